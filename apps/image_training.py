@@ -1,0 +1,111 @@
+"""A LightningModule that trains a `cm3_imagetok.VQGAN` on pixels, and its validation batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from recipe import ImageRecipe
+from torch import Tensor
+
+from cm3_imagetok import VQGAN, psnr, reconstruction_loss, revive_dead_codes, to_tensor
+from cm3_train import build_optimizer, build_schedule
+
+
+class ImageTokenizerModule(L.LightningModule):
+    """Reconstruction training with a codebook that is kept in use.
+
+    Args:
+        recipe: Shape, loss, augmentation, optimizer.
+        seed: Of the weights and of all that is drawn.
+    """
+
+    usage: Tensor
+
+    def __init__(self, recipe: ImageRecipe, seed: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.seed = seed
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model = VQGAN(recipe.model).to(memory_format=torch.channels_last)
+        self.register_buffer("usage", torch.ones(recipe.model.num_codes))
+
+    def training_step(self, pixels: Tensor, batch_idx: int) -> Tensor:
+        """Loss of a batch of pixels (B, H, W, 3) uint8."""
+        generator = self._generator()
+        images = augment(to_tensor(pixels), self.recipe.max_shift, generator)
+        z = self.model.latent(images.contiguous(memory_format=torch.channels_last))
+        quantized = self.model.quantize(z)
+        reconstruction = self.model.render(quantized.grid).float()
+        loss = reconstruction_loss(
+            reconstruction, images, self.recipe.l1_weight, self.recipe.l2_weight
+        )
+        self._look_after_codebook(z.detach(), quantized.codes, generator)
+        self.log("train/reconstruction", loss.detach(), prog_bar=True)
+        self.log("train/quantizer", quantized.loss.detach())
+        return loss + quantized.loss
+
+    def validation_step(self, pixels: Tensor, batch_idx: int) -> None:
+        """PSNR of held-out pixels (B, H, W, 3) uint8."""
+        images = to_tensor(pixels)
+        reconstruction = self.model.decode(self.model.encode(images))
+        self.log("val/psnr", psnr(reconstruction, images).mean(), prog_bar=True, on_epoch=True)
+
+    def configure_optimizers(self) -> Any:
+        """Optimizer and schedule of the recipe."""
+        optimizer = build_optimizer(self.model, self.recipe.optim)
+        schedule = build_schedule(optimizer, self.recipe.optim)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _generator(self) -> torch.Generator:
+        """The step's own randomness, so that a resumed run draws what an unbroken one draws."""
+        return torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
+
+    @torch.no_grad()
+    def _look_after_codebook(self, z: Tensor, codes: Tensor, generator: torch.Generator) -> None:
+        recipe, even = self.recipe, codes.numel() / self.model.num_codes
+        counts = torch.bincount(codes.flatten(), minlength=self.model.num_codes).float()
+        self.usage.lerp_(counts / even, 0.02)  # 1 is even use
+        late = self.global_step >= recipe.revive_until * recipe.optim.total_steps
+        if self.global_step % recipe.revive_every == 0 and not late:
+            revive_dead_codes(self.model.quantize, z, self.usage, recipe.revive_share, generator)
+            self.usage[self.usage < recipe.revive_share] = 1.0  # time to settle
+
+
+def augment(images: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
+    """Move the pictures (B, 3, H, W) of a batch together, white coming in, and mirror half."""
+    height, width = images.shape[2:]
+    dy, dx = torch.randint(0, 2 * max_shift + 1, (2,), generator=generator).tolist()
+    padded = F.pad(images, (max_shift,) * 4, value=1.0)
+    moved = padded[:, :, dy : dy + height, dx : dx + width]
+    flip = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+    return torch.where(flip[:, None, None, None], moved.flip(-1), moved)
+
+
+class PixelBatches:
+    """Validation batches of pixels (N, H, W, 3), in order.
+
+    Args:
+        pixels: All pictures, uint8; may be memory-mapped.
+        rows: Which ones.
+        batch_size: Pictures a batch.
+    """
+
+    def __init__(self, pixels: np.ndarray, rows: np.ndarray, batch_size: int) -> None:
+        self.pixels, self.rows, self.batch_size = pixels, rows, batch_size
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.rows) // self.batch_size)
+
+    def __iter__(self):
+        """Yield the batches."""
+        for start in range(0, len(self.rows), self.batch_size):
+            yield torch.from_numpy(self.pixels[self.rows[start : start + self.batch_size]])

@@ -1,0 +1,190 @@
+"""Captioned pictures from a folder with ``metadata.jsonl`` (Hugging Face imagefolder).
+
+Each line is a JSON object with ``file_name`` and ``text``.
+
+Optional columns: ``split`` ("train", "validation", "test", "variants"), ``group`` (pictures of one
+group never stand in training and in a held-out set at once) and ``category`` (judges drawn
+pictures). Without ``split``, whole groups are held out at random; without ``group``, pictures with
+the same caption are one group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cm3_imagetok import ImageError, load_image, square
+
+SPLITS = ("train", "validation", "test", "variants")
+
+
+class DataError(ValueError):
+    """A data folder that cannot be used; the message names the file, line and cause."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N captioned pictures."""
+
+    keys: np.ndarray
+    """(N,) int64, a hash of the file name: stays when pictures are added."""
+    files: list[str]
+    """Paths relative to the folder."""
+    captions: list[str]
+    split: np.ndarray
+    """(N,) of `SPLITS`."""
+    groups: list[str]
+    categories: list[str]
+    """Empty strings where the metadata has none."""
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.files)
+
+    def rows(self, *splits: str) -> np.ndarray:
+        """Row numbers of the given splits."""
+        return np.flatnonzero(np.isin(self.split, splits))
+
+    def take(self, rows: np.ndarray) -> Pairs:
+        """The pairs at ``rows``, in that order."""
+        pick = [int(i) for i in rows]
+        return Pairs(
+            self.keys[rows],
+            [self.files[i] for i in pick],
+            [self.captions[i] for i in pick],
+            self.split[rows],
+            [self.groups[i] for i in pick],
+            [self.categories[i] for i in pick],
+        )
+
+
+def key_of(file_name: str) -> int:
+    """63-bit key of a picture."""
+    return int.from_bytes(hashlib.blake2b(file_name.encode(), digest_size=8).digest()) >> 1
+
+
+def read_pairs(
+    folder: Path, *, validation_share: float = 0.05, test_share: float = 0.05, seed: int = 0
+) -> Pairs:
+    """Read ``metadata.jsonl``; the pictures are only looked for, not opened.
+
+    Raises:
+        DataError: No metadata, a line that is not as wanted, a picture that is not there.
+    """
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file; wanted one JSON object a line with file_name and text"
+        )
+    rows = [
+        _row(path, n, line)
+        for n, line in enumerate(path.read_text("utf-8").split("\n"), 1)
+        if line.strip()
+    ]
+    if not rows:
+        raise DataError(f"{path}: wanted at least one captioned picture, got none")
+    files = [row["file_name"] for row in rows]
+    if len(set(files)) < len(files):
+        twice = next(f for i, f in enumerate(files) if f in files[:i])
+        raise DataError(f"{path}: wanted each picture once, got {twice!r} twice")
+    missing = [f for f in files if not (folder / f).is_file()]
+    if missing:
+        raise DataError(
+            f"{path}: names {len(missing)} pictures that are not there, the first is {missing[0]!r}"
+        )
+    captions = [row["text"] for row in rows]
+    groups = [row.get("group") or row["text"] for row in rows]
+    if all(row.get("split") for row in rows):
+        split = np.array([row["split"] for row in rows], dtype=object)
+    elif not any(row.get("split") for row in rows):
+        split = _split_groups(groups, validation_share, test_share, seed)
+    else:
+        raise DataError(f"{path}: wanted a split in every line or in none")
+    for name in ("train", "validation", "test"):
+        if name not in split:
+            raise DataError(
+                f"{path}: wanted pictures in train, validation and test "
+                f"(3 groups at least), got none in {name}"
+            )
+    train = {group for group, part in zip(groups, split, strict=True) if part == "train"}
+    for group, part in zip(groups, split, strict=True):
+        if part in ("validation", "test") and group in train:
+            raise DataError(f"{path}: wanted group {group!r} on one side, got train and {part}")
+    categories = [row.get("category") or "" for row in rows]
+    return Pairs(np.array([key_of(f) for f in files]), files, captions, split, groups, categories)
+
+
+def _row(path: Path, number: int, line: str) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise DataError(f"{path}, line {number}: wanted a JSON object, got {line[:60]!r}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: wanted a JSON object, got {line[:60]!r}")
+    for name in ("file_name", "text"):
+        if not isinstance(row.get(name), str) or not row[name].strip():
+            raise DataError(
+                f"{path}, line {number}: wanted a string as {name!r}, got {row.get(name)!r}"
+            )
+    for name in ("split", "group", "category"):
+        if not isinstance(row.get(name, ""), str):
+            raise DataError(
+                f"{path}, line {number}: wanted a string as {name!r}, got {row[name]!r}"
+            )
+    if row.get("split") and row["split"] not in SPLITS:
+        raise DataError(f"{path}, line {number}: wanted split in {SPLITS}, got {row['split']!r}")
+    file = Path(row["file_name"])
+    if file.is_absolute() or ".." in file.parts:
+        raise DataError(
+            f"{path}, line {number}: wanted a path inside the folder, got {row['file_name']!r}"
+        )
+    return row
+
+
+def _split_groups(
+    groups: list[str], validation_share: float, test_share: float, seed: int
+) -> np.ndarray:
+    names = sorted(set(groups))
+    order = np.random.default_rng(seed).permutation(len(names))
+    tests = max(1, round(test_share * len(names)))
+    validations = max(1, round(validation_share * len(names)))
+    part = {names[i]: "test" for i in order[:tests]}
+    part |= {names[i]: "validation" for i in order[tests : tests + validations]}
+    return np.array([part.get(group, "train") for group in groups], dtype=object)
+
+
+def decode_pictures(
+    folder: Path, pairs: Pairs, size: int, out: Path, progress: Callable[[int, int], None]
+) -> list[str]:
+    """Decode all pictures to ``out``, an ``.npy`` of (N, size, size, 3) uint8.
+
+    Args:
+        folder: Where the pictures are.
+        pairs: Which ones.
+        size: Side in pixels; the shorter side is resized to it and the centre is cropped.
+        out: The file to write; rows of broken pictures are white.
+        progress: Called with (done, total).
+
+    Returns:
+        One message for each broken picture, which names it and the cause; its row number stands in
+        front, as ``"17: ..."``.
+    """
+    shape = (len(pairs), size, size, 3)
+    broken = []
+    # written, not mapped: on a full disk a map dies of SIGBUS where a write raises OSError
+    with open(out, "wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for i, file in enumerate(pairs.files):
+            try:
+                stream.write(np.asarray(square(load_image(folder / file), size)).tobytes())
+            except ImageError as error:
+                stream.write(b"\xff" * (size * size * 3))
+                broken.append(f"{i}: {error}")
+            progress(i + 1, len(pairs))
+    return broken

@@ -1,0 +1,172 @@
+"""The recipe of a run: every knob of every stage, as one YAML (``apps/configs/tiny.yaml``).
+
+Three parts can be swapped for other classes that keep the packages' Protocols, by naming the class
+(``class_path`` and ``init_args``): ``texttok.tokenizer``, ``imagetok.tokenizer`` and
+``retrieval.encoder``. A part that is named is used as it is; one that is not is trained.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from openmoji import OpenMojiConfig
+
+from cm3_decoding import SamplingConfig
+from cm3_imagetok import VQGANConfig
+from cm3_imagetok.presets import PRESETS
+from cm3_retrieval import ClipTrainingConfig, RetrievalConfig
+from cm3_train import CM3Config, OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """Where the captioned pictures come from."""
+
+    folder: Path | None = None
+    """A folder with metadata.jsonl (file_name, text); null draws the embedded OpenMoji set."""
+    size: int = 64
+    """Side in pixels that pictures are resized and cropped to."""
+    validation_share: float = 0.05
+    """Share of the groups held out for choices while training, if the metadata has no split."""
+    test_share: float = 0.05
+    """Share of the groups held out for the figures, if the metadata has no split."""
+    openmoji: OpenMojiConfig = field(default_factory=OpenMojiConfig)
+    """The embedded set; read when `folder` is null."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecipe:
+    """The text tokenizer."""
+
+    tokenizer: dict[str, Any] | None = None
+    """Another cm3_texttok.interface.Tokenizer: {class_path: ..., init_args: {...}}."""
+    vocab_size: int = 1024
+    """Pieces, the structural ones among them."""
+    num_masks: int = 16
+    """Mask tokens, that is spans that CM3 may cut from one document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecipe:
+    """The image tokenizer and its training."""
+
+    tokenizer: dict[str, Any] | None = None
+    """Another cm3_imagetok.ImageTokenizer: {class_path: ..., init_args: {...}}."""
+    model: VQGANConfig = field(default_factory=lambda: PRESETS["tiny-64"])
+    """Shape of the VQGAN."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer, schedule and steps."""
+    batch_size: int = 16
+    """Pictures a step."""
+    l1_weight: float = 0.0
+    """Weight of the absolute error."""
+    l2_weight: float = 1.0
+    """Weight of the squared error."""
+    max_shift: int = 4
+    """Training pictures are moved by up to this many pixels, white coming in, and mirrored."""
+    revive_every: int = 20
+    """Steps between two looks for dead codes."""
+    revive_share: float = 0.1
+    """A code is dead when it is used less than this share of an even use."""
+    revive_until: float = 0.7
+    """Share of the steps after which no code is moved any more."""
+    val_every: int = 250
+    """Steps between two validations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalRecipe:
+    """Encoder, memory bank and strategy."""
+
+    encoder: dict[str, Any] | None = None
+    """Another cm3_retrieval.interface.Encoder; null trains the small CLIP of `clip`."""
+    clip: ClipTrainingConfig = field(default_factory=ClipTrainingConfig)
+    """The small CLIP."""
+    strategy: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """Paper 2.1."""
+    same_group: bool = False
+    """Whether a training document may retrieve documents of its own group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderRecipe:
+    """The language model and its training."""
+
+    num_layers: int = 6
+    width: int = 256
+    num_heads: int = 4
+    positions: Literal["learned", "rotary"] = "learned"
+    """"learned" is the paper's; "rotary" is Chameleon's."""
+    activation: Literal["gelu", "relu"] = "relu"
+    qk_norm: bool = False
+    init_std: float = 0.006
+    """Paper B.2."""
+    max_length: int = 256
+    """Most ids of a sequence."""
+    context_shares: tuple[float, ...] = (0.5, 0.5)
+    """How often 0, 1, 2, ... retrieved documents stand before a training pair."""
+    views: int = 1
+    """Encodings of each training picture: the first as it is, the others mirrored, turned and
+    moved, each in one way for all pictures. Their captions say so ("fox #3"), so that a plain
+    caption asks for a plain picture."""
+    plain_share: float = 0.5
+    """How often the first encoding is trained on, where there are several."""
+    max_shift: int = 4
+    """Pixels that the further encodings are moved by, at most."""
+    cm3: CM3Config = field(default_factory=CM3Config)
+    """The objective, paper 2.2."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer, schedule and steps."""
+    batch_size: int = 32
+    """Sequences a step."""
+    val_every: int = 100
+    """Steps between two validations; the best checkpoint counts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecipe:
+    """Figures and pictures at the end."""
+
+    sampling: SamplingConfig = field(
+        default_factory=lambda: SamplingConfig(top_p=0.95, guidance_scale=1.5)
+    )
+    """How samples are drawn; its guidance_scale is replaced by the best of `guidance_scales`."""
+    guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
+    """The sweep, on validation prompts; the best becomes the run's default."""
+    retrieve: int = 1
+    """Documents retrieved for a prompt."""
+    sweep_samples: int = 100
+    """Pictures drawn for each scale of the sweep."""
+    samples: int = 200
+    """Pictures drawn for each figure."""
+    pictures: int = 12
+    """Prompts shown in samples.png and samples_train.png."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run."""
+
+    name: str = "tiny"
+    """The run's folder is `runs`/`name`."""
+    runs: Path = Path("runs")
+    """Where runs are kept."""
+    seed: int = 0
+    """Of everything that is drawn."""
+    precision: str = "auto"
+    """"32-true", "bf16-mixed", or "auto": bf16 where the processor or GPU computes in it."""
+    checkpoint_every: int = 50
+    """Training steps between two checkpoints: what a kill can cost."""
+    data: DataRecipe = field(default_factory=DataRecipe)
+    texttok: TextRecipe = field(default_factory=TextRecipe)
+    imagetok: ImageRecipe = field(default_factory=ImageRecipe)
+    retrieval: RetrievalRecipe = field(default_factory=RetrievalRecipe)
+    decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.runs / self.name

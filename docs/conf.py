@@ -1,0 +1,16 @@
+"""Sphinx: pages in Markdown (MyST), the API from the packages' docstrings."""
+
+project = "CM3Leon"
+author = "The CM3Leon rebuild authors"
+copyright = "2026, the CM3Leon rebuild authors. Apache-2.0"
+release = "0.1.0"
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+
+myst_heading_anchors = 3
+default_role = "code"  # docstrings write `name` as Markdown does
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_class_signature = "mixed"

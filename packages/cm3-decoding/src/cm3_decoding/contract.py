@@ -1,0 +1,54 @@
+"""Checks that any implementation of `LanguageModel` must pass; run them on your own model.
+
+Takes a model, raises `AssertionError` with a reason if a promise is broken.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cm3_decoding.interface import LanguageModel
+
+
+@torch.inference_mode()
+def check_language_model(
+    model: LanguageModel,
+    vocab_size: int,
+    *,
+    device: torch.device | str = "cpu",
+    tolerance: float = 1e-4,
+) -> None:
+    """Check shapes, that decoding equals reading it all at once, and that rows are independent.
+
+    Args:
+        model: Any implementation, in eval mode, with a context of at least 8 tokens.
+        vocab_size: Number of its logits.
+        device: Where its inputs belong.
+        tolerance: Largest difference between logits that count as equal.
+    """
+
+    def assert_same(got: Tensor, wanted: Tensor, promise: str) -> None:
+        assert got.shape == wanted.shape, f"{promise}: {got.shape} is not {wanted.shape}"
+        difference = float((got.float() - wanted.float()).abs().max())
+        assert difference <= tolerance, f"{promise}: logits differ by {difference:.3g}"
+
+    def read(prompt: Tensor) -> Tensor:
+        length = torch.tensor([len(prompt)], device=device)
+        return model.prefill(prompt[None], length, model.make_cache(1, 8))[0]  # (V,)
+
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocab_size, (3, 8), generator=generator).to(device)
+    rows = torch.arange(3, device=device)
+    lengths = torch.tensor([2, 5, 3], device=device)
+
+    cache = model.make_cache(3, 8)
+    logits = model.prefill(ids[:, :5], lengths, cache)
+    assert logits.shape == (3, vocab_size), f"logits (B, V): got {tuple(logits.shape)}"
+    assert bool(logits.isfinite().all()), "logits must be finite"
+    for _ in range(4):
+        alone = torch.stack([read(ids[row, : lengths[row]]) for row in range(3)])
+        assert_same(logits, alone, "a row in a batch equals its ids read alone, at once")
+        if int(lengths.max()) < 8:
+            logits = model.decode_one_token(ids[rows, lengths], cache)
+            lengths = lengths + 1

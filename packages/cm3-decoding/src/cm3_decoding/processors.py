@@ -1,0 +1,47 @@
+"""What is done to logits before an id is drawn: temperature, top-k, top-p, and what is allowed.
+
+Every function takes logits (..., V) and gives logits (..., V), with -inf for what may not come.
+Paper: 3.1 of CM3Leon (arXiv 2309.02591); top-p is nucleus sampling, arXiv 1904.09751.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
+    """Divide logits by a temperature above 0: below 1 sharpens, above 1 flattens."""
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature: wanted a number above 0, got {temperature}")
+    return logits / temperature
+
+
+def top_k_filter(logits: Tensor, top_k: int) -> Tensor:
+    """Keep the `top_k` largest logits of every row, and what ties with the last of them."""
+    if top_k < 1:
+        raise ValueError(f"top_k: wanted at least 1, got {top_k}")
+    smallest = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]  # (..., 1)
+    return logits.masked_fill(logits < smallest, -math.inf)
+
+
+def top_p_filter(logits: Tensor, top_p: float) -> Tensor:
+    """Keep the fewest ids of every row, most likely first, whose probabilities reach `top_p`.
+
+    With probabilities 0.5, 0.3, 0.2 and top_p 0.6 the masses before each id are 0, 0.5, 0.8: the
+    first two are kept, for before them 0.6 is not yet reached.
+    """
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p: wanted a number above 0 and at most 1, got {top_p}")
+    ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities
+    ordered = ordered.masked_fill(before >= top_p, -math.inf)
+    return torch.empty_like(logits).scatter(-1, ids, ordered)
+
+
+def restrict(logits: Tensor, allowed: Tensor) -> Tensor:
+    """Keep the ids that `allowed`, a mask (V,) or (..., V), is true for."""
+    return logits.masked_fill(~allowed, -math.inf)

@@ -1,0 +1,256 @@
+import dataclasses
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from cm3_decoding import CodeBlock, Forced, SamplingConfig, TextUntil, generate
+from cm3_decoding.generate import sample
+
+CODES = CodeBlock(start=10, stop=30, length=8)
+GUIDED = SamplingConfig(guidance_scale=2.0)
+CONFIGS = [
+    SamplingConfig(),
+    SamplingConfig(guidance_scale=3.0, top_p=0.8, top_k=7, temperature=0.9),
+    SamplingConfig(sampler="cd-k", temperature=1.5),
+    SamplingConfig(sampler="greedy", guidance_scale=2.0),
+]
+
+
+def draw(model, prompts, unconditional=None, seeds=(1, 2, 3), **changes):
+    return generate(
+        model,
+        prompts,
+        unconditional=unconditional,
+        **({"constraint": CODES, "seeds": seeds} | changes),
+    )
+
+
+def same(left, right):
+    return len(left) == len(right) and all(map(torch.equal, left, right))
+
+
+def uncached_greedy(model, prompt, unconditional, scale, steps):
+    """The paper's equation in NumPy, with everything read again for every id."""
+    new = []
+    for _ in range(steps):
+        cond, uncond = (
+            model.logits(torch.cat([stream, torch.tensor(new, dtype=torch.long)])).double().numpy()
+            for stream in (prompt, unconditional)
+        )
+        guided = uncond + scale * (cond - uncond)
+        new.append(10 + int(np.argmax(guided[10:30])))
+    return torch.tensor(new)
+
+
+def test_greedy_with_guidance_equals_a_loop_without_cache(model, prompts, unconditional):
+    config = SamplingConfig(sampler="greedy", guidance_scale=2.5)
+    wanted = [
+        uncached_greedy(model, *streams, 2.5, 8)
+        for streams in zip(prompts, unconditional, strict=True)
+    ]
+    assert same(draw(model, prompts, unconditional, config=config), wanted)
+
+
+def test_top_1_equals_greedy(model, prompts, unconditional):
+    greedy = draw(
+        model, prompts, unconditional, config=dataclasses.replace(GUIDED, sampler="greedy")
+    )
+    assert same(
+        draw(model, prompts, unconditional, config=dataclasses.replace(GUIDED, top_k=1)), greedy
+    )
+    assert same(
+        draw(model, prompts, unconditional, config=dataclasses.replace(GUIDED, top_p=1e-9)), greedy
+    )
+
+
+def test_guidance_1_equals_plain_and_reads_one_stream(model, prompts, unconditional):
+    plain = draw(model, prompts)
+    model.rows_read.clear()
+    assert same(
+        draw(model, prompts, unconditional, config=SamplingConfig(guidance_scale=1.0)), plain
+    )
+    assert model.rows_read == [3] * 8
+    model.rows_read.clear()
+    assert not same(draw(model, prompts, unconditional, config=GUIDED), plain)
+    assert model.rows_read == [6] * 8
+
+
+def test_equal_streams_make_guidance_a_no_op(model, prompts):
+    # Only up to rounding, which could tip a draw; greedy is safe.
+    greedy = SamplingConfig(sampler="greedy")
+    guided = dataclasses.replace(greedy, guidance_scale=3.0)
+    assert same(draw(model, prompts, prompts, config=guided), draw(model, prompts, config=greedy))
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_row_draws_in_a_batch_what_it_draws_alone(model, prompts, unconditional, config):
+    segments = [
+        [CODES],
+        [TextUntil(start=0, stop=10, stop_ids=(4,), max_new_tokens=5), CODES],
+        [
+            CodeBlock(start=10, stop=30, length=2),
+            Forced(ids=(7,)),
+            CodeBlock(start=3, stop=9, length=3),
+        ],
+    ]
+    batch = draw(model, prompts, unconditional, constraint=segments, config=config)
+    for row in range(3):
+        alone = draw(
+            model,
+            prompts[row : row + 1],
+            unconditional[row : row + 1],
+            seeds=[row + 1],
+            constraint=segments[row],
+            config=config,
+        )
+        assert torch.equal(alone[0], batch[row])
+
+
+def test_the_seed_decides(model, prompts):
+    assert same(draw(model, prompts), draw(model, prompts))
+    one, two, again = draw(model, prompts[:1] * 3, seeds=(5, 6, 5))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, two)
+
+
+def test_the_global_generator_is_neither_read_nor_moved(model, prompts):
+    torch.manual_seed(0)
+    before = torch.random.get_rng_state()
+    first = draw(model, prompts)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(1)
+    assert same(draw(model, prompts), first)
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_segments_are_kept(model, prompts, unconditional, config):
+    text = TextUntil(start=0, stop=10, stop_ids=(4,), max_new_tokens=6, forbidden=(0, 1))
+    picture = [CodeBlock(start=10, stop=30, length=3), Forced(ids=(2, 1))]
+    rows = draw(model, prompts, unconditional, constraint=[*picture, text], config=config)
+    for ids in (row.tolist() for row in rows):
+        assert all(10 <= code < 30 for code in ids[:3])
+        assert ids[3:5] == [2, 1]
+        caption = ids[5:]
+        assert set(caption) <= set(range(2, 10))
+        assert len(caption) == 6 or caption.index(4) == len(caption) - 1
+
+
+def test_draws_follow_the_models_distribution(model):
+    prompt = torch.tensor([3, 1, 4])
+    one = CodeBlock(start=10, stop=30, length=1)
+    rows = generate(model, [prompt] * 4000, constraint=one, seeds=range(4000))
+    counts = Counter(int(row) for row in rows)
+    logits = model.logits(prompt)[10:30].double()
+    for code, probability in enumerate(logits.softmax(0).tolist(), start=10):
+        deviation = (4000 * probability * (1 - probability)) ** 0.5
+        assert abs(counts[code] - 4000 * probability) <= 5 * deviation + 1, code
+
+
+def test_sample_inverts_the_cumulative_distribution():
+    logits = torch.tensor([0.2, 0.0, 0.8]).log().expand(5, 3)
+    uniforms = torch.tensor([0.0, 0.19, 0.21, 0.5, 1 - 2**-24])
+    assert sample(logits, uniforms).tolist() == [0, 0, 2, 2, 2]
+
+
+def test_cd_k_draws_from_the_papers_scores(model, prompts, unconditional):
+    config = SamplingConfig(sampler="cd-k", cd_alpha=0.3, cd_k=3)
+    one = CodeBlock(start=10, stop=30, length=1)
+    rows = generate(
+        model,
+        prompts[:1] * 500,
+        unconditional=unconditional[:1] * 500,
+        constraint=one,
+        config=config,
+        seeds=range(500),
+    )
+    expert, amateur = (
+        model.logits(stream)[10:30].double().softmax(0).numpy()
+        for stream in (prompts[0], unconditional[0])
+    )
+    plausible = expert >= 0.3 * np.sort(expert)[-3]
+    assert {int(row) - 10 for row in rows} <= set(np.flatnonzero(plausible).tolist())
+    ratio = np.where(plausible, expert / amateur, 0)
+    wanted = 500 * ratio / ratio.sum()
+    counts = np.bincount([int(row) - 10 for row in rows], minlength=20)
+    assert (np.abs(counts - wanted) <= 5 * np.sqrt(wanted) + 1).all()
+
+
+def test_progress_counts_steps_and_can_stop_the_run(model, prompts):
+    calls = []
+    draw(model, prompts, progress=lambda *step: calls.append(step))
+    assert calls == [(step, 8) for step in range(1, 9)]
+
+    def stop(step, steps):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(model, prompts, progress=stop)
+
+
+def test_decoding_ends_when_every_row_has_stopped(model, prompts):
+    # Every id is a stop id.
+    text = TextUntil(start=0, stop=30, stop_ids=tuple(range(30)), max_new_tokens=20)
+    rows = draw(model, prompts, constraint=text)
+    assert [len(row) for row in rows] == [1, 1, 1]
+    assert model.rows_read == [3]
+
+
+def test_the_whole_context_can_be_used(model, prompts):
+    # 5 ids of the prompt and 35 new ones are read, the 36th is not.
+    rows = draw(model, prompts, constraint=CodeBlock(start=0, stop=30, length=36))
+    assert [len(row) for row in rows] == [36] * 3
+    with pytest.raises(ValueError, match="prompts: a prompt of 5 and 37 new ids do not fit"):
+        draw(model, prompts, constraint=CodeBlock(start=0, stop=30, length=37))
+
+
+def test_new_ids_can_be_used_in_training(model, prompts):
+    embedding = torch.nn.Embedding(30, 4)
+    embedding(draw(model, prompts)[0]).sum().backward()
+    assert embedding.weight.grad is not None
+
+
+def test_no_rows_give_no_rows(model):
+    assert draw(model, [], seeds=()) == []
+
+
+def test_logits_that_are_not_finite_are_reported(model, prompts):
+    model.by_last[17] = float("nan")
+    codes = CodeBlock(start=18, stop=30, length=8)
+    forced = [codes, Forced(ids=(17,)), codes]
+    with pytest.raises(FloatingPointError, match=r"in step 9, stream rows \[0, 1, 2\]"):
+        draw(model, prompts, constraint=forced)
+
+
+def test_bad_input_is_named(model, prompts, unconditional):
+    with pytest.raises(ValueError, match=r"seeds: wanted one per prompt \(3\), got 2"):
+        draw(model, prompts, seeds=(1, 2))
+    with pytest.raises(ValueError, match="unconditional: .* got none"):
+        draw(model, prompts, config=GUIDED)
+    with pytest.raises(ValueError, match="unconditional: .* got 2"):
+        draw(model, prompts, unconditional[:2], config=GUIDED)
+    for bad in (torch.tensor([], dtype=torch.long), torch.tensor([[1]]), torch.tensor([1.0])):
+        with pytest.raises(ValueError, match="prompts: wanted at least one id .* in row 1"):
+            draw(model, [prompts[0], bad, prompts[2]])
+    with pytest.raises(ValueError, match="below the model's 30 logits, got 30"):
+        draw(model, prompts, constraint=CodeBlock(start=10, stop=31, length=2))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"sampler": "beam"}, "sampler"),
+        ({"temperature": 0.0}, "temperature"),
+        ({"temperature": float("nan")}, "temperature"),
+        ({"top_p": 0.0}, "top_p"),
+        ({"top_p": 1.5}, "top_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"guidance_scale": -1.0}, "guidance_scale"),
+        ({"cd_alpha": 0.0}, "cd_alpha"),
+        ({"cd_k": 0}, "cd_k"),
+    ],
+)
+def test_a_bad_setting_is_refused_by_name(change, name):
+    with pytest.raises(ValueError, match=f"^{name}: wanted"):
+        SamplingConfig(**change)

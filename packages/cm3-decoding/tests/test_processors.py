@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from cm3_decoding import apply_temperature, restrict, top_k_filter, top_p_filter
+
+
+def random_logits(seed, rows=4, size=20):
+    return torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 10_000), top_p=st.floats(0.01, 0.999))
+def test_top_p_keeps_the_smallest_set_that_reaches_p(seed, top_p):
+    logits = random_logits(seed).double()
+    got = top_p_filter(logits, top_p)
+    for row, kept in zip(logits.numpy(), got, strict=True):
+        order = np.argsort(-row)
+        mass = np.cumsum(np.exp(row[order]) / np.exp(row).sum())
+        assume(np.abs(mass - top_p).min() > 1e-9)  # rounding decides there
+        wanted = order[: int((mass < top_p).sum()) + 1]
+        assert kept.isfinite().nonzero()[:, 0].tolist() == sorted(wanted.tolist())
+    assert torch.equal(got[got.isfinite()], logits[got.isfinite()])
+
+
+def test_top_p_of_the_docstring():
+    logits = torch.tensor([0.2, 0.5, 0.3]).log()
+    assert top_p_filter(logits, 0.6).isfinite().tolist() == [False, True, True]
+
+
+def test_top_p_skips_what_may_not_come():
+    logits = restrict(random_logits(1), torch.arange(20) < 3)
+    assert top_p_filter(logits, 1.0)[:, 3:].isneginf().all()
+
+
+@pytest.mark.parametrize("top_k", [1, 3, 20, 99])
+def test_top_k_keeps_the_k_largest(top_k):
+    logits = random_logits(2)
+    for row, kept in zip(logits, top_k_filter(logits, top_k), strict=True):
+        wanted = sorted(range(20), key=lambda token: -row[token])[:top_k]
+        assert kept.isfinite().nonzero()[:, 0].tolist() == sorted(wanted)
+
+
+def test_top_k_keeps_ties():
+    logits = torch.tensor([1.0, 2.0, 2.0, 0.0])
+    assert top_k_filter(logits, 1).isfinite().tolist() == [False, True, True, False]
+
+
+def test_temperature_scales_differences():
+    logits = random_logits(3)
+    assert torch.equal(apply_temperature(logits, 1.0), logits)
+    torch.testing.assert_close(apply_temperature(logits, 0.5), logits * 2)
+
+
+def test_restrict_takes_one_mask_or_one_per_row():
+    logits = random_logits(4)
+    mask = torch.rand(4, 20, generator=torch.Generator().manual_seed(4)) < 0.5
+    assert torch.equal(restrict(logits, mask).isfinite(), mask)
+    assert torch.equal(restrict(logits, mask[0]).isfinite(), mask[0].expand(4, 20))
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda x: apply_temperature(x, 0), "temperature"),
+        (lambda x: apply_temperature(x, float("nan")), "temperature"),
+        (lambda x: top_k_filter(x, 0), "top_k"),
+        (lambda x: top_p_filter(x, 0.0), "top_p"),
+        (lambda x: top_p_filter(x, 1.1), "top_p"),
+    ],
+)
+def test_values_out_of_range_are_named(call, name):
+    with pytest.raises(ValueError, match=f"^{name}: wanted"):
+        call(random_logits(5))

@@ -1,0 +1,34 @@
+"""VQGAN image tokenizer: pictures to discrete codes and back (CM3Leon, paper section 2.1)."""
+
+from cm3_imagetok.checkpoint import CheckpointError, load_vqgan, save_vqgan
+from cm3_imagetok.interface import INTERFACE_VERSION, ImageTokenizer
+from cm3_imagetok.losses import CodebookUse, codebook_use, psnr, reconstruction_loss
+from cm3_imagetok.presets import PRESETS
+from cm3_imagetok.quantize import EMAQuantizer, NearestQuantizer, Quantized, revive_dead_codes
+from cm3_imagetok.transforms import ImageError, load_image, square, to_pixels, to_rgb, to_tensor
+from cm3_imagetok.vqgan import VQGAN, VQGANConfig
+
+__all__ = [
+    "INTERFACE_VERSION",
+    "PRESETS",
+    "VQGAN",
+    "CheckpointError",
+    "CodebookUse",
+    "EMAQuantizer",
+    "ImageError",
+    "ImageTokenizer",
+    "NearestQuantizer",
+    "Quantized",
+    "VQGANConfig",
+    "codebook_use",
+    "load_image",
+    "load_vqgan",
+    "psnr",
+    "reconstruction_loss",
+    "revive_dead_codes",
+    "save_vqgan",
+    "square",
+    "to_pixels",
+    "to_rgb",
+    "to_tensor",
+]

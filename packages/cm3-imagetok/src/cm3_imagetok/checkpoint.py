@@ -1,0 +1,114 @@
+"""A VQGAN on disk: ``model.safetensors`` and ``config.json`` in a folder, written atomically.
+
+``config.json`` names component and interface version, the shape, and the SHA-256 of the weights,
+which is checked on load: a flipped byte would otherwise load silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import safetensors.torch
+from safetensors import SafetensorError
+
+from cm3_imagetok.interface import COMPONENT, INTERFACE_VERSION
+from cm3_imagetok.vqgan import VQGAN, VQGANConfig
+
+
+class CheckpointError(ValueError):
+    """A saved model that cannot be loaded; the message names the file and the cause."""
+
+
+def save_vqgan(model: VQGAN, folder: str | os.PathLike[str]) -> None:
+    """Write the model to ``folder``; the configuration last, so that a folder with one is complete.
+
+    Raises:
+        OSError: The disk is full or the folder not writable; no partial file is left.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    weights = safetensors.torch.save(state)
+    config = {
+        "component": COMPONENT,
+        "interface_version": INTERFACE_VERSION,
+        "config": asdict(model.config),
+        "sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    _write(folder / "model.safetensors", weights)
+    _write(folder / "config.json", json.dumps(config, indent=2).encode())
+
+
+def load_vqgan(folder: str | os.PathLike[str]) -> VQGAN:
+    """Read a model that `save_vqgan` wrote, in evaluation mode.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, of another component, or of another major
+        version.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    try:
+        saved = json.loads(path.read_bytes())
+        weights = (folder / "model.safetensors").read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{error.filename}: no such file; wanted a saved VQGAN") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: wanted JSON, got something else ({error})") from None
+    if not isinstance(saved, dict) or saved.get("component") != COMPONENT:
+        found = saved.get("component") if isinstance(saved, dict) else type(saved).__name__
+        raise CheckpointError(f"{path}: wanted component {COMPONENT!r}, got {found!r}")
+    version = str(saved.get("interface_version"))
+    if version.split(".")[0] != INTERFACE_VERSION.split(".")[0]:
+        wanted = INTERFACE_VERSION.split(".")[0]
+        raise CheckpointError(f"{path}: wanted interface version {wanted}.x, got {version}")
+    if hashlib.sha256(weights).hexdigest() != saved.get("sha256"):
+        raise CheckpointError(
+            f"{folder / 'model.safetensors'}: damaged, its SHA-256 is not the saved one"
+        )
+    model = VQGAN(_config(saved.get("config"), path))
+    try:
+        state = safetensors.torch.load(weights)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder / 'model.safetensors'}: {error}") from None
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{folder / 'model.safetensors'} does not fit {path}: {error}"
+        ) from None
+    return model.eval()
+
+
+def _config(values: object, path: Path) -> VQGANConfig:
+    names = {field.name for field in fields(VQGANConfig)}
+    if not isinstance(values, dict) or set(values) - names:
+        unknown = sorted(set(values) - names) if isinstance(values, dict) else values
+        raise CheckpointError(f"{path}: wanted the fields of VQGANConfig, got unknown {unknown}")
+    return VQGANConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write whole or not at all.
+
+    Temporary file in the same folder, fsync, rename, fsync of the folder.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,95 @@
+import pytest
+import torch
+
+from cm3_imagetok import VQGAN, VQGANConfig, revive_dead_codes
+
+
+def test_paper_shape_at_full_size():
+    config = VQGANConfig()
+    with torch.device("meta"):
+        model = VQGAN(config)
+        codes = model.encode(torch.empty(1, 3, 256, 256))
+    assert (config.grid_size, config.num_codes) == (32, 8192)
+    assert codes.shape == (1, 32, 32)
+
+
+def test_parameter_names_are_tamings():
+    with torch.device("meta"):
+        names = set(VQGAN(VQGANConfig(attention_resolutions=(32,))).state_dict())
+    for name in (
+        "encoder.conv_in.weight",
+        "encoder.down.0.block.1.norm1.weight",
+        "encoder.down.0.downsample.conv.weight",
+        "encoder.down.3.attn.0.proj_out.weight",
+        "encoder.mid.attn_1.q.weight",
+        "decoder.up.3.upsample.conv.weight",
+        "decoder.up.0.block.2.conv2.bias",
+        "quantize.embedding.weight",
+        "quant_conv.weight",
+        "post_quant_conv.bias",
+    ):
+        assert name in names
+
+
+def test_non_square_pictures(tokenizer):
+    images = torch.rand(2, 3, 16, 32) * 2 - 1
+    codes = tokenizer.encode(images)
+    assert codes.shape == (2, 4, 8)
+    assert tokenizer.decode(codes).shape == images.shape
+
+
+def test_gradient_reaches_encoder_and_decoder(tokenizer):
+    tokenizer.train()
+    reconstruction, quantized = tokenizer(torch.rand(2, 3, 16, 16) * 2 - 1)
+    (reconstruction.square().mean() + quantized.loss).backward()
+    for name in ("encoder.conv_in", "decoder.conv_out", "quant_conv", "post_quant_conv"):
+        gradient = tokenizer.get_submodule(name).weight.grad
+        assert gradient is not None and gradient.abs().sum() > 0
+
+
+def test_training_reconstructs_better(tokenizer):
+    tokenizer.train()
+    images = torch.rand(8, 3, 1, 1).expand(8, 3, 16, 16) * 2 - 1
+    optimizer = torch.optim.Adam([p for p in tokenizer.parameters() if p.requires_grad], 3e-3)
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for step in range(100):
+        z = tokenizer.latent(images)
+        quantized = tokenizer.quantize(z)
+        losses.append((tokenizer.render(quantized.grid) - images).square().mean())
+        optimizer.zero_grad()
+        (losses[-1] + quantized.loss).backward()
+        optimizer.step()
+        if step % 10 == 0 and step < 60:
+            usage = torch.bincount(quantized.codes.flatten(), minlength=16)
+            revive_dead_codes(tokenizer.quantize, z.detach(), usage, 1, generator)
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 15, 16), (1, 1, 16, 16), (3, 16, 16), (1, 3, 0, 16)])
+def test_wrong_pictures_are_named(tokenizer, shape):
+    with pytest.raises(ValueError, match="images: wanted"):
+        tokenizer.encode(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [torch.zeros(1, 4, 4), torch.full((1, 4, 4), 16), torch.full((1, 4, 4), -1), torch.tensor([1])],
+)
+def test_wrong_codes_are_named(tokenizer, codes):
+    with pytest.raises(ValueError, match="codes: wanted"):
+        tokenizer.decode(codes)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quantizer": "best"},
+        {"norm_groups": 3},
+        {"image_size": 17},
+        {"num_codes": 0},
+    ],
+)
+def test_wrong_config_names_the_parameter(tiny, change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        VQGANConfig(**{**vars(tiny), **change})

@@ -1,0 +1,21 @@
+"""The CM3Leon decoder-only transformer with a static KV cache."""
+
+from cm3_model.checkpoint import CheckpointError, load_decoder, read_manifest, save_decoder
+from cm3_model.config import PRESETS, DecoderConfig, num_parameters
+from cm3_model.interface import INTERFACE_VERSION, CausalLM
+from cm3_model.kv_cache import KVCache
+from cm3_model.transformer import Decoder
+
+__all__ = [
+    "INTERFACE_VERSION",
+    "PRESETS",
+    "CausalLM",
+    "CheckpointError",
+    "Decoder",
+    "DecoderConfig",
+    "KVCache",
+    "load_decoder",
+    "num_parameters",
+    "read_manifest",
+    "save_decoder",
+]

@@ -1,0 +1,172 @@
+"""A decoder on disk: `model.safetensors` with the weights, `config.json` with everything else.
+
+`config.json` names the component and the interface version, holds the `DecoderConfig`, and the
+size and SHA-256 of the weights. It is written last, so a folder without it was never finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from cm3_model.config import DecoderConfig
+from cm3_model.interface import COMPONENT, INTERFACE_VERSION
+from cm3_model.transformer import Decoder
+
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written, or is not what it says it is; the message names the file."""
+
+
+def save_decoder(
+    model: Decoder, folder: str | Path, extra: Mapping[str, str] | None = None
+) -> None:
+    """Write a decoder into a folder, which is made if need be.
+
+    Args:
+        model: The decoder.
+        folder: Where to write; an earlier checkpoint there is replaced.
+        extra: Anything else worth keeping, such as the vocabulary's hash; see `read_manifest`.
+
+    Raises:
+        CheckpointError: if a file cannot be written; no half of it stays.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    _write(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
+    manifest = {
+        "component": COMPONENT,
+        "interface_version": INTERFACE_VERSION,
+        "config": asdict(model.config),
+        "weights": _fingerprint(folder / WEIGHTS_FILE),
+        "extra": dict(extra or {}),
+    }
+    text = json.dumps(manifest, indent=2) + "\n"
+    _write(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def load_decoder(
+    folder: str | Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Decoder:
+    """Read a decoder that `save_decoder` wrote, in eval mode.
+
+    Args:
+        folder: The checkpoint.
+        device: Where the weights go.
+        dtype: What they are cast to; None keeps what was saved.
+
+    Raises:
+        CheckpointError: if the folder holds something else, another major version, damaged
+            weights, or weights that do not fit the config.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    path = folder / WEIGHTS_FILE
+    config = _parse_config(manifest.get("config"), folder / CONFIG_FILE)
+    with torch.device("meta"):
+        model = Decoder(config)
+    wanted = manifest.get("weights")
+    try:
+        found = _fingerprint(path)
+        if found != wanted:
+            raise CheckpointError(f"{path}: damaged or replaced: wanted {wanted}, got {found}")
+        weights = load_file(path, device=str(device))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: wanted the weights, got no such file") from error
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    _check_shapes(model, weights, path)
+    if dtype is not None:
+        weights = {name: value.to(dtype) for name, value in weights.items()}
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Read `config.json` of a checkpoint, after a check of component and version.
+
+    The keys are `component`, `interface_version`, `config`, `weights` and `extra`.
+    """
+    path = Path(folder) / CONFIG_FILE
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: wanted a checkpoint's config, got no such file") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    found = manifest.get("component") if isinstance(manifest, dict) else None
+    if found != COMPONENT:
+        raise CheckpointError(f"{path}: component: wanted {COMPONENT!r}, got {found!r}")
+    version = manifest.get("interface_version")
+    major = INTERFACE_VERSION.split(".")[0]
+    if not isinstance(version, str) or version.split(".")[0] != major:
+        raise CheckpointError(f"{path}: interface_version: wanted {major}.x, got {version!r}")
+    return manifest
+
+
+def _parse_config(values: object, path: Path) -> DecoderConfig:
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: config: wanted an object, got {values!r}")
+    unknown = values.keys() - {field.name for field in fields(DecoderConfig)}
+    if unknown:
+        raise CheckpointError(f"{path}: config: unknown keys {sorted(unknown)}")
+    try:
+        return DecoderConfig(**values)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: config: {error}") from error
+
+
+def _check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    problems = [f"missing {name} {wanted[name]}" for name in sorted(wanted.keys() - found.keys())]
+    problems += [f"extra {name} {found[name]}" for name in sorted(found.keys() - wanted.keys())]
+    problems += [
+        f"misshapen {name}: wanted {wanted[name]}, got {found[name]}"
+        for name in sorted(wanted.keys() & found.keys())
+        if wanted[name] != found[name]
+    ]
+    if problems:
+        raise CheckpointError(f"{path}: does not fit its config: " + "; ".join(problems))
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
+
+
+def _write(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place as a whole."""
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        write(temporary)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

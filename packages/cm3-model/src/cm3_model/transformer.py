@@ -1,0 +1,266 @@
+"""The CM3Leon decoder, read from top to bottom: ids (B, T) in, logits (B, T, V) out.
+
+Decoder-only as OPT and GPT-3, but without biases, dropout and learnable layer norms (CM3Leon 2.3,
+arXiv 2309.02591). Norms stand before each sublayer and once before the logits.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cm3_model.config import DecoderConfig
+from cm3_model.kv_cache import Append, KVCache
+
+
+class Decoder(nn.Module):
+    """A decoder-only transformer over the joint ids of text and image codes."""
+
+    def __init__(self, config: DecoderConfig, generator: torch.Generator | None = None) -> None:
+        """Build and initialise; `generator` draws the start values (default: torch's own)."""
+        super().__init__()
+        self.config = config
+        self.token_embedding = empty_embedding(config.vocab_size, config.width)
+        self.position_embedding = (
+            empty_embedding(config.max_length, config.width)
+            if config.positions == "learned"
+            else None
+        )
+        self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.output = (
+            None
+            if config.tie_embeddings
+            else nn.Linear(config.width, config.vocab_size, bias=False)
+        )
+        self.initialise(generator)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw the start values of 2.3: truncated normals cut at three standard deviations.
+
+        The paper sets "output layers" to 0. With tied embeddings the layer that makes the logits
+        cannot be meant, for then nothing would ever learn; what is left are the projections that
+        write into the residual stream. Every block starts as the identity.
+        """
+        for name, weight in self.named_parameters():
+            std = self.config.init_std
+            if name == "position_embedding.weight":
+                std = self.config.position_init_std
+            if name.endswith(("attention.out.weight", "mlp.down.weight")):
+                nn.init.zeros_(weight)
+            else:
+                nn.init.trunc_normal_(weight, 0.0, std, -3 * std, 3 * std, generator=generator)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Logits (B, T, V) of the next token after every one of `input_ids` (B, T)."""
+        return self.head(self.hidden(input_ids))
+
+    def hidden(self, input_ids: Tensor) -> Tensor:
+        """Normed last states (B, T, D) of `input_ids` (B, T); causal, no cache."""
+        self._check_ids(input_ids)
+        if input_ids.shape[1] > self.config.max_length:
+            raise ValueError(
+                f"input_ids: wanted at most max_length = {self.config.max_length} tokens, "
+                f"got {input_ids.shape[1]}"
+            )
+        positions = torch.arange(input_ids.shape[1], device=input_ids.device)
+        return self._run(input_ids, positions)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) of last states (..., D)."""
+        output = self.token_embedding if self.output is None else self.output
+        return F.linear(hidden, output.weight)
+
+    def make_cache(self, batch_size: int, length: int) -> KVCache:
+        """An empty cache for `batch_size` rows of up to `length` tokens each."""
+        for name, value in (("batch_size", batch_size), ("length", length)):
+            if value < 1:
+                raise ValueError(f"{name}: wanted at least 1, got {value}")
+        if length > self.config.max_length:
+            raise ValueError(
+                f"length: wanted at most max_length = {self.config.max_length}, got {length}"
+            )
+        weight = self.token_embedding.weight
+        return KVCache(
+            num_layers=self.config.num_layers,
+            batch_size=batch_size,
+            num_heads=self.config.num_heads,
+            length=length,
+            head_width=self.config.head_width,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+
+    def prefill(self, input_ids: Tensor, lengths: Tensor, cache: KVCache) -> Tensor:
+        """Read right-padded prompts, or more of them, into the cache.
+
+        Args:
+            input_ids: (B, T) ids; row b counts up to `lengths[b]`, what follows is padding
+                (any valid id).
+            lengths: (B,) numbers of tokens, 1 to T.
+            cache: from `make_cache`; if it holds tokens already, the new ones follow them.
+
+        Returns:
+            Logits (B, V) after each row's last token.
+
+        Raises:
+            ValueError: if shapes, ids or lengths do not fit, or a prompt is too long.
+        """
+        self._check_ids(input_ids)
+        batch_size, width = input_ids.shape
+        lengths = lengths.to(device=input_ids.device, dtype=torch.long)
+        if batch_size != cache.batch_size:
+            raise ValueError(f"input_ids: wanted {cache.batch_size} rows, got {batch_size}")
+        if lengths.shape != (batch_size,) or not bool(((lengths >= 1) & (lengths <= width)).all()):
+            raise ValueError(
+                f"lengths: wanted {batch_size} numbers from 1 to {width}, got {lengths.tolist()}"
+            )
+        new = cache.append(lengths, width)
+        hidden = self._run(input_ids, new.positions, new)  # (B, T, D)
+        new.commit()
+        return self.head(hidden[torch.arange(batch_size, device=hidden.device), lengths - 1])
+
+    def decode_one_token(self, input_ids: Tensor, cache: KVCache) -> Tensor:
+        """Append one id per row (B,); logits (B, V) after it. Ids are trusted, for speed."""
+        new = cache.append_one()
+        hidden = self._run(input_ids[:, None], new.positions, new)  # (B, 1, D)
+        new.commit()
+        return self.head(hidden[:, 0])
+
+    def _run(self, input_ids: Tensor, positions: Tensor, new: Append | None = None) -> Tensor:
+        """Normed last states (B, T, D); `positions` is (T,) or (B, T)."""
+        x = self.token_embedding(input_ids)  # (B, T, D)
+        rotation = None
+        if self.position_embedding is None:
+            rotation = rotary_angles(positions, self.config.head_width)
+        else:
+            # Padding may lie behind the context; nothing reads it, any position will do.
+            positions = positions.clamp(max=self.config.max_length - 1)
+            x = x + self.position_embedding(positions)
+        for block in self.blocks:
+            x = block(x, rotation, new)
+        return layer_norm(x)
+
+    def _check_ids(self, input_ids: Tensor) -> None:
+        if input_ids.ndim != 2 or input_ids.numel() == 0:
+            raise ValueError(f"input_ids: wanted (B, T) ids, got {tuple(input_ids.shape)}")
+        # On an accelerator this would make every training step wait.
+        if input_ids.device.type != "cpu" or torch.compiler.is_compiling():
+            return
+        low, high = (int(bound) for bound in input_ids.aminmax())
+        if low < 0 or high >= self.config.vocab_size:
+            raise ValueError(
+                f"input_ids: wanted ids from 0 to {self.config.vocab_size - 1}, "
+                f"got {low if low < 0 else high}"
+            )
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each on the normed stream and added back to it."""
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        """Build block number `layer`."""
+        super().__init__()
+        self.attention = Attention(config, layer)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor, rotation: Tensor | None, new: Append | None) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        x = x + self.attention(layer_norm(x), rotation, new)
+        return x + self.mlp(layer_norm(x))
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention; queries, keys and values come from one matrix."""
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        """Build the attention of block number `layer`."""
+        super().__init__()
+        self.layer = layer
+        self.num_heads = config.num_heads
+        self.qk_norm = config.qk_norm
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(self, x: Tensor, rotation: Tensor | None, new: Append | None) -> Tensor:
+        """(B, T, D) to (B, T, D); with `new`, also to what the cache holds."""
+        heads = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, H, W)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, W)
+        if self.qk_norm:
+            query, key = layer_norm(query), layer_norm(key)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        visible = None
+        if new is not None:
+            key, value = new.write(self.layer, key, value)
+            visible = new.visible
+        mixed = attend(query, key, value, visible)  # (B, H, T, W)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
+    """Softmax attention (B, H, T, W); causal where no mask of `visible` slots is given."""
+    # PyTorch's CPU kernel has a backward in bf16 that is 3 to 5 times slower than two matrix
+    # products and a softmax, as long as the (T, T) scores are small.
+    length = query.shape[-2]
+    small = query.device.type == "cpu" and query.dtype == torch.bfloat16 and length <= 512
+    if visible is None and small and torch.is_grad_enabled():
+        later = query.new_full((length, length), float("-inf")).triu(1)
+        scores = torch.baddbmm(
+            later,
+            (query * query.shape[-1] ** -0.5).flatten(0, 1),
+            key.flatten(0, 1).mT,
+        )  # (B * H, T, T)
+        return (scores.softmax(-1) @ value.flatten(0, 1)).view_as(query)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=visible, is_causal=visible is None
+    )
+
+
+class MLP(nn.Module):
+    """Two matrices with a non-linearity between them."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        """Build the MLP."""
+        super().__init__()
+        self.up = nn.Linear(config.width, config.mlp_ratio * config.width, bias=False)
+        self.activation = {"gelu": F.gelu, "relu": F.relu}[config.activation]
+        self.down = nn.Linear(config.mlp_ratio * config.width, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        return self.down(self.activation(self.up(x)))
+
+
+def empty_embedding(num_rows: int, width: int) -> nn.Embedding:
+    """Make an embedding that draws no start values; `nn.Embedding` always does, slowly on meta."""
+    return nn.Embedding.from_pretrained(torch.empty(num_rows, width), freeze=False)
+
+
+def layer_norm(x: Tensor) -> Tensor:
+    """Mean 0 and variance 1 over the last dimension, nothing learnt (2.3)."""
+    return F.layer_norm(x, x.shape[-1:])
+
+
+def rotary_angles(positions: Tensor, head_width: int, theta: float = 10_000.0) -> Tensor:
+    """Unit complex numbers by which each pair of channels turns at each position.
+
+    Args:
+        positions: (T,) or (B, T).
+        head_width: W, even.
+        theta: Slowest turn is about one in `2 * pi * theta` positions.
+
+    Returns:
+        (T, W/2) or (B, 1, T, W/2) complex numbers that broadcast over heads.
+    """
+    pair = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32)
+    angles = positions[..., None] * theta ** (-pair / head_width)  # (..., T, W/2)
+    turns = torch.polar(torch.ones_like(angles), angles)
+    return turns if turns.ndim == 2 else turns[:, None]
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn neighbouring channels (0, 1), (2, 3), ... of `x` (B, H, T, W) by `rotation`."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (B, H, T, W/2)
+    return torch.view_as_real(pairs * rotation).flatten(-2).type_as(x)

@@ -1,0 +1,39 @@
+import pytest
+import torch
+
+from cm3_model import Decoder, DecoderConfig
+
+VARIANTS = {
+    "paper": {},
+    "relu": {"activation": "relu"},
+    "rotary": {"positions": "rotary"},
+    "qk-norm": {"qk_norm": True},
+    "untied": {"tie_embeddings": False},
+    "all": {"positions": "rotary", "qk_norm": True, "tie_embeddings": False, "mlp_ratio": 3},
+}
+
+
+def make_decoder(**changes):
+    """A small decoder with large random weights, so that no part of it is a no-op."""
+    values = {"vocab_size": 37, "max_length": 24, "num_layers": 2, "width": 24, "num_heads": 3}
+    model = Decoder(DecoderConfig(**(values | changes))).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(0, 0.3, generator=generator)
+    return model
+
+
+@pytest.fixture(params=VARIANTS)
+def decoder(request):
+    return make_decoder(**VARIANTS[request.param])
+
+
+@pytest.fixture
+def paper_decoder():
+    return make_decoder()
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(37, (3, 24), generator=torch.Generator().manual_seed(2))

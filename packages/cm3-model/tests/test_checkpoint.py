@@ -1,0 +1,126 @@
+import hashlib
+import json
+import resource
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cm3_model import CheckpointError, load_decoder, read_manifest, save_decoder
+
+
+@pytest.fixture
+def saved(paper_decoder, tmp_path):
+    save_decoder(paper_decoder, tmp_path / "decoder", {"vocabulary_sha256": "abc"})
+    return tmp_path / "decoder"
+
+
+def edit_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_a_saved_decoder_comes_back_exactly(decoder, ids, tmp_path):
+    save_decoder(decoder, tmp_path)
+    loaded = load_decoder(tmp_path)
+    assert loaded.config == decoder.config
+    assert not loaded.training
+    assert all(weight.requires_grad for weight in loaded.parameters())
+    assert torch.equal(loaded(ids), decoder(ids))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_dtype_is_applied_on_load(saved):
+    loaded = load_decoder(saved, dtype=torch.bfloat16)
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.bfloat16}
+
+
+def test_the_manifest_keeps_what_was_given(saved):
+    assert read_manifest(saved)["extra"] == {"vocabulary_sha256": "abc"}
+
+
+@pytest.mark.parametrize("where", [0, 100, -1])
+def test_a_flipped_byte_is_caught(saved, where):
+    path = saved / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[where] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged"):
+        load_decoder(saved)
+
+
+@pytest.mark.parametrize("share", [0, 0.5])
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_truncated_file_is_named(saved, name, share):
+    content = (saved / name).read_bytes()
+    (saved / name).write_bytes(content[: int(share * len(content))])
+    with pytest.raises(CheckpointError, match=name):
+        load_decoder(saved)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_missing_file_is_named(saved, name):
+    (saved / name).unlink()
+    with pytest.raises(CheckpointError, match=f"{name}: wanted .* got no such file"):
+        load_decoder(saved)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"component": "other"}, "component: wanted 'cm3-model.decoder', got 'other'"),
+        ({"interface_version": "2.0"}, r"interface_version: wanted 1\.x, got '2\.0'"),
+        ({"interface_version": None}, r"interface_version: wanted 1\.x, got None"),
+        ({"config": {"depth": 3}}, r"config: unknown keys \['depth'\]"),
+        ({"config": {"width": 24}}, "config: .*vocab_size"),
+        ({"config": None}, "config: wanted an object"),
+        ({"weights": None}, "damaged or replaced: wanted None"),
+    ],
+)
+def test_another_config_is_refused(saved, changes, message):
+    edit_config(saved, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        load_decoder(saved)
+
+
+def test_a_later_minor_version_is_read(saved):
+    edit_config(saved, interface_version="1.7")
+    load_decoder(saved)
+
+
+def test_every_key_that_does_not_fit_is_named(saved):
+    path = saved / "model.safetensors"
+    weights = load_file(path)
+    weights["surplus.weight"] = weights.pop("blocks.0.mlp.up.weight").clone()
+    weights["blocks.1.mlp.up.weight"] = torch.zeros(3, 5)
+    save_file(weights, path)
+    content = path.read_bytes()
+    fingerprint = {
+        "file": path.name,
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    edit_config(saved, weights=fingerprint)
+    with pytest.raises(CheckpointError) as error:
+        load_decoder(saved)
+    assert "missing blocks.0.mlp.up.weight (96, 24)" in str(error.value)
+    assert "extra surplus.weight (96, 24)" in str(error.value)
+    assert "misshapen blocks.1.mlp.up.weight: wanted (96, 24), got (3, 5)" in str(error.value)
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(saved, paper_decoder, ids):
+    before = paper_decoder(ids)
+    with torch.no_grad():
+        paper_decoder.token_embedding.weight.zero_()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be written"):
+            save_decoder(paper_decoder, saved)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
+    assert torch.equal(load_decoder(saved)(ids), before)

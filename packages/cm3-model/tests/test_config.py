@@ -1,0 +1,50 @@
+import dataclasses
+
+import pytest
+import torch
+
+from cm3_model import PRESETS, Decoder, DecoderConfig, num_parameters
+
+SMALL = {"vocab_size": 37, "max_length": 24, "num_layers": 2, "width": 24, "num_heads": 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"vocab_size": 0}, "vocab_size"),
+        ({"num_layers": 2.0}, "num_layers"),
+        ({"num_layers": True}, "num_layers"),
+        ({"width": 25}, "width"),
+        ({"num_heads": 24, "positions": "rotary"}, "width"),
+        ({"activation": "swish"}, "activation"),
+        ({"positions": "none"}, "positions"),
+        ({"qk_norm": 1}, "qk_norm"),
+        ({"init_std": 0.0}, "init_std"),
+        ({"position_init_std": float("nan")}, "position_init_std"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(change, named):
+    with pytest.raises(ValueError, match=f"^{named}: .*want.*"):
+        DecoderConfig(**(SMALL | change))
+
+
+def test_a_config_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DecoderConfig(**SMALL).width = 48
+
+
+# Embeddings and positions, then 12 D^2 a layer: the sum over the paper's table, done by hand.
+@pytest.mark.parametrize(
+    ("name", "millions"), [("cm3leon-350m", 372.2), ("cm3leon-760m", 784.9), ("cm3leon-7b", 6723.5)]
+)
+def test_preset_sizes_are_those_of_the_paper(name, millions):
+    with torch.device("meta"):
+        model = Decoder(PRESETS[name])
+    built = sum(weight.numel() for weight in model.parameters())
+    assert built == num_parameters(PRESETS[name])
+    assert built / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+def test_num_parameters_counts_what_is_built(decoder):
+    built = sum(weight.numel() for weight in decoder.parameters())
+    assert built == num_parameters(decoder.config)

@@ -1,0 +1,226 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from cm3_model import Decoder, DecoderConfig
+from cm3_model.transformer import attend
+
+
+def numpy_logits(model, ids):
+    """The decoder once more, in NumPy float64: one row, one head, one query at a time."""
+    config = model.config
+    weights = {name: value.double().numpy() for name, value in model.state_dict().items()}
+
+    def norm(x):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+    def gelu(x):
+        return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+    def turn(x):  # (T, W): channels (0, 1), (2, 3), ... by position / 10000^(pair / W)
+        out = np.empty_like(x)
+        for t in range(x.shape[0]):
+            for c in range(0, x.shape[1], 2):
+                angle = t / 10_000 ** (c / x.shape[1])
+                cos, sin = math.cos(angle), math.sin(angle)
+                out[t, c] = x[t, c] * cos - x[t, c + 1] * sin
+                out[t, c + 1] = x[t, c] * sin + x[t, c + 1] * cos
+        return out
+
+    x = weights["token_embedding.weight"][ids]
+    if config.positions == "learned":
+        x = x + weights["position_embedding.weight"][: len(ids)]
+    size = config.width // config.num_heads
+    for layer in range(config.num_layers):
+        block = f"blocks.{layer}."
+        query, key, value = np.split(norm(x) @ weights[block + "attention.qkv.weight"].T, 3, -1)
+        mixed = np.zeros_like(x)
+        for head in range(config.num_heads):
+            part = slice(head * size, (head + 1) * size)
+            q, k, v = query[:, part], key[:, part], value[:, part]
+            if config.qk_norm:
+                q, k = norm(q), norm(k)
+            if config.positions == "rotary":
+                q, k = turn(q), turn(k)
+            for t in range(len(ids)):
+                scores = np.exp(k[: t + 1] @ q[t] / math.sqrt(size))
+                mixed[t, part] = scores @ v[: t + 1] / scores.sum()
+        x = x + mixed @ weights[block + "attention.out.weight"].T
+        inner = norm(x) @ weights[block + "mlp.up.weight"].T
+        inner = gelu(inner) if config.activation == "gelu" else np.maximum(inner, 0)
+        x = x + inner @ weights[block + "mlp.down.weight"].T
+    output = "token_embedding.weight" if config.tie_embeddings else "output.weight"
+    return norm(x) @ weights[output].T
+
+
+@torch.no_grad()
+def test_logits_equal_numpy(decoder, ids):
+    wanted = np.stack([numpy_logits(decoder, row) for row in ids.numpy()])
+    np.testing.assert_allclose(decoder(ids).numpy(), wanted, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_later_ids_do_not_matter(decoder, ids):
+    changed = ids.clone()
+    changed[:, 10:] = (changed[:, 10:] + 1) % 37
+    before, after = decoder(ids), decoder(changed)
+    torch.testing.assert_close(before[:, :10], after[:, :10])
+    assert not torch.allclose(before[:, 10:], after[:, 10:])
+
+
+@torch.no_grad()
+def test_cached_logits_equal_uncached(decoder, ids):
+    wanted = decoder(ids)
+    rows, lengths = torch.arange(3), torch.tensor([4, 9, 7])
+    cache = decoder.make_cache(3, 24)
+    got = decoder.prefill(ids[:, :9], lengths, cache)
+    torch.testing.assert_close(got, wanted[rows, lengths - 1], rtol=1e-4, atol=1e-4)
+    while lengths.max() < 24:
+        got = decoder.decode_one_token(ids[rows, lengths], cache)
+        torch.testing.assert_close(got, wanted[rows, lengths], rtol=1e-4, atol=1e-4)
+        lengths = lengths + 1
+
+
+@torch.no_grad()
+def test_a_second_prefill_appends(decoder, ids):
+    wanted = decoder(ids)
+    rows, lengths = torch.arange(3), torch.tensor([4, 19, 7])
+    cache = decoder.make_cache(3, 20)
+    decoder.prefill(ids[:, :19], lengths, cache)
+    more = torch.tensor([3, 1, 2])  # row 1 fills its last slot, its padding lies outside
+    columns = (lengths[:, None] + torch.arange(3)).clamp(max=23)
+    got = decoder.prefill(ids[rows[:, None], columns], more, cache)
+    torch.testing.assert_close(got, wanted[rows, lengths + more - 1], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_a_row_does_not_see_the_others_nor_its_padding(paper_decoder, ids):
+    lengths = torch.tensor([4, 9, 7])
+    padded = ids[:, :9].clone()
+    padded[0, 4:] = 36
+    cache = paper_decoder.make_cache(3, 12)
+    together = paper_decoder.prefill(padded, lengths, cache)
+    together = torch.stack([together, paper_decoder.decode_one_token(ids[:, 0], cache)])
+    for row in range(3):
+        cache = paper_decoder.make_cache(1, 12)
+        prompt = ids[row : row + 1, : lengths[row]]
+        alone = paper_decoder.prefill(prompt, lengths[row : row + 1], cache)
+        alone = torch.stack([alone, paper_decoder.decode_one_token(ids[row : row + 1, 0], cache)])
+        torch.testing.assert_close(together[:, row], alone[:, 0], rtol=1e-4, atol=1e-4)
+
+
+def test_start_values_have_the_papers_statistics():
+    config = DecoderConfig(
+        vocab_size=3000, max_length=400, num_layers=2, width=64, num_heads=4, tie_embeddings=False
+    )
+    model = Decoder(config, torch.Generator().manual_seed(0))
+    # Cutting a normal at 3 standard deviations leaves sqrt(1 - 6 phi(3) / (2 Phi(3) - 1)) of one.
+    cut = math.sqrt(1 - 6 * math.exp(-4.5) / math.sqrt(2 * math.pi) / math.erf(3 / math.sqrt(2)))
+    for name, weight in model.state_dict().items():
+        std = 0.0002 if "position" in name else 0.006
+        if name.endswith(("out.weight", "down.weight")):
+            assert weight.count_nonzero() == 0, name
+            continue
+        assert weight.abs().max() <= 3 * std, name
+        assert weight.mean().abs() < 5 * std / math.sqrt(weight.numel()), name
+        assert float(weight.std()) / (cut * std) == pytest.approx(1, abs=0.02), name
+
+
+def test_a_generator_decides_the_start_values():
+    config = DecoderConfig(vocab_size=9, max_length=4, num_layers=1, width=8, num_heads=2)
+    one, two, other = (Decoder(config, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
+    assert torch.equal(one.token_embedding.weight, two.token_embedding.weight)
+    assert not torch.equal(one.token_embedding.weight, other.token_embedding.weight)
+
+
+def test_every_parameter_is_a_matrix_and_learns(ids):
+    config = DecoderConfig(
+        vocab_size=37, max_length=24, num_layers=2, width=24, num_heads=3, init_std=0.1
+    )
+    model = Decoder(config, torch.Generator().manual_seed(0))
+    assert all(weight.ndim == 2 for weight in model.parameters())
+    assert not list(model.buffers())
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    start = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    for _ in range(2):  # the first step moves the zero projections, the second what is behind them
+        loss = torch.nn.functional.cross_entropy(
+            model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, weight in model.named_parameters():
+        assert not torch.equal(weight, start[name]), name
+
+
+@torch.no_grad()
+def test_head_takes_chosen_positions(decoder, ids):
+    chosen = decoder.hidden(ids)[:, 3:5]
+    torch.testing.assert_close(decoder.head(chosen), decoder(ids)[:, 3:5])
+
+
+@torch.no_grad()
+def test_bfloat16_is_near_float32(paper_decoder, ids):
+    wanted = paper_decoder(ids).softmax(-1)
+    half = paper_decoder.bfloat16()
+    cache = half.make_cache(3, 24)
+    got = half.prefill(ids, torch.tensor([24, 10, 3]), cache)
+    assert got.dtype == cache.keys.dtype == torch.bfloat16
+    assert (got.float().softmax(-1) - wanted[torch.arange(3), [23, 9, 2]]).abs().max() < 0.1
+
+
+@torch.no_grad()
+def test_decoding_works_under_autocast(paper_decoder, ids):
+    cache = paper_decoder.make_cache(3, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        paper_decoder.prefill(ids[:, :5], torch.tensor([5, 2, 3]), cache)
+        got = paper_decoder.decode_one_token(ids[:, 5], cache)
+    wanted = paper_decoder(ids[:1, :6])[0, -1]
+    assert (got[0].float().softmax(-1) - wanted.softmax(-1)).abs().max() < 0.1
+
+
+def test_bad_input_is_named(paper_decoder, ids):
+    def prefill(input_ids=ids, lengths=(24, 3, 2), room=24, rows=3):
+        paper_decoder.prefill(
+            input_ids, torch.tensor(lengths), paper_decoder.make_cache(rows, room)
+        )
+
+    wrong = ids.clone()
+    wrong[1, 3] = 37
+    with pytest.raises(ValueError, match="input_ids: wanted ids from 0 to 36, got 37"):
+        paper_decoder(wrong)
+    with pytest.raises(ValueError, match="input_ids: wanted ids from 0 to 36, got 37"):
+        prefill(wrong)
+    with pytest.raises(ValueError, match="got -1"):
+        paper_decoder(ids - ids.min() - 1)
+    with pytest.raises(ValueError, match="max_length = 24 tokens, got 48"):
+        paper_decoder(torch.cat([ids, ids], 1))
+    with pytest.raises(ValueError, match=r"wanted \(B, T\) ids, got \(24,\)"):
+        paper_decoder(ids[0])
+    with pytest.raises(ValueError, match="length: wanted at most max_length = 24, got 25"):
+        prefill(room=25)
+    with pytest.raises(ValueError, match="cache: wanted room for 24 tokens .* got 20"):
+        prefill(room=20)
+    with pytest.raises(ValueError, match="input_ids: wanted 2 rows, got 3"):
+        prefill(rows=2)
+    for lengths in ((0, 1, 1), (25, 1, 1), (1, 1)):
+        with pytest.raises(ValueError, match="lengths: wanted 3 numbers from 1 to 24"):
+            prefill(lengths=lengths)
+
+
+def test_short_bf16_training_attends_as_sdpa_does():
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, 3, 17, 8, generator=generator) for _ in range(3)]
+    ours = [part.bfloat16().requires_grad_() for part in parts]
+    theirs = [part.bfloat16().float().requires_grad_() for part in parts]
+    wanted = torch.nn.functional.scaled_dot_product_attention(*theirs, is_causal=True)
+    found = attend(*ours, None)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, atol=0.02, rtol=0.02)
+    weights = torch.randn(wanted.shape, generator=generator)
+    (wanted * weights).sum().backward()
+    (found * weights.bfloat16()).sum().backward()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad.float(), b.grad, atol=0.05, rtol=0.05)

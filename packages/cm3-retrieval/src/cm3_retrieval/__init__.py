@@ -1,0 +1,35 @@
+"""Multimodal dense retrieval: CLIP documents, a FAISS memory bank, and CM3Leon's strategy."""
+
+from cm3_retrieval.contract import check_encoder
+from cm3_retrieval.encoder import ClipEncoder, document_vectors
+from cm3_retrieval.index import build_index, search
+from cm3_retrieval.interface import INTERFACE_VERSION, Encoder
+from cm3_retrieval.memory_bank import MemoryBank
+from cm3_retrieval.neighbours import (
+    NeighbourTable,
+    build_neighbour_table,
+    inference_context,
+    training_context,
+)
+from cm3_retrieval.strategy import RetrievalConfig, drop_query_tokens, select
+from cm3_retrieval.training import ClipTrainingConfig, train_clip
+
+__all__ = [
+    "INTERFACE_VERSION",
+    "ClipEncoder",
+    "ClipTrainingConfig",
+    "Encoder",
+    "MemoryBank",
+    "NeighbourTable",
+    "RetrievalConfig",
+    "build_index",
+    "build_neighbour_table",
+    "check_encoder",
+    "document_vectors",
+    "drop_query_tokens",
+    "inference_context",
+    "search",
+    "select",
+    "train_clip",
+    "training_context",
+]

@@ -1,0 +1,121 @@
+"""A thin layer over FAISS: exact inner-product search over vectors under int64 keys.
+
+Takes (N, dim) vectors and N keys; gives scores and keys, best first. Paper 2.1 (arXiv 2309.02591):
+maximum inner product over the memory bank.
+"""
+
+import faiss
+import numpy as np
+
+_TIE_TOLERANCE = 1e-5
+"""Above float32's rounding of a product of unit vectors; FAISS's scores within it may be one."""
+
+_BLOCK = 1024
+"""Queries searched at once."""
+
+
+def checked_vectors(name: str, vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
+    """Return `vectors` as contiguous float32 (N, dim), or raise a ValueError that says why not."""
+    array = np.asarray(vectors)
+    if array.ndim != 2 or array.shape[1] == 0 or (dim is not None and array.shape[1] != dim):
+        wanted = f"(N, {'dim' if dim is None else dim})"
+        raise ValueError(f"{name}: wanted shape {wanted}, got {array.shape}")
+    if array.dtype.kind != "f":
+        raise ValueError(f"{name}: wanted floats, got {array.dtype}")
+    if not np.isfinite(array).all():
+        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
+        raise ValueError(f"{name}: wanted finite numbers, got NaN or infinity in row {row}")
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def checked_keys(name: str, keys: np.ndarray) -> np.ndarray:
+    """Return `keys` as int64 (N,), all at least 0 and no two alike, or raise a ValueError."""
+    array = np.asarray(keys)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ValueError(f"{name}: wanted N integers, got {array.dtype} of shape {array.shape}")
+    array = array.astype(np.int64)
+    if (array < 0).any():
+        raise ValueError(f"{name}: wanted keys of at least 0, got {int(array.min())}")
+    unique, counts = np.unique(array, return_counts=True)
+    if (counts > 1).any():
+        raise ValueError(f"{name}: wanted each key once, got {int(unique[counts > 1][0])} twice")
+    return array
+
+
+def build_index(vectors: np.ndarray, keys: np.ndarray) -> faiss.IndexIDMap2:
+    """Build an exact inner-product index.
+
+    Args:
+        vectors: (N, dim) floats.
+        keys: (N,) integers of at least 0, all different.
+
+    Returns:
+        A FAISS `IndexIDMap2` over `IndexFlatIP`.
+    """
+    vectors = checked_vectors("vectors", vectors)
+    keys = checked_keys("keys", keys)
+    if len(keys) != len(vectors):
+        raise ValueError(f"keys: wanted {len(vectors)}, one a vector, got {len(keys)}")
+    index = faiss.IndexIDMap2(faiss.IndexFlatIP(vectors.shape[1]))
+    index.add_with_ids(vectors, keys)  # pyright: ignore[reportCallIssue]
+    return index
+
+
+def search(
+    index: faiss.IndexIDMap2, queries: np.ndarray, k: int, *, threads: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the k keys with the largest inner product for each query.
+
+    Order is (score descending, key ascending). Scores are computed anew from the stored vectors,
+    pair by pair, so neither scores nor order depend on what else is in the batch.
+
+    Args:
+        index: From `build_index`.
+        queries: (Q, dim) floats.
+        k: 1 to the number of rows.
+        threads: FAISS's threads. Beside a training job in the same process keep it small: torch
+            and FAISS each bring a pool.
+
+    Returns:
+        (Q, k) float32 scores and (Q, k) int64 keys.
+    """
+    queries = checked_vectors("queries", queries, index.d)
+    if index.ntotal == 0:
+        raise ValueError("index: wanted at least one row to search, got an empty index")
+    if not 1 <= k <= index.ntotal:
+        raise ValueError(f"k: wanted 1 to {index.ntotal}, the number of rows, got {k}")
+    width = min(k + 16, index.ntotal)
+    # FAISS sets the count of the whole process's OpenMP, torch's too: give back what was there.
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        blocks = [
+            _search_block(index, queries[start : start + _BLOCK], k, width)
+            for start in range(0, len(queries), _BLOCK)
+        ]
+    finally:
+        faiss.omp_set_num_threads(before)
+    scores = np.concatenate([np.empty((0, k), np.float32), *(block[0] for block in blocks)])
+    found = np.concatenate([np.empty((0, k), np.int64), *(block[1] for block in blocks)])
+    return scores, found
+
+
+def _search_block(
+    index: faiss.IndexIDMap2, queries: np.ndarray, k: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fetch `width` rows for each query, score them anew and keep the k best."""
+    rough, keys = index.search(queries, width)  # pyright: ignore[reportCallIssue]
+    stored = index.reconstruct_batch(keys.ravel()).reshape(*keys.shape, index.d)  # (Q, width, dim)
+    scores = np.einsum("qd,qwd->qw", queries, stored)
+    order = np.lexsort((keys, -scores), axis=1)[:, :k]  # (Q, k), np.lexsort's last key goes first
+    scores, keys = np.take_along_axis(scores, order, 1), np.take_along_axis(keys, order, 1)
+    if width < index.ntotal:
+        # Copies of one document tie, and the edge of `width` may cut through such a tie: look
+        # further until the last row is clearly worse than the k-th. Half the queries at twice
+        # the width keeps the memory where it was.
+        tied = np.flatnonzero(rough[:, -1] > rough[:, k - 1] - _TIE_TOLERANCE)
+        for rows in np.array_split(tied, 2):
+            if len(rows):
+                wider = min(2 * width, index.ntotal)
+                scores[rows], keys[rows] = _search_block(index, queries[rows], k, wider)
+    return scores, keys

@@ -1,0 +1,112 @@
+"""Which of the found documents are taken: relevance, modality, diversity, query dropout.
+
+Takes candidates with their scores and vectors; gives the places of those taken. Paper 2.1
+(arXiv 2309.02591), after RA-CM3 (arXiv 2211.12561).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalConfig:
+    """Every knob of the strategy; the defaults are the paper's where it names one."""
+
+    max_relevance: float = 0.9
+    """A candidate whose inner product with the query is larger is too close to it (paper 2.1)."""
+
+    duplicate_threshold: float = 0.9
+    """A candidate whose inner product with one already taken is larger repeats it. The paper names
+    one figure, 0.9; here each of the two tests has its own knob."""
+
+    query_dropout: float = 0.2
+    """Share of a text query's tokens dropped in training (paper 2.1)."""
+
+    num_candidates: int = 2
+    """Documents kept per query kind in the neighbour table: two by image, two by text."""
+
+    num_context: int = 2
+    """Documents laid before a prompt unless the call says otherwise; the paper shows 0, 1, 2."""
+
+    pool_size: int = 64
+    """Nearest documents that the strategy looks at first; widened when too few of them pass."""
+
+    def __post_init__(self) -> None:
+        """Check every range."""
+        for name in ("max_relevance", "duplicate_threshold"):
+            if not -1 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: wanted -1 to 1, got {getattr(self, name)}")
+        if not 0 <= self.query_dropout < 1:
+            raise ValueError(f"query_dropout: wanted 0 <= share < 1, got {self.query_dropout}")
+        for name, least in (("num_candidates", 1), ("num_context", 0), ("pool_size", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
+
+
+def select(
+    query_vector: np.ndarray,
+    candidate_vectors: np.ndarray,
+    candidate_scores: np.ndarray,
+    candidate_keys: np.ndarray,
+    exclude_keys: Iterable[int],
+    has_both: np.ndarray,
+    n: int,
+    config: RetrievalConfig,
+) -> np.ndarray:
+    """Take up to n candidates, greedily.
+
+    The order is: documents with both text and image first, then score descending, then key
+    ascending. Skipped are excluded keys, candidates too close to the query, and candidates too
+    close to one already taken.
+
+    Args:
+        query_vector: (dim,) float, length 1.
+        candidate_vectors: (C, dim) float, rows of length 1.
+        candidate_scores: (C,) float, the relevance by which they are ordered.
+        candidate_keys: (C,) integers.
+        exclude_keys: Keys never taken: the document itself, its exact copies.
+        has_both: (C,) bool, the document has text and image.
+        n: Most to take.
+        config: Thresholds.
+
+    Returns:
+        Places among the candidates, in the order in which they were taken, at most n.
+    """
+    order = np.lexsort((candidate_keys, -candidate_scores, ~has_both.astype(bool)))
+    allowed = candidate_vectors @ query_vector <= config.max_relevance
+    allowed &= ~np.isin(candidate_keys, np.fromiter(exclude_keys, np.int64))
+    order = order[allowed[order]]
+    taken: list[int] = []
+    while len(taken) < n and len(order):
+        best = order[0]
+        taken.append(int(best))
+        distinct = candidate_vectors[order] @ candidate_vectors[best] <= config.duplicate_threshold
+        distinct[0] = False  # itself, whatever the threshold
+        order = order[distinct]
+    return np.array(taken, dtype=np.int64)
+
+
+def drop_query_tokens(
+    ids_or_words: Sequence[Item], rng: np.random.Generator, share: float
+) -> list[Item]:
+    """Drop each token with probability `share`; at least one stays.
+
+    Args:
+        ids_or_words: Tokens of one query.
+        rng: Decides which.
+        share: 0 to below 1.
+
+    Returns:
+        What is left, in the old order.
+    """
+    tokens = list(ids_or_words)
+    if not tokens:
+        return tokens
+    kept = rng.random(len(tokens)) >= share
+    kept[rng.integers(len(tokens))] |= not kept.any()
+    return [token for token, keep in zip(tokens, kept, strict=True) if keep]

@@ -1,0 +1,105 @@
+import faiss
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cm3_retrieval import MemoryBank
+
+KEYS = np.array([70, 2, 5, 2**50])
+
+
+@pytest.fixture
+def bank(unit_vectors):
+    metadata = {"caption": ["a", "b", "c", "d"], "weight": [1.5, None, 2.5, 3.5]}
+    return MemoryBank.build(KEYS, unit_vectors(4, 8), metadata, "enc:1")
+
+
+def test_rows_follow_the_keys_asked_for(bank, unit_vectors):
+    assert len(bank) == 4 and bank.dim == 8
+    np.testing.assert_array_equal(bank.keys, KEYS)
+    np.testing.assert_array_equal(bank.vectors_of([5, 70, 5]), unit_vectors(4, 8)[[2, 0, 2]])
+    assert bank.metadata_of([2**50, 2]) == [
+        {"key": 2**50, "caption": "d", "weight": 3.5},
+        {"key": 2, "caption": "b", "weight": None},
+    ]
+    assert bank.metadata_of([]) == [] and bank.vectors_of([]).shape == (0, 8)
+    for key in (3, 2**62, -1):
+        with pytest.raises(KeyError, match=f"key {key} is not in the bank of 4"):
+            bank.vectors_of([2, key])
+        with pytest.raises(KeyError, match=f"key {key} is not in the bank of 4"):
+            bank.metadata_of([key])
+
+
+def test_each_vector_finds_its_own_key(bank):
+    scores, keys = bank.search(bank.vectors_of(KEYS), 4)
+    np.testing.assert_array_equal(keys[:, 0], KEYS)
+    np.testing.assert_allclose(scores[:, 0], 1, atol=1e-6)
+
+
+def test_saved_and_loaded_it_answers_alike(bank, tmp_path, unit_vectors):
+    bank.save(tmp_path)
+    loaded = MemoryBank.load(tmp_path, "enc:1")
+    queries = unit_vectors(30, 8, seed=3)
+    for ours, theirs in zip(bank.search(queries, 3), loaded.search(queries, 3), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert loaded.metadata_of(KEYS) == bank.metadata_of(KEYS)
+    assert loaded.encoder_id == "enc:1"
+
+
+def test_plain_faiss_and_arrow_read_the_files(bank, tmp_path, unit_vectors):
+    bank.save(tmp_path)
+    index = faiss.read_index(str(next(tmp_path.glob("index-*.faiss"))))
+    np.testing.assert_array_equal(index.reconstruct(5), unit_vectors(4, 8)[2])
+    table = pa.ipc.open_file(str(next(tmp_path.glob("metadata-*.arrow")))).read_all()
+    assert table.schema.field("key").type == pa.int64()
+    assert table.column("caption").to_pylist() == ["a", "b", "c", "d"]
+
+
+def test_a_flipped_byte_is_caught(bank, tmp_path):
+    bank.save(tmp_path)
+    rng = np.random.default_rng(0)
+    for path in sorted(tmp_path.iterdir()):
+        whole = path.read_bytes()
+        for place in rng.integers(0, len(whole), 70):
+            changed = bytearray(whole)
+            changed[place] ^= 1 << int(rng.integers(8))
+            path.write_bytes(changed)
+            with pytest.raises((ValueError, FileNotFoundError), match=str(tmp_path)):
+                MemoryBank.load(tmp_path)
+        path.write_bytes(whole)
+    MemoryBank.load(tmp_path)
+
+
+def test_a_bank_of_another_encoder_is_refused(bank, tmp_path):
+    bank.save(tmp_path)
+    with pytest.raises(ValueError, match="wanted a bank of encoder 'enc:2', got one of 'enc:1'"):
+        MemoryBank.load(tmp_path, "enc:2")
+
+
+def test_wrong_input(unit_vectors):
+    vectors, keys = unit_vectors(3, 4), np.arange(3)
+    with pytest.raises(ValueError, match="vectors: wanted rows of length 1, got 2.0000 in 1"):
+        MemoryBank.build(keys, vectors * np.array([[1], [2], [1]]), {}, "e")
+    with pytest.raises(ValueError, match="metadata: wanted 3 of 'caption', got 2"):
+        MemoryBank.build(keys, vectors, {"caption": ["a", "b"]}, "e")
+    with pytest.raises(ValueError, match="'key', it is taken"):
+        MemoryBank.build(keys, vectors, {"key": [1, 2, 3]}, "e")
+    with pytest.raises(ValueError, match="NaN or infinity in row 0"):
+        MemoryBank.build(keys, vectors * np.nan, {}, "e")
+
+
+def test_an_empty_bank_can_be_saved(tmp_path):
+    MemoryBank.build(np.empty(0, np.int64), np.empty((0, 4)), {"caption": []}, "e").save(tmp_path)
+    bank = MemoryBank.load(tmp_path)
+    assert len(bank) == 0 and bank.metadata_of([]) == []
+    with pytest.raises(ValueError, match="empty index"):
+        bank.search(np.ones((1, 4)), 1)
+    with pytest.raises(KeyError, match="bank of 0"):
+        bank.vectors_of([1])
+
+
+def test_has_both(unit_vectors):
+    vectors, keys = unit_vectors(3, 4), np.array([4, 9, 1])
+    assert MemoryBank.build(keys, vectors, {}, "e").has_both([1, 4]).all()
+    bank = MemoryBank.build(keys, vectors, {"has_both": [True, False, True]}, "e")
+    np.testing.assert_array_equal(bank.has_both([9, 1]), [False, True])

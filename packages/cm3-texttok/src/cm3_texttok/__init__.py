@@ -1,0 +1,18 @@
+"""Text tokenizer, the joint id space of text and image codes, and document layouts."""
+
+from cm3_texttok.contract import check_tokenizer
+from cm3_texttok.document import DocumentLayout
+from cm3_texttok.interface import COMPONENT, INTERFACE_VERSION, Tokenizer
+from cm3_texttok.tokenizer import TextTokenizer
+from cm3_texttok.vocabulary import CodeBlock, Vocabulary
+
+__all__ = [
+    "COMPONENT",
+    "INTERFACE_VERSION",
+    "CodeBlock",
+    "DocumentLayout",
+    "TextTokenizer",
+    "Tokenizer",
+    "Vocabulary",
+    "check_tokenizer",
+]

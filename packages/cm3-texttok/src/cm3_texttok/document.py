@@ -1,0 +1,180 @@
+"""Layouts of documents, for training and for prompts alike.
+
+Takes text ids and image codes, gives one int64 array of joint ids, and reads such an array back.
+A pair is `caption <break> image`; a document is `<eos> T <break> I <break> T <break> I <eos>`, the
+retrieved pairs first and the query pair last (arXiv 2309.02591, section 2.1). Prompts are
+prefixes of what training shows (section 2.2): a document with spans cut out becomes
+`<eos> body-with-masks <infill> s0 <mask:1> s1 <mask:2> s2 ... <eos>`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cm3_texttok.arrays import integer_array, require
+from cm3_texttok.vocabulary import Vocabulary
+
+
+class DocumentLayout:
+    """Where text, image and structure stand in a document.
+
+    Everywhere: `text_ids` are the tokenizer's ids of a caption, `codes` the codes of one image, a
+    grid or flattened row by row, and `context` the retrieved `(text_ids, codes)` pairs, most
+    useful last. Text ids that are structural, codes outside the codebook and images without codes
+    raise a ValueError.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        """Lays documents out in the ids of `vocabulary`."""
+        self.vocabulary = vocabulary
+
+    def training(self, pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> np.ndarray:
+        """`<eos> T <break> I <break> T <break> I <eos>`, for one pair or more."""
+        if len(pairs) == 0:
+            raise ValueError("pairs: wanted at least one (text_ids, codes) pair, got none")
+        ids = self._join(self._opening(pairs, "pairs"))
+        ids[-1] = self.vocabulary.eos_id  # the document ends where the next pair would begin
+        return ids
+
+    def image_prompt(
+        self, text_ids: ArrayLike, context: Sequence[tuple[ArrayLike, ArrayLike]] = ()
+    ) -> np.ndarray:
+        """`<eos> [T <break> I <break>]* T <break>`: an image follows."""
+        text = self._text(text_ids, "text_ids")
+        return self._join([*self._opening(context), text, self.vocabulary.break_id])
+
+    def unconditional_prompt(
+        self, context: Sequence[tuple[ArrayLike, ArrayLike]] = ()
+    ) -> np.ndarray:
+        """`<eos> [T <break> I <break>]* <mask> <break>`: an image of no given caption follows."""
+        vocabulary = self.vocabulary
+        return self._join([*self._opening(context), vocabulary.mask_ids[0], vocabulary.break_id])
+
+    def caption_prompt(
+        self, codes: ArrayLike, context: Sequence[tuple[ArrayLike, ArrayLike]] = ()
+    ) -> np.ndarray:
+        """`<eos> [T <break> I <break>]* <mask> <break> I <infill>`: the caption follows."""
+        prompt = self.unconditional_prompt(context)
+        return self._join([prompt, self._image(codes, "codes"), self.vocabulary.infill_id])
+
+    def infill_prompt(
+        self,
+        text_ids: ArrayLike,
+        codes: ArrayLike,
+        masked: ArrayLike,
+        context: Sequence[tuple[ArrayLike, ArrayLike]] = (),
+    ) -> np.ndarray:
+        """`<eos> [T <break> I <break>]* T <break> I-with-masks <infill>`: the cut codes follow.
+
+        Args:
+            text_ids: The caption.
+            codes: The image; what stands at masked positions is not looked at.
+            masked: Booleans over `codes`. Every longest run of masked codes, in flattened order,
+                becomes one mask token: `<mask>`, `<mask:1>`, ...
+            context: Retrieved pairs.
+
+        Raises:
+            ValueError: Nothing is masked, there are more runs than mask tokens, or `masked` and
+                `codes` differ in size.
+        """
+        flags, starts, _ = self._runs(masked)
+        flat = integer_array(codes, "codes").reshape(-1)
+        if flat.size != flags.size:
+            raise ValueError(f"masked: wanted {flat.size} flags, one a code, got {flags.size}")
+        # codes 7 8 9 5 3, masked 0 1 1 0 1 -> 7 <mask> . 5 <mask:1> -> 7 <mask> 5 <mask:1>
+        image = self.vocabulary.codes_to_ids(np.where(flags, 0, flat))
+        image[starts] = self.vocabulary.mask_ids[: starts.size]
+        keep = ~flags
+        keep[starts] = True
+        prompt = self.image_prompt(text_ids, context)
+        return self._join([prompt, image[keep], self.vocabulary.infill_id])
+
+    def infill_continuations(self, masked: ArrayLike) -> list[tuple[int | None, int]]:
+        """What a model is to write after `infill_prompt`: `(mask id before the run, run length)`.
+
+        The first run follows `<infill>` directly, so its mask id is None; every later run is
+        preceded by its own mask token; `<eos>` ends everything.
+        """
+        _, starts, stops = self._runs(masked)
+        masks = (None, *self.vocabulary.mask_ids[1:])
+        return list(zip(masks, (stops - starts).tolist(), strict=False))
+
+    def parse(self, ids: ArrayLike) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The `(text_ids, codes)` pairs of an array that `training` has laid out.
+
+        Raises:
+            ValueError: The array has another layout; the error says at which position what was
+                wanted.
+        """
+        vocabulary = self.vocabulary
+        array = integer_array(ids, "ids")
+        if array.ndim != 1 or array.size < 2:
+            raise ValueError(f"ids: wanted a row <eos> ... <eos>, got the shape {array.shape}")
+        for end in (0, array.size - 1):
+            if array[end] != vocabulary.eos_id:
+                wanted = f"<eos> ({vocabulary.eos_id})"
+                raise ValueError(f"ids: at position {end} wanted {wanted}, got {array[end]}")
+
+        breaks = np.flatnonzero(array == vocabulary.break_id).tolist()
+        segments = []
+        for start, stop in zip(
+            [1, *(b + 1 for b in breaks)], [*breaks, array.size - 1], strict=True
+        ):
+            segment = array[start:stop]
+            if len(segments) % 2 == 0:
+                wanted = f"a text id or <break> ({vocabulary.break_id})"
+                require(vocabulary.is_text(segment), segment, "ids", wanted, start)
+                segments.append(segment)
+            else:
+                wanted = "an image id"
+                require(vocabulary.is_image(segment), segment, "ids", wanted, start)
+                if segment.size == 0:
+                    raise ValueError(f"ids: at position {stop} wanted {wanted}, got {array[stop]}")
+                segments.append(vocabulary.ids_to_codes(segment))
+        if len(segments) % 2:
+            wanted = f"<break> ({vocabulary.break_id}) and an image"
+            raise ValueError(f"ids: at position {array.size - 1} wanted {wanted}, got {array[-1]}")
+        return list(zip(segments[::2], segments[1::2], strict=True))
+
+    def _opening(
+        self, pairs: Sequence[tuple[ArrayLike, ArrayLike]], name: str = "context"
+    ) -> list[ArrayLike]:
+        """The parts of `<eos> [T <break> I <break>]*`."""
+        parts: list[ArrayLike] = [self.vocabulary.eos_id]
+        for n, (text_ids, codes) in enumerate(pairs):
+            parts += [self._text(text_ids, f"{name}[{n}]: text_ids"), self.vocabulary.break_id]
+            parts += [self._image(codes, f"{name}[{n}]: codes"), self.vocabulary.break_id]
+        return parts
+
+    def _text(self, text_ids: ArrayLike, name: str) -> np.ndarray:
+        array = integer_array(text_ids, name)
+        if array.ndim != 1:
+            raise ValueError(f"{name}: wanted a row of ids, got the shape {array.shape}")
+        wanted = "a text id that is not structural"
+        require(self.vocabulary.is_text(array), array, name, wanted)
+        return array
+
+    def _image(self, codes: ArrayLike, name: str) -> np.ndarray:
+        array = integer_array(codes, name)
+        if array.size == 0:
+            raise ValueError(f"{name}: wanted the codes of an image, got none")
+        return self.vocabulary.image.codes_to_ids(array, name).reshape(-1)  # (h, w) -> (h * w,)
+
+    def _join(self, parts: Sequence[ArrayLike]) -> np.ndarray:
+        return np.concatenate([np.atleast_1d(part) for part in parts]).astype(np.int64)
+
+    def _runs(self, masked: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Flattened flags, and where each run of True starts and stops."""
+        flags = np.asarray(masked)
+        if flags.dtype != np.bool_:
+            raise TypeError(f"masked: wanted booleans, got an array of {flags.dtype}")
+        flags = flags.reshape(-1)
+        # 0 1 1 0 1, padded 0 0 1 1 0 1 0, changes at 1 3 4 5 -> starts 1 4, stops 3 5
+        changes = np.flatnonzero(np.diff(np.pad(flags, 1).astype(np.int8)))
+        starts, stops = changes[::2], changes[1::2]
+        most = len(self.vocabulary.mask_ids)
+        if not 1 <= starts.size <= most:
+            wanted = f"1 to {most} runs of masked codes, one a mask token"
+            raise ValueError(f"masked: wanted {wanted}, got {starts.size}")
+        return flags, starts, stops

@@ -1,0 +1,185 @@
+"""The joint id space: text ids, the structural ids among them, and a block of image ids.
+
+Takes sizes and structural ids, gives the map between image codes and ids. The paper's sizes are
+56,320 text ids and 8,192 codes, together 64,512 (arXiv 2309.02591, sections 2.1 and B.1).
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cm3_texttok.arrays import integer_array, require
+from cm3_texttok.artifact import check_header, header
+from cm3_texttok.interface import Tokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeBlock:
+    """A run of ids that stands for the codes of one codebook: `id = offset + code`."""
+
+    name: str
+    """What the codes are, for error messages."""
+    offset: int
+    """Id of code 0."""
+    size: int
+    """Number of codes."""
+
+    def contains(self, ids: ArrayLike) -> np.ndarray:
+        """Boolean array of the shape of `ids`: which of them lie in this block."""
+        array = integer_array(ids, "ids")
+        return (array >= self.offset) & (array < self.offset + self.size)
+
+    def codes_to_ids(self, codes: ArrayLike, name: str = "codes") -> np.ndarray:
+        """Ids (int64) of `codes`, of the same shape; `name` is what the error calls them.
+
+        Raises:
+            ValueError: A code lies outside `[0, size)`; the error says at which position.
+        """
+        array = integer_array(codes, name)
+        valid = (array >= 0) & (array < self.size)
+        require(valid, array, name, f"an {self.name} code in [0, {self.size})")
+        return array + self.offset
+
+    def ids_to_codes(self, ids: ArrayLike) -> np.ndarray:
+        """Codes (int64) of `ids`, of the same shape.
+
+        Raises:
+            ValueError: An id lies outside the block; the error says at which position.
+        """
+        array = integer_array(ids, "ids")
+        wanted = f"an {self.name} id in [{self.offset}, {self.offset + self.size})"
+        require(self.contains(array), array, "ids", wanted)
+        return array - self.offset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """Which joint id is what. Frozen; `sha256` names it in the manifests of what is built on it."""
+
+    text_size: int
+    """Number of ids of the tokenizer, structural ids included."""
+    num_codes: int
+    """Size of the image tokenizer's codebook."""
+    image_offset: int | None = None
+    """Id of image code 0; None puts it at `text_size`. A block inside the text ids is fine when
+    the tokenizer leaves it free (Chameleon has it at 4)."""
+    pad_id: int
+    """Fills a batch; never part of a document."""
+    eos_id: int
+    """Opens and closes a document."""
+    break_id: int
+    """Stands at every change of modality."""
+    infill_id: int
+    """Stands before the spans that were cut out."""
+    mask_ids: tuple[int, ...]
+    """Stand where the first, second, ... span was cut out."""
+
+    def __post_init__(self) -> None:
+        """Fills in `image_offset` and checks that nothing overlaps."""
+        if self.image_offset is None:
+            object.__setattr__(self, "image_offset", self.text_size)
+        object.__setattr__(self, "mask_ids", tuple(self.mask_ids))
+        for name, least in (("text_size", 1), ("num_codes", 1), ("image_offset", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
+        if not self.mask_ids:
+            raise ValueError("mask_ids: wanted at least one id, got none")
+        structural = self._structural
+        if len(set(structural.values())) < len(structural):
+            raise ValueError(f"structural ids: wanted distinct ids, got {structural}")
+        for name, value in structural.items():
+            if not 0 <= value < self.text_size or self.image.contains(value):
+                wanted = f"a text id in [0, {self.text_size}) outside the image block"
+                raise ValueError(f"{name}: wanted {wanted}, got {value}")
+
+    @classmethod
+    def from_tokenizer(cls, tokenizer: Tokenizer, num_codes: int) -> "Vocabulary":
+        """The tokenizer's ids followed by `num_codes` image ids."""
+        return cls(
+            text_size=tokenizer.vocab_size,
+            num_codes=num_codes,
+            pad_id=tokenizer.pad_id,
+            eos_id=tokenizer.eos_id,
+            break_id=tokenizer.break_id,
+            infill_id=tokenizer.infill_id,
+            mask_ids=tokenizer.mask_ids,
+        )
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> "Vocabulary":
+        """The vocabulary that `to_json` has described.
+
+        Raises:
+            ValueError: Another component or major version wrote it, or an entry is missing or
+                unknown.
+        """
+        check_header(saved, "vocabulary")
+        fields = {name: value for name, value in saved.items() if name not in header()}
+        wanted = {field.name for field in dataclasses.fields(cls)}
+        if set(fields) != wanted:
+            raise ValueError(
+                f"vocabulary: wanted the entries {sorted(wanted)}, got {sorted(fields)}"
+            )
+        return cls(**fields)
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of JSON values, for a manifest."""
+        return {**header(), **self._fields()}
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest over the canonical JSON of the fields (not of the interface version)."""
+        canonical = json.dumps(self._fields(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Number of joint ids: the rows of a model's embedding."""
+        return max(self.text_size, self.image.offset + self.image.size)
+
+    @property
+    def image(self) -> CodeBlock:
+        """The block of image ids."""
+        assert self.image_offset is not None  # filled in by __post_init__
+        return CodeBlock(name="image", offset=self.image_offset, size=self.num_codes)
+
+    def codes_to_ids(self, codes: ArrayLike) -> np.ndarray:
+        """Joint ids (int64) of image codes, of the same shape; see `CodeBlock.codes_to_ids`."""
+        return self.image.codes_to_ids(codes)
+
+    def ids_to_codes(self, ids: ArrayLike) -> np.ndarray:
+        """Image codes (int64) of joint ids, of the same shape; see `CodeBlock.ids_to_codes`."""
+        return self.image.ids_to_codes(ids)
+
+    def is_image(self, ids: ArrayLike) -> np.ndarray:
+        """Boolean array of the shape of `ids`: which of them are image ids."""
+        return self.image.contains(ids)
+
+    def is_text(self, ids: ArrayLike) -> np.ndarray:
+        """Boolean array of the shape of `ids`: which of them are text, not structure."""
+        array = integer_array(ids, "ids")
+        inside = (array >= 0) & (array < self.text_size)
+        return inside & self._text_table[np.where(inside, array, 0)]
+
+    @functools.cached_property
+    def _text_table(self) -> np.ndarray:
+        """For every id of the tokenizer: is it text, neither structure nor image? (text_size,)."""
+        table = ~self.image.contains(np.arange(self.text_size))
+        table[list(self._structural.values())] = False
+        return table
+
+    @property
+    def _structural(self) -> dict[str, int]:
+        names = {name: getattr(self, name) for name in ("pad_id", "eos_id", "break_id")}
+        masks = {f"mask_ids[{n}]": value for n, value in enumerate(self.mask_ids)}
+        return {**names, "infill_id": self.infill_id, **masks}
+
+    def _fields(self) -> dict[str, Any]:
+        return {**dataclasses.asdict(self), "mask_ids": list(self.mask_ids)}

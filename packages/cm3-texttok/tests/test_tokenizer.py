@@ -1,0 +1,296 @@
+import hashlib
+import json
+import os
+import pickle
+import resource
+import sys
+
+import numpy as np
+import pytest
+import sentencepiece
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cm3_texttok import TextTokenizer
+
+# Hypothesis alone rarely finds the strings that matter here.
+FRAGMENTS = st.sampled_from(
+    ["<pad>", "<eos>", "<break>", "<mask>", "<infill>", "<mask:1>", "<unk>", "<0x41>", "\u2581"]
+    + [" ", "  ", "\n", "\t", "\0", "\u2047", "\ufffd", "red apple", "\u2585"]
+)
+UNICODE = st.text(st.characters(exclude_categories=["Cs"]))
+TEXTS = st.one_of(UNICODE, st.lists(st.one_of(FRAGMENTS, UNICODE)).map("".join))
+
+
+def structural_ids(tokenizer):
+    names = ("pad_id", "eos_id", "break_id", "infill_id")
+    return {*(getattr(tokenizer, name) for name in names), *tokenizer.mask_ids}
+
+
+def test_ids_stand_where_the_documentation_says(tokenizer):
+    assert (tokenizer.pad_id, tokenizer.eos_id, tokenizer.break_id) == (0, 1, 2)
+    assert tokenizer.infill_id == 4
+    assert tokenizer.mask_ids == (3, 5, 6, 7)
+    assert tokenizer.vocab_size == 400
+
+
+@given(text=TEXTS)
+def test_round_trip_is_exact_and_never_structural(tokenizer, text):
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text
+    assert not structural_ids(tokenizer) & set(ids)
+
+
+def test_every_character_comes_back(tokenizer):
+    everything = [chr(point) for point in range(0x110000) if not 0xD800 <= point < 0xE000]
+    text = "".join(everything)
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+@given(texts=st.lists(TEXTS, max_size=5))
+def test_batch_equals_one_by_one(tokenizer, texts):
+    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+
+
+def test_encode_is_sentencepiece_where_that_is_lossless(tokenizer, corpus):
+    reference = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model_bytes)
+    assert tokenizer.encode_batch(corpus[:50]) == [reference.Encode(text) for text in corpus[:50]]
+
+
+def test_pieces_are_learnt(tokenizer):
+    assert len(tokenizer.encode("red apple")) < len("red apple") / 2
+
+
+def test_empty(tokenizer):
+    assert tokenizer.encode("") == []
+    assert tokenizer.encode_batch([]) == []
+    assert tokenizer.encode_batch(["", "a"])[0] == []
+    assert tokenizer.decode([]) == ""
+
+
+def test_decode_skips_structure_anywhere(tokenizer):
+    text = "a \U0001f98a"
+    ids = tokenizer.encode(text)
+    structure = sorted(structural_ids(tokenizer))
+    mixed = [i for token in ids for i in (*structure, token)] + structure
+    assert tokenizer.decode(mixed) == text  # also between the bytes of one character
+    assert tokenizer.decode(np.array(mixed, np.uint16)) == text
+
+
+def test_decode_of_any_ids_is_a_text(tokenizer):
+    for seed in range(20):
+        ids = np.random.default_rng(seed).integers(tokenizer.vocab_size, size=50)
+        tokenizer.decode(ids).encode()
+
+
+@pytest.mark.parametrize("bad", [-1, 400])
+def test_decode_names_an_id_outside(tokenizer, bad):
+    with pytest.raises(ValueError, match=rf"ids: at position 1 wanted .*\[0, 400\), got {bad}"):
+        tokenizer.decode([9, bad])
+
+
+def test_lone_surrogate_is_named(tokenizer):
+    with pytest.raises(ValueError, match=r"text: .*lone surrogate U\+D800 at character 2"):
+        tokenizer.encode("ab\ud800")
+    with pytest.raises(ValueError, match=r"texts\[1\]: .*U\+DFFF at character 0"):
+        tokenizer.encode_batch(["ok", "\udfff"])
+    with pytest.raises(ValueError, match=r"texts\[1\]: .*U\+DC00"):
+        TextTokenizer.train(["ok", "\udc00"], vocab_size=300)
+
+
+def test_other_types_are_named(tokenizer):
+    with pytest.raises(TypeError, match="text: wanted a str, got bytes"):
+        tokenizer.encode(b"ab")
+    with pytest.raises(TypeError, match="texts: wanted a sequence of str, got one str"):
+        tokenizer.encode_batch("ab")
+    with pytest.raises(TypeError, match=r"texts\[0\]: wanted a str, got int"):
+        TextTokenizer.train([5], vocab_size=300)
+
+
+def test_training_is_deterministic(tokenizer, corpus):
+    again = TextTokenizer.train(iter(corpus), vocab_size=400, num_masks=4)
+    assert again.model_bytes == tokenizer.model_bytes
+
+
+def test_pieces_do_not_depend_on_threads(tokenizer, corpus):
+    one = TextTokenizer.train(corpus, vocab_size=400, num_masks=4, num_threads=1)
+    assert one.encode_batch(corpus) == tokenizer.encode_batch(corpus)
+
+
+def test_training_is_quiet(corpus, capfd):
+    TextTokenizer.train(corpus, vocab_size=400)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_long_lines_and_newlines_are_learnt_from():
+    """A line past sentencepiece's limit would be skipped, so its words would not be pieces."""
+    one_line = "zebra quagga " * 20_000
+    many_lines = "bamboo\nmandolin\n\n" * 1000
+    tokenizer = TextTokenizer.train([one_line, many_lines], vocab_size=320, num_masks=1)
+    for word in ("zebra", " quagga", "bamboo", "mandolin"):
+        assert len(tokenizer.encode(word)) == 1, word
+
+
+def test_word_without_an_end():
+    tokenizer = TextTokenizer.train(["ab" * 100_000], vocab_size=270, num_masks=1)
+    assert len(tokenizer.encode("ab" * 16)) <= 8
+
+
+@pytest.mark.parametrize("mark", ["\t", "\0", "\u2581", "\u2585", "\r"])
+def test_texts_with_the_trainers_own_marks_are_learnt_from(mark):
+    tokenizer = TextTokenizer.train([f"zebra{mark}quagga"] * 20, vocab_size=280, num_masks=1)
+    assert len(tokenizer.encode("zebra")) == len(tokenizer.encode("quagga")) == 1
+    assert tokenizer.decode(tokenizer.encode(f"zebra{mark}quagga")) == f"zebra{mark}quagga"
+
+
+def test_control_names_in_the_corpus_stay_text(corpus):
+    tokenizer = TextTokenizer.train(
+        corpus + ["<break> <mask:1> <pad> <0x41> <unk>"] * 500, vocab_size=400
+    )
+    ids = tokenizer.encode("<break> <mask:1>")
+    assert not structural_ids(tokenizer) & set(ids)
+    assert tokenizer.decode(ids) == "<break> <mask:1>"
+
+
+def test_vocab_size_error_names_the_bounds(corpus):
+    with pytest.raises(ValueError, match=r"vocab_size: wanted at most \d+ .*got 56320") as high:
+        TextTokenizer.train(corpus)
+    with pytest.raises(ValueError, match=r"vocab_size: wanted at least \d+ .*got 100") as low:
+        TextTokenizer.train(corpus, vocab_size=100)
+    for error in (high, low):
+        bound = int(str(error.value).split()[4])
+        assert TextTokenizer.train(corpus, vocab_size=bound).vocab_size == bound
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["\n", "\0"]])
+def test_empty_corpus(texts):
+    with pytest.raises(ValueError, match="texts: wanted at least one text"):
+        TextTokenizer.train(texts, vocab_size=300)
+
+
+@pytest.mark.parametrize("name", ["num_masks", "num_threads"])
+def test_counts_are_at_least_one(name):
+    with pytest.raises(ValueError, match=f"{name}: wanted at least 1, got 0"):
+        TextTokenizer.train(["a"], **{name: 0})
+
+
+@pytest.mark.parametrize("error", [OSError("unreadable"), KeyboardInterrupt()])
+def test_error_of_the_corpus_passes_through(error):
+    def texts():
+        yield "one"
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        TextTokenizer.train(texts(), vocab_size=300)
+    assert caught.value is error
+
+
+def test_save_and_load(tokenizer, corpus, tmp_path):
+    tokenizer.save(tmp_path / "a" / "b")
+    loaded = TextTokenizer.load(tmp_path / "a" / "b")
+    assert loaded.model_bytes == tokenizer.model_bytes
+    assert loaded.mask_ids == tokenizer.mask_ids
+    assert loaded.encode_batch(corpus) == tokenizer.encode_batch(corpus)
+
+
+def test_config_says_what_it_is(tokenizer, tmp_path):
+    tokenizer.save(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "tokenizer.model"]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config == {
+        "component": "cm3-texttok",
+        "interface_version": "1.0",
+        "sha256": hashlib.sha256(tokenizer.model_bytes).hexdigest(),
+        "vocab_size": 400,
+        "pad_id": 0,
+        "eos_id": 1,
+        "break_id": 2,
+        "infill_id": 4,
+        "mask_ids": [3, 5, 6, 7],
+    }
+
+
+@pytest.mark.parametrize("where", [0, 0.5, 1])
+def test_one_flipped_bit_is_refused(tokenizer, tmp_path, where):
+    tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer.model"
+    data = bytearray(path.read_bytes())
+    data[int(where * (len(data) - 1))] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"tokenizer\.model: wanted SHA-256"):
+        TextTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"interface_version": "2.0"}, "interface_version 1.x, got '2.0'"),
+        ({"component": "other"}, "component"),
+        ({"eos_id": 7}, "eos_id: wanted 1, got 7"),
+        ({"vocab_size": None}, "vocab_size: wanted 400, got None"),
+    ],
+)
+def test_other_configs_are_refused(tokenizer, tmp_path, change, words):
+    tokenizer.save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ValueError, match=rf"config\.json: .*{words}"):
+        TextTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]"])
+def test_broken_config_is_named(tokenizer, tmp_path, content):
+    tokenizer.save(tmp_path)
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.json: wanted"):
+        TextTokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.model"])
+def test_missing_file_is_named(tokenizer, tmp_path, name):
+    tokenizer.save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(FileNotFoundError, match=name):
+        TextTokenizer.load(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_full_disk_leaves_nothing(tokenizer, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match=r"could not write.*tokenizer\.model"):
+            tokenizer.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert os.listdir(tmp_path) == []
+
+
+def test_pickle(tokenizer):
+    assert pickle.loads(pickle.dumps(tokenizer)).encode("red fox") == tokenizer.encode("red fox")
+
+
+def test_foreign_models_are_refused(corpus):
+    for content in (b"", b"no model"):
+        with pytest.raises(ValueError, match="model_bytes: wanted a sentencepiece model"):
+            TextTokenizer(content)
+
+    import io
+
+    def foreign(**settings):
+        model = io.BytesIO()
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(corpus),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=350,
+            byte_fallback=True,
+            minloglevel=2,
+            **settings,
+        )
+        return model.getvalue()
+
+    with pytest.raises(ValueError, match="wanted the control symbol <pad>"):
+        TextTokenizer(foreign())
+    with pytest.raises(ValueError, match="wanted a lossless model"):
+        TextTokenizer(foreign(control_symbols=["<pad>", "<eos>", "<break>", "<infill>", "<mask>"]))

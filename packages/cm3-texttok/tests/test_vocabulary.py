@@ -1,0 +1,166 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cm3_texttok import CodeBlock, Vocabulary
+
+IDS = {"pad_id": 0, "eos_id": 1, "break_id": 2, "infill_id": 4, "mask_ids": (3, 5)}
+PAPER = Vocabulary(text_size=56320, num_codes=8192, **IDS)
+
+
+def test_the_papers_sizes():
+    assert PAPER.size == 64512 == 126 * 512
+    assert PAPER.image_offset == 56320
+    assert PAPER.codes_to_ids([0, 8191]).tolist() == [56320, 64511]
+
+
+def test_a_block_inside_the_text_ids():
+    """Chameleon: 65536 ids, image code c at 4 + c."""
+    vocabulary = Vocabulary(
+        text_size=65536, num_codes=8192, image_offset=4,
+        pad_id=1, eos_id=2, break_id=8197, infill_id=8196, mask_ids=(8710,),
+    )  # fmt: skip
+    assert vocabulary.size == 65536
+    assert vocabulary.is_image([3, 4, 8195, 8196]).tolist() == [False, True, True, False]
+    assert vocabulary.is_text([3, 4, 8195, 8196, 16384]).tolist() == [
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_a_block_behind_a_gap():
+    vocabulary = Vocabulary(text_size=10, num_codes=4, image_offset=16, **IDS)
+    assert vocabulary.size == 20
+    ids = np.arange(-2, 25)
+    assert not (vocabulary.is_text(ids) & vocabulary.is_image(ids)).any()
+    assert ids[vocabulary.is_text(ids)].tolist() == [6, 7, 8, 9]
+    assert ids[vocabulary.is_image(ids)].tolist() == [16, 17, 18, 19]
+
+
+@given(
+    codes=hnp.arrays(
+        st.sampled_from([np.uint16, np.int32, np.int64]),
+        hnp.array_shapes(max_dims=3, min_side=0),
+        elements=st.integers(0, 8191),
+    )  # fmt: skip
+)
+def test_codes_and_ids_are_inverse(codes):
+    ids = PAPER.codes_to_ids(codes)
+    assert ids.dtype == np.int64  # 56320 + 8191 fits uint16, twice that would not
+    assert ids.shape == codes.shape
+    assert np.array_equal(ids, np.asarray(codes, np.int64) + 56320)
+    assert PAPER.is_image(ids).all()
+    assert np.array_equal(PAPER.ids_to_codes(ids), codes)
+
+
+def test_uint16_codes_do_not_wrap():
+    wide = Vocabulary(text_size=65000, num_codes=60000, **IDS)
+    assert wide.codes_to_ids(np.array([59999], np.uint16)).tolist() == [124999]
+
+
+def test_sequences_work_like_arrays():
+    assert PAPER.codes_to_ids([5, 6]).tolist() == [56325, 56326]
+    assert PAPER.ids_to_codes((56325,)).tolist() == [5]
+    assert PAPER.is_image([]).shape == (0,)
+    assert PAPER.codes_to_ids([]).dtype == np.int64
+
+
+def test_errors_name_the_position():
+    with pytest.raises(ValueError, match=r"ids: at position 2 wanted an image id .*, got 7$"):
+        PAPER.ids_to_codes([56320, 56321, 7, 8])
+    with pytest.raises(ValueError, match=r"codes: at position 1 wanted an image code .*got 8192$"):
+        PAPER.codes_to_ids([0, 8192])
+    with pytest.raises(ValueError, match=r"position \(1, 0\) .*got -1$"):
+        PAPER.codes_to_ids([[0], [-1]])
+    with pytest.raises(TypeError, match="codes: wanted integers, got an array of float64"):
+        PAPER.codes_to_ids([0.5])
+
+
+def test_structure_is_not_text():
+    assert PAPER.is_text(np.arange(8)).tolist() == [False] * 6 + [True] * 2
+    assert not PAPER.is_text([-1, 56320, 10**9]).any()
+
+
+def test_from_tokenizer(tokenizer, vocabulary):
+    assert vocabulary.size == tokenizer.vocab_size + 32
+    assert vocabulary.eos_id == tokenizer.eos_id
+    assert vocabulary.mask_ids == tokenizer.mask_ids
+    assert vocabulary.is_text(tokenizer.encode("red <eos> apple")).all()
+
+
+@pytest.mark.parametrize("image_offset", [None, 56320, 60000])
+def test_json_round_trip(image_offset):
+    vocabulary = Vocabulary(text_size=56320, num_codes=8192, image_offset=image_offset, **IDS)
+    again = Vocabulary.from_json(json.loads(json.dumps(vocabulary.to_json())))
+    assert again == vocabulary
+    assert again.sha256 == vocabulary.sha256
+
+
+def test_hash_sees_every_field():
+    changes = [{name: 7} for name in IDS if name != "mask_ids"]
+    changes += [{"mask_ids": (3,)}, {"mask_ids": (5, 3)}, {"text_size": 9}, {"num_codes": 9}]
+    changes += [{"image_offset": 12}]
+    base = {"text_size": 10, "num_codes": 4, **IDS}
+    hashes = {Vocabulary(**{**base, **change}).sha256 for change in [{}, *changes]}
+    assert len(hashes) == len(changes) + 1
+
+
+def test_hash_is_the_same_in_another_process():
+    code = (
+        "from cm3_texttok import Vocabulary; print(Vocabulary(text_size=56320, num_codes=8192,"
+        "pad_id=0, eos_id=1, break_id=2, infill_id=4, mask_ids=(3, 5)).sha256)"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, text=True
+    )
+    assert output.stdout.strip() == PAPER.sha256
+    assert len(PAPER.sha256) == 64
+
+
+def test_an_omitted_offset_is_the_written_out_one():
+    assert Vocabulary(text_size=56320, num_codes=8192, image_offset=56320, **IDS) == PAPER
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"text_size": 0}, "text_size: wanted at least 1, got 0"),
+        ({"num_codes": 0}, "num_codes: wanted at least 1, got 0"),
+        ({"image_offset": -1}, "image_offset: wanted at least 0, got -1"),
+        ({"mask_ids": ()}, "mask_ids: wanted at least one"),
+        ({"eos_id": 0}, "wanted distinct ids"),
+        ({"break_id": 10}, r"break_id: wanted a text id in \[0, 10\) .*got 10"),
+        ({"image_offset": 2}, "break_id: wanted a text id .*outside the image block, got 2"),
+        ({"mask_ids": (3, 99)}, r"mask_ids\[1\]: wanted a text id .*got 99"),
+    ],
+)
+def test_bad_fields_are_named(change, words):
+    with pytest.raises(ValueError, match=words):
+        Vocabulary(**{"text_size": 10, "num_codes": 4, **IDS, **change})
+
+
+def test_other_json_is_refused():
+    saved = PAPER.to_json()
+    with pytest.raises(ValueError, match="interface_version"):
+        Vocabulary.from_json({**saved, "interface_version": "2.0"})
+    with pytest.raises(ValueError, match="vocabulary: wanted the entries"):
+        Vocabulary.from_json({**saved, "extra": 1})
+    del saved["eos_id"]
+    with pytest.raises(ValueError, match="vocabulary: wanted the entries"):
+        Vocabulary.from_json(saved)
+
+
+def test_a_block_of_another_codebook():
+    audio = CodeBlock(name="audio", offset=100, size=10)
+    assert audio.codes_to_ids([0, 9]).tolist() == [100, 109]
+    with pytest.raises(ValueError, match=r"wanted an audio id in \[100, 110\), got 110"):
+        audio.ids_to_codes([110])

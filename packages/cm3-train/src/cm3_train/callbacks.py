@@ -1,0 +1,238 @@
+"""What a run does beside its steps: checkpoints at clean points, signals, a bar with time left.
+
+Lightning's `ModelCheckpoint` saves before a validation that is due at the same step, and skips that
+validation on resume; it names absolute paths, and its exception path saves in the middle of a step.
+`RunCheckpoints` saves only where the next thing to happen is the next batch.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from tqdm import tqdm
+
+
+class TrainingInterrupted(SystemExit):
+    """A signal stopped the run after it was saved; ends the program with 128 + the signal."""
+
+    def __init__(self, signum: int, step: int) -> None:
+        """Carry the signal, and the step after which it was granted."""
+        super().__init__(128 + signum)
+        self.signum = signum
+        self.step = step
+
+
+class StopSignals(Callback):
+    """Turns the first Ctrl-C or SIGTERM into a wish that is granted at the next clean point.
+
+    A second Ctrl-C stops at once, without saving. Lightning puts the earlier handlers back.
+    """
+
+    def __init__(self) -> None:
+        """Start with no signal received."""
+        self.received: int | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the two signals, after Lightning took SIGTERM for itself."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, self._receive)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self.received is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signum
+
+
+class RunCheckpoints(Checkpoint):
+    """Keeps `last.ckpt` (everything) and `best.ckpt` (weights) in a folder, and ends the run.
+
+    Args:
+        folder: where the two files go.
+        max_steps: batches of the run.
+        checkpoint_every: batches between two saves of `last.ckpt`.
+        val_every: batches between two validations.
+        monitor: the logged figure by which the best is chosen.
+        mode: whether less or more of it is better.
+        signals: asked at every clean point.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        max_steps: int,
+        checkpoint_every: int,
+        val_every: int,
+        monitor: str,
+        mode: Literal["min", "max"],
+        signals: StopSignals,
+    ) -> None:
+        """Keep the arguments."""
+        self.last_path = folder / "last.ckpt"
+        self.best_path = folder / "best.ckpt"
+        self.max_steps = max_steps
+        self.checkpoint_every = checkpoint_every
+        self.val_every = val_every
+        self.monitor = monitor
+        self.mode = mode
+        self.signals = signals
+        self.step = 0
+        self.best_score: float | None = None
+        self.best_step: int | None = None
+        self._rng: dict[str, Any] | None = None
+        self._saved_for: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return step, best figure and the state of torch's generators (Lightning saves none)."""
+        return {
+            "step": self.step,
+            "best_score": self.best_score,
+            "best_step": self.best_step,
+            "rng": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            },
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state; the generators follow when training starts."""
+        self.step = state_dict["step"]
+        self.best_score = state_dict["best_score"]
+        self.best_step = state_dict["best_step"]
+        self._rng = state_dict["rng"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Set the generators as they were, after all else that draws from them at the start."""
+        if self._rng is not None:
+            torch.set_rng_state(self._rng["cpu"].cpu())
+            if len(self._rng["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all([state.cpu() for state in self._rng["cuda"]])
+            self._rng = None
+        trainer.should_stop = self.step >= self.max_steps
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Leave if a signal asked for it: the step before is saved and its figures are logged."""
+        self._leave_if_asked()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave likewise where no batch follows, so that no later stage of a program starts."""
+        self._leave_if_asked()
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save if it is time, unless a validation is due, which comes first."""
+        self.step = trainer.fit_loop.total_batch_idx + 1
+        if self.step >= self.max_steps:
+            trainer.should_stop = True
+        validates = self.step % self.val_every == 0 or trainer.should_stop
+        if not (trainer.enable_validation and validates):
+            self._save_last(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the best weights if they are, then everything if it is time."""
+        if self.monitor not in trainer.callback_metrics:
+            raise ValueError(
+                f"monitor: wanted one of {sorted(trainer.callback_metrics)}, got {self.monitor!r}"
+            )
+        score = float(trainer.callback_metrics[self.monitor])
+        if self._is_better(score):
+            self.best_score, self.best_step = score, self.step
+            trainer.save_checkpoint(self.best_path, weights_only=True)
+        self._save_last(trainer)
+
+    def _is_better(self, score: float) -> bool:
+        if math.isnan(score):
+            return False
+        if self.best_score is None:
+            return True
+        return score < self.best_score if self.mode == "min" else score > self.best_score
+
+    def _save_last(self, trainer: L.Trainer) -> None:
+        signum = self.signals.received
+        due = self.step % self.checkpoint_every == 0
+        if due or trainer.should_stop or signum is not None:
+            trainer.save_checkpoint(self.last_path, weights_only=False)
+        self._saved_for = signum
+
+    def _leave_if_asked(self) -> None:
+        if self._saved_for is not None:
+            raise TrainingInterrupted(self._saved_for, self.step)
+
+
+class TimeLeftBar(Callback):
+    """One line: what runs, how far, time left, and the figures logged with `prog_bar=True`.
+
+    Args:
+        description: stands at the line's start.
+        max_steps: batches of the run.
+        refresh_every: batches between two looks at the figures.
+    """
+
+    def __init__(self, description: str, max_steps: int, refresh_every: int = 10) -> None:
+        """Keep the arguments; the bar opens with training."""
+        self.description = description
+        self.max_steps = max_steps
+        self.refresh_every = refresh_every
+        self._bar: tqdm | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Open the bar where the run stands."""
+        if trainer.is_global_zero:
+            self._bar = tqdm(
+                desc=self.description,
+                total=self.max_steps,
+                initial=trainer.fit_loop.total_batch_idx + 1,
+                unit="step",
+                dynamic_ncols=True,
+                mininterval=0.5 if sys.stderr.isatty() else 30,  # a log file needs few lines
+            )
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Move on."""
+        if self._bar is not None:
+            if (batch_idx + 1) % self.refresh_every == 0:
+                figures = trainer.progress_bar_metrics
+                self._bar.set_postfix(
+                    {name: f"{value:.3g}" for name, value in figures.items()}, refresh=False
+                )
+            self._bar.update()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Close the bar, so that the message stands on a line of its own."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

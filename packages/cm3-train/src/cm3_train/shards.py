@@ -1,0 +1,266 @@
+"""Token shards: rows of (caption, picture) as ids and codes on disk, memory-mapped Arrow IPC.
+
+Takes rows (dicts) and gives files `shard-00000.arrow`, ... with a `manifest.json` that is written
+last; reads them back by key. One row is one encoding of one picture: several augmented encodings
+share a `key` and count their `view` from 0, each with a caption of its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from .atomic import atomic_file, file_sha256
+from .interface import check_stamp, stamp
+
+COMPONENT = "cm3-train/token-shards"
+MANIFEST = "manifest.json"
+_FIELDS = ("key", "view", "text_ids", "codes", "caption", "source")
+_UINT16_MAX = 65535
+
+
+def write_shards(
+    rows: Iterable[Mapping[str, Any]],
+    folder: str | Path,
+    *,
+    codes_per_image: int,
+    vocabulary_sha256: str,
+    rows_per_shard: int = 65536,
+) -> Path:
+    """Write rows as shards; only `rows_per_shard` of them are held at a time.
+
+    Args:
+        rows: dicts with `key` (int), `view` (int, default 0), `text_ids` (ints), `codes`
+            (`codes_per_image` ints, row-major), `caption` and `source` (str, default empty).
+        folder: where the shards go; shards of an earlier call are replaced.
+        codes_per_image: length of every row's `codes`.
+        vocabulary_sha256: identity of the vocabulary that the ids belong to.
+        rows_per_shard: rows of one file.
+
+    Returns:
+        The manifest's path. It is written last, so a folder without one is unfinished.
+
+    Raises:
+        ValueError: a row that does not fit; names the row and the field.
+        OSError: the disk is full; nothing half-written stays.
+    """
+    if rows_per_shard < 1:
+        raise ValueError(f"rows_per_shard: wanted at least 1, got {rows_per_shard}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).unlink(missing_ok=True)
+
+    files: list[dict[str, Any]] = []
+    keys: list[np.ndarray] = []
+    views: list[np.ndarray] = []
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, rows_per_shard)):
+        batch = _record_batch(chunk, codes_per_image, first_row=len(files) * rows_per_shard)
+        path = folder / f"shard-{len(files):05d}.arrow"
+        with atomic_file(path) as file, pa.ipc.new_file(file, batch.schema) as writer:
+            writer.write_batch(batch)
+        files.append({"name": path.name, "rows": len(chunk), "sha256": file_sha256(path)})
+        keys.append(batch.column("key").to_numpy())
+        views.append(batch.column("view").to_numpy())
+    if not files:
+        raise ValueError("rows: wanted at least one, got none")
+    _KeyIndex(np.concatenate(keys), np.concatenate(views))  # refuses repeated or missing views
+
+    written = {entry["name"] for entry in files}
+    for stale in folder.glob("shard-*.arrow"):
+        if stale.name not in written:
+            stale.unlink()
+    manifest = {
+        **stamp(COMPONENT),
+        "vocabulary_sha256": vocabulary_sha256,
+        "codes_per_image": codes_per_image,
+        "rows": sum(entry["rows"] for entry in files),
+        "files": files,
+    }
+    with atomic_file(folder / MANIFEST) as file:
+        file.write(json.dumps(manifest, indent=2).encode())
+    return folder / MANIFEST
+
+
+class TokenShards:
+    """Read-only, memory-mapped view of a folder written by `write_shards`.
+
+    Opening it checks version, vocabulary and the hash of every file. What stays in memory is a few
+    index arrays; the columns themselves are pages of the files.
+
+    Args:
+        folder: the folder with `manifest.json`.
+        vocabulary_sha256: the vocabulary in use; None takes whatever the shards were made with.
+
+    Raises:
+        ValueError: wrong component, version, vocabulary or hash; names the file.
+        FileNotFoundError: no manifest, so the folder was never finished.
+    """
+
+    def __init__(self, folder: str | Path, vocabulary_sha256: str | None = None) -> None:
+        """Check and map the files."""
+        folder = Path(folder)
+        manifest = _read_manifest(folder / MANIFEST)
+        self.vocabulary_sha256: str = manifest["vocabulary_sha256"]
+        self.codes_per_image: int = manifest["codes_per_image"]
+        if vocabulary_sha256 not in (None, self.vocabulary_sha256):
+            raise ValueError(
+                f"{folder}: wanted shards of vocabulary {vocabulary_sha256}, "
+                f"got {self.vocabulary_sha256}; encode the captions again"
+            )
+        batches = [_map_shard(folder / entry["name"], entry) for entry in manifest["files"]]
+        self._text = [_ragged(batch.column("text_ids")) for batch in batches]
+        self._codes = [_matrix(batch.column("codes"), self.codes_per_image) for batch in batches]
+        self._captions = [batch.column("caption") for batch in batches]
+        self._first_row = np.cumsum([0] + [batch.num_rows for batch in batches])
+        self._index = _KeyIndex(
+            np.concatenate([batch.column("key").to_numpy() for batch in batches]),
+            np.concatenate([batch.column("view").to_numpy() for batch in batches]),
+        )
+
+    @property
+    def keys(self) -> np.ndarray:
+        """Unique keys in file order, int64 (N,)."""
+        return self._index.keys
+
+    def __len__(self) -> int:
+        """Number of unique keys."""
+        return len(self.keys)
+
+    def num_views(self, key: int) -> int:
+        """Return how many encodings of the picture `key` there are."""
+        return self._index.num_views(key)
+
+    def text_ids(self, key: int, view: int = 0) -> np.ndarray:
+        """Return the caption's ids, uint16 (T,), without a copy."""
+        shard, row = self._locate(key, view)
+        offsets, values = self._text[shard]
+        return values[offsets[row] : offsets[row + 1]]
+
+    def codes(self, key: int, view: int = 0) -> np.ndarray:
+        """Return the picture's codes in row-major order, uint16 (codes_per_image,), no copy."""
+        shard, row = self._locate(key, view)
+        return self._codes[shard][row]
+
+    def caption(self, key: int, view: int = 0) -> str:
+        """Return the caption as text."""
+        shard, row = self._locate(key, view)
+        return self._captions[shard][row].as_py()
+
+    def _locate(self, key: int, view: int) -> tuple[int, int]:
+        row = self._index.row(key, view)
+        shard = int(np.searchsorted(self._first_row, row, side="right")) - 1
+        return shard, row - int(self._first_row[shard])
+
+
+class _KeyIndex:
+    """Rows by (key, view): one stable sort, then a binary search a look-up.
+
+    Keys [7, 3, 7, 3] with views [0, 0, 1, 1]: sorted rows [1, 3, 0, 2], unique keys in file order
+    [7, 3]; key 7 starts at sorted position 2, so its view 1 is row `order[2 + 1]` = 2.
+    """
+
+    def __init__(self, keys: np.ndarray, views: np.ndarray) -> None:
+        self._order = np.lexsort((views, keys))
+        self._sorted_keys, self._starts, self._counts = np.unique(
+            keys[self._order], return_index=True, return_counts=True
+        )
+        wanted = np.arange(len(keys)) - np.repeat(self._starts, self._counts)
+        found = views[self._order]
+        if len(wrong := np.flatnonzero(wanted != found)):
+            at = wrong[0]
+            raise ValueError(
+                f"key {keys[self._order[at]]}: wanted views 0, 1, 2, ... each once, "
+                f"got view {found[at]} where {wanted[at]} belongs"
+            )
+        first_rows = self._order[self._starts]
+        self.keys = self._sorted_keys[np.argsort(first_rows)]
+
+    def num_views(self, key: int) -> int:
+        return int(self._counts[self._find(key)])
+
+    def row(self, key: int, view: int) -> int:
+        at = self._find(key)
+        if not 0 <= view < self._counts[at]:
+            raise IndexError(f"view of key {key}: wanted 0..{self._counts[at] - 1}, got {view}")
+        return int(self._order[self._starts[at] + view])
+
+    def _find(self, key: int) -> int:
+        at = int(np.searchsorted(self._sorted_keys, key))
+        if at == len(self._sorted_keys) or self._sorted_keys[at] != key:
+            raise KeyError(f"key {key} is not in the shards")
+        return at
+
+
+def _record_batch(
+    rows: list[Mapping[str, Any]], codes_per_image: int, first_row: int
+) -> pa.RecordBatch:
+    texts, codes = [], []
+    for offset, row in enumerate(rows):
+        where = f"row {first_row + offset}"
+        if unknown := set(row) - set(_FIELDS):
+            raise ValueError(f"{where}: wanted the fields {_FIELDS}, got also {sorted(unknown)}")
+        if missing := {"key", "text_ids", "codes"} - set(row):
+            raise ValueError(f"{where}: the fields {sorted(missing)} are missing")
+        texts.append(_uint16(row["text_ids"], f"{where}: text_ids"))
+        codes.append(_uint16(row["codes"], f"{where}: codes"))
+        if len(codes[-1]) != codes_per_image:
+            raise ValueError(f"{where}: codes: wanted {codes_per_image}, got {len(codes[-1])}")
+    offsets = np.cumsum([0] + [len(text) for text in texts], dtype=np.int32)
+    columns = {
+        "key": pa.array([int(row["key"]) for row in rows], pa.int64()),
+        "view": pa.array([int(row.get("view", 0)) for row in rows], pa.uint16()),
+        "text_ids": pa.ListArray.from_arrays(
+            pa.array(offsets), pa.array(np.concatenate(texts), pa.uint16())
+        ),
+        "codes": pa.FixedSizeListArray.from_arrays(
+            pa.array(np.concatenate(codes), pa.uint16()), codes_per_image
+        ),
+        "caption": pa.array([row.get("caption", "") for row in rows], pa.string()),
+        "source": pa.array([row.get("source", "") for row in rows], pa.string()),
+    }
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _uint16(values: Any, where: str) -> np.ndarray:
+    array = np.asarray(values)
+    if array.size == 0:
+        return np.empty(0, dtype=np.uint16)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"{where}: wanted a flat list of ints, got {array.dtype} {array.shape}")
+    if array.min() < 0 or array.max() > _UINT16_MAX:
+        raise ValueError(f"{where}: wanted 0..{_UINT16_MAX}, got {array.min()}..{array.max()}")
+    return array.astype(np.uint16)
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no manifest, so the shards were never finished")
+    try:
+        manifest = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path}: wanted JSON, got something broken ({error})") from None
+    check_stamp(manifest, COMPONENT, path)
+    return manifest
+
+
+def _map_shard(path: Path, entry: Mapping[str, Any]) -> pa.RecordBatch:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: named in the manifest but missing")
+    if (found := file_sha256(path)) != entry["sha256"]:
+        raise ValueError(f"{path}: damaged: wanted SHA-256 {entry['sha256']}, got {found}")
+    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
+
+
+def _ragged(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+    return column.offsets.to_numpy(), column.values.to_numpy()
+
+
+def _matrix(column: pa.Array, width: int) -> np.ndarray:
+    return column.values.to_numpy().reshape(-1, width)  # (rows, codes_per_image)

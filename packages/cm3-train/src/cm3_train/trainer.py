@@ -1,0 +1,175 @@
+"""`fit`: a Lightning run that can be killed anywhere and goes on bit for bit.
+
+Takes any LightningModule and loaders; gives the path of the best checkpoint. In the run's folder:
+`last.ckpt`, `best.ckpt`, `csv/` and `tensorboard/`.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import sys
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+from lightning.fabric.utilities.warnings import PossibleUserWarning
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from .callbacks import RunCheckpoints, StopSignals, TimeLeftBar, TrainingInterrupted
+from .checkpoint_io import AtomicCheckpointIO
+
+_ENDLESS = 2**40
+"""Batches of a Lightning epoch: with a length, Lightning does not fetch a batch ahead, so that the
+loader's state is that of the batches trained on."""
+
+
+def fit(
+    module: L.LightningModule,
+    train_loader: Iterable[Any],
+    val_loader: Iterable[Any] | None,
+    *,
+    run_dir: str | Path,
+    max_steps: int,
+    val_every: int,
+    checkpoint_every: int,
+    precision: Any = "32-true",
+    grad_clip: float | None = None,
+    monitor: str = "val/loss",
+    mode: Literal["min", "max"] = "min",
+    description: str = "training",
+    log_every: int = 10,
+    accelerator: str = "auto",
+    devices: int = 1,
+    callbacks: Iterable[Callback] = (),
+) -> Path:
+    """Train for `max_steps` batches, from `run_dir/last.ckpt` on if it is there.
+
+    The resumed run ends bit for bit as an unbroken one if the loader has `state_dict` and
+    `load_state_dict` (as `BatchLoader`) and the module draws only from torch's generators.
+    Ctrl-C and SIGTERM end the step that runs (and the validation due after it), save and leave by
+    `TrainingInterrupted`, exit status 130 and 143. The last step is always validated.
+
+    Args:
+        module: what to train.
+        train_loader: batches; a finite one is gone through again and again. No plain list, which
+            Lightning takes for a list of loaders.
+        val_loader: batches of the validation set, or None.
+        run_dir: folder of this run.
+        max_steps: batches of the whole run, however often it was resumed.
+        val_every: batches between two validations.
+        checkpoint_every: batches between two saves.
+        precision: as Lightning's Trainer takes it, "32-true" or "bf16-mixed".
+        grad_clip: largest gradient norm; None leaves it to the module. Not for manual optimisation.
+        monitor: the logged figure that picks the best checkpoint.
+        mode: whether "min" or "max" of it is best.
+        description: stands before the progress bar.
+        log_every: batches between two rows of the logs.
+        accelerator: as Lightning's Trainer takes it.
+        devices: likewise.
+        callbacks: further ones.
+
+    Returns:
+        `best.ckpt`, or `last.ckpt` where there was no validation to choose by.
+    """
+    for name, value in (
+        ("max_steps", max_steps),
+        ("val_every", val_every),
+        ("checkpoint_every", checkpoint_every),
+    ):
+        if value < 1:
+            raise ValueError(f"{name}: wanted at least 1, got {value}")
+    run_dir = Path(run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    signals = StopSignals()
+    checkpoints = RunCheckpoints(
+        run_dir,
+        max_steps=max_steps,
+        checkpoint_every=checkpoint_every,
+        val_every=val_every,
+        monitor=monitor,
+        mode=mode,
+        signals=signals,
+    )
+    resume_from = checkpoints.last_path if checkpoints.last_path.exists() else None
+    with _quiet():
+        trainer = L.Trainer(
+            max_epochs=-1,
+            limit_train_batches=_ENDLESS,
+            val_check_interval=val_every,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            precision=precision,
+            gradient_clip_val=grad_clip,
+            accelerator=accelerator,
+            devices=devices,
+            plugins=[AtomicCheckpointIO()],
+            logger=[
+                CSVLogger(run_dir, name="csv", flush_logs_every_n_steps=1),
+                TensorBoardLogger(run_dir, name="tensorboard", version=""),
+            ],
+            log_every_n_steps=log_every,
+            callbacks=[signals, checkpoints, TimeLeftBar(description, max_steps), *callbacks],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=run_dir,
+        )
+        try:
+            trainer.fit(module, train_loader, val_loader, ckpt_path=resume_from)
+        except TrainingInterrupted as stop:
+            print(
+                f"{description}: stopped by signal {stop.signum} after step {stop.step} of "
+                f"{max_steps}, saved in {checkpoints.last_path}; the same command goes on.",
+                file=sys.stderr,
+            )
+            raise
+    return checkpoints.last_path if checkpoints.best_step is None else checkpoints.best_path
+
+
+def load_weights(module: L.LightningModule, path: str | Path) -> None:
+    """Put the weights of a checkpoint that `fit` wrote into `module`, checked.
+
+    Raises:
+        ValueError: the file is damaged or no checkpoint of ours.
+        RuntimeError: names every key that is missing, left over or of another shape.
+    """
+    module.load_state_dict(AtomicCheckpointIO().load_checkpoint(path)["state_dict"])
+
+
+def read_history(run_dir: str | Path) -> dict[int, dict[str, float]]:
+    """Return the logged figures of a run by step, over all its resumptions; the latest count.
+
+    Steps count from 0: the row of step 9 was logged in the tenth batch.
+    """
+    history: dict[int, dict[str, float]] = {}
+    folders = sorted(Path(run_dir).glob("csv/version_*"), key=lambda p: int(p.name.split("_")[1]))
+    for folder in folders:
+        if not (folder / "metrics.csv").exists():
+            continue
+        with open(folder / "metrics.csv", newline="") as file:
+            for row in csv.DictReader(file):
+                figures = {k: float(v) for k, v in row.items() if k not in ("step", "epoch") and v}
+                history.setdefault(int(row["step"]), {}).update(figures)
+    return dict(sorted(history.items()))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back Lightning's advice while the run lasts; its warnings about real trouble stay."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PossibleUserWarning)
+            # Lightning 2.6 builds a class that newer torch calls outdated.
+            warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec", FutureWarning)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

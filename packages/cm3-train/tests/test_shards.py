@@ -1,0 +1,145 @@
+import json
+import resource
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from cm3_train import TokenShards, write_shards
+
+
+def rows(count=10, views=1, codes=6):
+    rng = np.random.default_rng(0)
+    for view in range(views):
+        for n in range(count):
+            yield {
+                "key": (n * 37) % 101,
+                "view": view,
+                "text_ids": list(range(n)),
+                "codes": rng.integers(0, 9000, codes).tolist(),
+                "caption": f"picture {n} é",
+                "source": "made",
+            }
+
+
+def write(folder, given=None, **changes):
+    options = {"codes_per_image": 6, "vocabulary_sha256": "abc", "rows_per_shard": 4, **changes}
+    return write_shards(rows() if given is None else given, folder, **options)
+
+
+def test_round_trip_over_shards_and_views(tmp_path):
+    given = list(rows(views=3))
+    write(tmp_path, given)
+    shards = TokenShards(tmp_path, "abc")
+    assert shards.keys.dtype == np.int64
+    assert shards.keys.tolist() == [row["key"] for row in given[:10]]  # file order
+    assert len(shards) == 10
+    for row in given:
+        assert shards.num_views(row["key"]) == 3
+        assert shards.codes(row["key"], row["view"]).tolist() == row["codes"]
+        assert shards.text_ids(row["key"]).tolist() == row["text_ids"]
+        assert shards.caption(row["key"]) == row["caption"]
+    assert shards.codes(0).dtype == shards.text_ids(0).dtype == np.uint16
+
+
+def test_columns_are_mapped_not_copied(tmp_path):
+    write(tmp_path)
+    before = pa.total_allocated_bytes()
+    shards = TokenShards(tmp_path)
+    assert not shards.codes(0).flags.owndata
+    assert pa.total_allocated_bytes() - before < 1000
+
+
+def test_any_reader_of_arrow_reads_the_files(tmp_path):
+    write(tmp_path)
+    table = pa.ipc.open_file(tmp_path / "shard-00000.arrow").read_all()
+    assert table.schema.field("key").type == pa.int64()
+    assert table.schema.field("view").type == pa.uint16()
+    assert table.schema.field("text_ids").type == pa.list_(pa.uint16())
+    assert table.schema.field("codes").type == pa.list_(pa.uint16(), 6)
+
+
+def test_fewer_shards_replace_more(tmp_path):
+    write(tmp_path, rows_per_shard=2)
+    write(tmp_path, rows_per_shard=10)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "shard-00000.arrow"]
+
+
+def test_refuses_damage_and_strangers(tmp_path):
+    write(tmp_path)
+    with pytest.raises(ValueError, match="vocabulary xyz"):
+        TokenShards(tmp_path, "xyz")
+    shard = tmp_path / "shard-00001.arrow"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(ValueError, match="shard-00001.arrow: damaged"):
+        TokenShards(tmp_path)
+    shard.unlink()
+    with pytest.raises(FileNotFoundError, match="shard-00001"):
+        TokenShards(tmp_path)
+
+
+@pytest.mark.parametrize(("field", "value"), [("interface_version", "2.0"), ("component", "other")])
+def test_refuses_another_version_or_component(tmp_path, field, value):
+    path = write(tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(ValueError, match=f"{value}"):
+        TokenShards(tmp_path)
+
+
+def test_unfinished_folder(tmp_path):
+    def broken():
+        yield from rows(8)
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        write(tmp_path, broken())
+    with pytest.raises(FileNotFoundError, match="never finished"):
+        TokenShards(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codes": [1, 2]}, "row 0: codes: wanted 6, got 2"),
+        ({"codes": [70000] * 6}, r"row 0: codes: wanted 0\.\.65535"),
+        ({"text_ids": [-1]}, "row 0: text_ids"),
+        ({"text_ids": [0.5]}, "row 0: text_ids: wanted a flat list of ints"),
+        ({"colour": 1}, "colour"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path, [{**next(rows()), **change}])
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_views_must_count_from_zero(tmp_path):
+    row = next(rows())
+    with pytest.raises(ValueError, match="views 0, 1, 2"):
+        write(tmp_path, [row, row])
+    with pytest.raises(ValueError, match="missing"):
+        write(tmp_path, [{"key": 1}])
+    with pytest.raises(ValueError, match="at least one"):
+        write(tmp_path, [])
+
+
+def test_unknown_key_and_view(tmp_path):
+    write(tmp_path)
+    shards = TokenShards(tmp_path)
+    with pytest.raises(KeyError, match="12345"):
+        shards.codes(12345)
+    with pytest.raises(IndexError, match="view of key 0"):
+        shards.codes(0, 1)
+
+
+def test_full_disk_leaves_nothing_half_written(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="shard-00000.arrow"):
+            write(tmp_path, rows(2000), rows_per_shard=2000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,86 @@
+"""Captioned pictures from strangers: what is refused, what is skipped, how groups are held out."""
+
+import json
+
+import numpy as np
+import pytest
+from pairs import DataError, decode_pictures, read_pairs
+from PIL import Image
+
+
+def write(folder, rows, pictures=True):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if pictures:
+        for row in rows:
+            Image.new("RGB", (9, 7), "red").save(folder / row["file_name"])
+
+
+def rows_of(count):
+    return [{"file_name": f"{i}.png", "text": f"picture {i}"} for i in range(count)]
+
+
+def test_groups_are_never_torn_apart(tmp_path):
+    rows = [row | {"group": str(i // 3)} for i, row in enumerate(rows_of(60))]
+    write(tmp_path, rows)
+    found = read_pairs(tmp_path, validation_share=0.2, test_share=0.2)
+    for group in set(found.groups):
+        assert len({found.split[i] for i in range(60) if found.groups[i] == group}) == 1
+    assert {*found.split} == {"train", "validation", "test"}
+
+
+def test_keys_stay_when_pictures_are_added(tmp_path):
+    write(tmp_path / "a", rows_of(10))
+    write(tmp_path / "b", rows_of(12))
+    few, more = read_pairs(tmp_path / "a"), read_pairs(tmp_path / "b")
+    np.testing.assert_array_equal(few.keys, more.keys[:10])
+    assert len(set(more.keys.tolist())) == 12 and more.keys.min() >= 0
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("", "at least one captioned picture"),
+        ("{", "line 1: wanted a JSON object"),
+        ("[1]", "line 1: wanted a JSON object"),
+        ('{"file_name": "0.png"}', "line 1: wanted a string as 'text'"),
+        ('{"file_name": "0.png", "text": 3}', "line 1: wanted a string as 'text'"),
+        ('{"file_name": "0.png", "text": "a", "split": "dev"}', "line 1: wanted split in"),
+        ('{"file_name": "../0.png", "text": "a"}', "inside the folder"),
+        ('{"file_name": "gone.png", "text": "a"}', "gone.png"),
+    ],
+)
+def test_wrong_metadata_names_file_line_and_cause(tmp_path, lines, message):
+    (tmp_path / "metadata.jsonl").write_text(lines)
+    with pytest.raises(DataError, match="metadata.jsonl") as caught:
+        read_pairs(tmp_path)
+    assert message in str(caught.value)
+
+
+def test_a_group_on_both_sides_of_a_given_split_is_refused(tmp_path):
+    parts = ["train", "train", "validation", "test"]
+    write(
+        tmp_path, [r | {"split": p, "group": "g"} for r, p in zip(rows_of(4), parts, strict=True)]
+    )
+    with pytest.raises(DataError, match="wanted group 'g' on one side"):
+        read_pairs(tmp_path)
+
+
+def test_an_empty_folder_says_what_was_wanted(tmp_path):
+    with pytest.raises(DataError, match="file_name and text"):
+        read_pairs(tmp_path)
+
+
+def test_broken_pictures_are_counted_and_named(tmp_path):
+    write(tmp_path, rows_of(5))
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    found = read_pairs(tmp_path)
+    done = []
+    broken = decode_pictures(
+        tmp_path, found, 8, tmp_path / "pixels.npy", lambda *at: done.append(at)
+    )
+    assert len(broken) == 1 and broken[0].startswith("2: ") and "2.png" in broken[0]
+    pixels = np.load(tmp_path / "pixels.npy")
+    assert pixels.shape == (5, 8, 8, 3)
+    assert (pixels[2] == 255).all() and (pixels[1] == [255, 0, 0]).all()
+    assert done[-1] == (5, 5)

@@ -1,0 +1,67 @@
+"""Pieces of the apps that need no run."""
+
+import argparse
+
+import generate
+import numpy as np
+import pipeline
+import pytest
+import torch
+import views
+from PIL import Image
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_other_views_move_pixels_and_lets_white_in(seed):
+    images = torch.full((2, 3, 16, 16), 1.0)
+    images[:, :, 6:10, 6:10] = torch.rand(2, 3, 4, 4) * 2 - 1
+    change = views.other_views(8, 4, torch.Generator().manual_seed(0))[seed]
+    changed = change(images)
+    assert changed.shape == images.shape
+    # nothing of the middle is lost or made up: the same values, elsewhere
+    assert torch.equal(changed.flatten().sort().values, images.flatten().sort().values)
+    assert torch.equal(change(images), changed)  # one way for all pictures
+
+
+def test_views_differ():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(1, 3, 16, 16)
+    seen = [images, *(change(images) for change in views.other_views(7, 0, generator))]
+    assert len({tuple(view.flatten().tolist()) for view in seen}) == 8
+
+
+def test_a_component_is_named_by_its_class():
+    made = pipeline.instantiate({"class_path": "fractions.Fraction", "init_args": {"numerator": 3}})
+    assert made == 3
+    for path in ("", "fractions", "fractions.Nothing", "no.such.Module"):
+        with pytest.raises(ValueError, match="class_path: wanted package.Class"):
+            pipeline.instantiate({"class_path": path})
+
+
+class FakeRun:
+    grid = (8, 8)
+
+
+@pytest.mark.parametrize(
+    ("size", "mask", "rows", "columns"),
+    [
+        ((64, 64), "16,8,48,40", (1, 5), (2, 6)),
+        ((64, 64), "0,0,64,64", (0, 8), (0, 8)),
+        ((64, 64), "17,9,18,10", (1, 2), (2, 3)),  # every code that the rectangle touches
+        ((128, 64), "32,0,48,8", (0, 1), (0, 2)),  # a wide picture loses 32 pixels on each side
+    ],
+)
+def test_a_rectangle_in_pixels_becomes_codes(tmp_path, size, mask, rows, columns):
+    Image.new("RGB", size).save(tmp_path / "p.png")
+    options = argparse.Namespace(infill=tmp_path / "p.png", mask=mask)
+    wanted = np.zeros((8, 8), bool)
+    wanted[slice(*rows), slice(*columns)] = True
+    np.testing.assert_array_equal(generate.masked_codes(FakeRun(), options), wanted)
+
+
+@pytest.mark.parametrize("mask", ["1,2,3", "a,b,c,d", "5,5,5,9", "0,0,65,10", "-1,0,5,5"])
+def test_a_wrong_rectangle_is_named(tmp_path, mask):
+    Image.new("RGB", (64, 64)).save(tmp_path / "p.png")
+    options = argparse.Namespace(infill=tmp_path / "p.png", mask=mask)
+    with pytest.raises(ValueError, match="--mask: wanted"):
+        generate.masked_codes(FakeRun(), options)

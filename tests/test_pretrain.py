@@ -1,0 +1,270 @@
+"""The main job on a few pictures: it ends, is kept, survives kills, and refuses wrong input."""
+
+import hashlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SMOKE = ["--config", "apps/configs/smoke.yaml"]
+
+
+def command(root, runs, *arguments):
+    return [sys.executable, str(root / "apps/pretrain.py"), *SMOKE, "--runs", str(runs), *arguments]
+
+
+def pretrain(root, runs, *arguments, **options):
+    return subprocess.run(
+        command(root, runs, *arguments), cwd=root, capture_output=True, text=True, **options
+    )
+
+
+def digests(run: Path) -> dict[str, str]:
+    """SHA-256 of what a run is for: its models, tokens and memory."""
+    kept = [*run.glob("*/*/*.safetensors"), *run.glob("*/*/*.arrow"), *run.glob("*/*/*.faiss")]
+    assert len(kept) >= 5
+    return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in kept}
+
+
+@pytest.fixture(scope="module")
+def unbroken(root, tmp_path_factory) -> Path:
+    """A finished run that nobody disturbed."""
+    runs = tmp_path_factory.mktemp("runs")
+    done = pretrain(root, runs)
+    assert done.returncode == 0, done.stderr
+    return runs / "smoke"
+
+
+@pytest.mark.slow
+@pytest.mark.apps
+def test_a_run_leaves_checkpoint_report_pictures_and_logs(unbroken):
+    for name in ("samples.png", "samples_train.png", "curves.png"):
+        with Image.open(unbroken / name) as picture:
+            assert min(picture.size) > 100
+    report = json.loads((unbroken / "report.json").read_text())
+    decoder, samples = report["decoder"], report["samples"]
+    assert report["wall_seconds"] > sum(report["stages"].values()) > 0
+    assert {
+        "data",
+        "pictures",
+        "texttok",
+        "imagetok",
+        "clip",
+        "retrieval",
+        "shards",
+        "decoder",
+    } < set(report["stages"])
+    ratio = decoder["heldout_bits_per_code"] / decoder["unigram_bits_per_code"]
+    assert decoder["heldout_bits_per_code_over_unigram"] == pytest.approx(ratio)
+    assert 0 <= samples["category_match"] <= 1 and 0 <= samples["train_top10"] <= 1
+    assert samples["guidance_scale"] in [s["guidance_scale"] for s in report["sweep"]]
+    figures = {
+        f"{part}.{name}" for part in ("imagetok", "decoder", "samples") for name in report[part]
+    }
+    assert {name for name in report["how"] if "." in name} <= figures
+    assert "CC BY-SA" in report["credit"]
+    for stage in ("imagetok", "decoder"):
+        assert list((unbroken / stage).glob("csv/*/metrics.csv"))
+        assert list((unbroken / stage).glob("tensorboard/**/events*"))
+    assert (unbroken / "decoder" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_a_second_run_keeps_what_is_done(root, unbroken):
+    before = digests(unbroken)
+    again = pretrain(root, unbroken.parent)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("done before, kept") == 9 and "starts" not in again.stdout
+    assert digests(unbroken) == before
+
+
+@pytest.mark.slow
+def test_killed_at_four_stages_it_ends_bit_for_bit_as_unbroken(root, unbroken, tmp_path):
+    run = tmp_path / "smoke"
+    moments = [
+        lambda: (run / ".data.partial" / "pictures").is_dir(),
+        lambda: (run / "imagetok" / "last.ckpt").is_file(),
+        lambda: (run / ".clip.partial").is_dir(),
+        lambda: (run / "decoder" / "last.ckpt").is_file(),
+    ]
+    for reached in moments:
+        with subprocess.Popen(
+            command(root, tmp_path), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as job:
+            while not reached() and job.poll() is None:
+                time.sleep(0.002)
+            job.send_signal(signal.SIGKILL)
+            assert job.wait() == -signal.SIGKILL
+    assert not (run / "decoder" / "stage.json").exists()
+    last = pretrain(root, tmp_path)
+    assert last.returncode == 0, last.stderr
+    assert "decoder: goes on" in last.stdout
+    assert digests(run) == digests(unbroken)
+
+
+@pytest.mark.slow
+def test_a_stopped_run_says_how_to_go_on(root, unbroken, tmp_path):
+    steps = "--imagetok.optim.total_steps=100000"
+    with subprocess.Popen(
+        command(root, tmp_path, steps),
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as job:
+        while not (tmp_path / "smoke/imagetok/last.ckpt").is_file() and job.poll() is None:
+            time.sleep(0.01)
+        job.send_signal(signal.SIGINT)
+        _, errors = job.communicate(timeout=120)
+    assert job.returncode == 128 + signal.SIGINT
+    assert "the same command goes on" in errors and "Traceback" not in errors
+
+
+def a_folder(path: Path, count: int = 40) -> Path:
+    """Pictures of one's own, every fifth of one colour."""
+    path.mkdir()
+    rng = np.random.default_rng(0)
+    lines = []
+    for i in range(count):
+        pixels = rng.integers(0, 256, (3,), dtype=np.uint8) * np.ones((24, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(path / f"{i}.png")
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": f"a plain picture number {i}"}))
+    (path / "metadata.jsonl").write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.slow
+def test_ones_own_folder_with_a_broken_picture(root, tmp_path):
+    folder = a_folder(tmp_path / "mine")
+    (folder / "7.png").write_bytes(b"\x89PNG broken")
+    done = pretrain(
+        root, tmp_path, "--data.folder", str(folder), "--texttok.vocab_size=300", "--name=mine"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "skipped 1 of 40" in done.stdout and "7.png" in done.stdout
+    report = json.loads((tmp_path / "mine" / "report.json").read_text())
+    assert report["split"]["skipped_pictures"] == 1
+    assert "category_match" not in report["samples"]  # the folder has no categories
+
+
+def test_a_missing_picture_is_one_clear_error(root, tmp_path):
+    folder = a_folder(tmp_path / "mine", 5)
+    (folder / "3.png").unlink()
+    done = pretrain(root, tmp_path, "--data.folder", str(folder))
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1].startswith("error:") and "3.png" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_folder_is_one_clear_error(root, tmp_path):
+    (tmp_path / "mine").mkdir()
+    done = pretrain(root, tmp_path, "--data.folder", str(tmp_path / "mine"))
+    assert done.returncode != 0 and "metadata.jsonl" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("key", ["--decoder.colour=red", "--decoder.width=wide"])
+def test_an_unknown_or_wrong_setting_is_named(root, tmp_path, key):
+    done = pretrain(root, tmp_path, key)
+    assert done.returncode != 0 and key.split("=")[0].split(".")[-1] in done.stderr
+    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_written(root, tmp_path):
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    done = pretrain(
+        root, tmp_path, preexec_fn=small_files, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    )
+    assert done.returncode != 0 and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error:")
+    left = {path.name for path in (tmp_path / "smoke").iterdir()}
+    assert left <= {"data", "recipe.yaml"}
+
+
+def generate(root, run, *arguments):
+    return subprocess.run(
+        [sys.executable, str(root / "apps/generate.py"), "--run", str(run), *arguments],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.apps
+@pytest.mark.parametrize("sampler", ["top-p", "cd-k", "mixed"])
+def test_generate_draws_the_same_for_the_same_seed(root, unbroken, tmp_path, sampler):
+    pictures = []
+    for i in range(2):
+        out = tmp_path / f"{i}.png"
+        options = (
+            "--prompt",
+            "red apple",
+            "--sampler",
+            sampler,
+            "--retrieve",
+            "2",
+            "--out",
+            str(out),
+        )
+        done = generate(root, unbroken, *options, "--candidates", "2", "--guidance-scale", "2")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("retrieved: ") == 2
+        with Image.open(out) as picture:
+            pictures.append(np.asarray(picture))
+    np.testing.assert_array_equal(*pictures)
+
+
+@pytest.mark.slow
+@pytest.mark.apps
+def test_generate_captions_and_redraws(root, unbroken, tmp_path):
+    file = next((unbroken / "data" / "pictures").glob("*.png"))
+    captions = generate(
+        root, unbroken, "--caption", str(file), "--candidates", "3", "--retrieve", "0"
+    )
+    assert captions.returncode == 0, captions.stderr
+    assert len(captions.stdout.splitlines()) == 3
+    out = tmp_path / "redrawn.png"
+    redrawn = generate(
+        root,
+        unbroken,
+        "--infill",
+        str(file),
+        "--mask",
+        "8,8,24,20",
+        "--prompt",
+        "hat",
+        "--out",
+        str(out),
+    )
+    assert redrawn.returncode == 0, redrawn.stderr
+    assert out.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "wanted --prompt"),
+        (["--prompt", "a", "--candidates", "0"], "--candidates"),
+        (["--infill", "README.md"], "--mask"),
+        (["--caption", "README.md"], "README.md: no picture"),
+        (["--caption", "gone.png"], "gone.png: no such file"),
+        (["--prompt", "a", "--top-p", "2"], "top_p: wanted"),
+        (["--prompt", "a", "--run", "no/run"], "no run"),
+    ],
+)
+def test_generate_refuses_wrong_input_clearly(root, unbroken, arguments, message):
+    done = generate(root, unbroken, *arguments)
+    assert done.returncode != 0 and message in done.stderr
+    assert "Traceback" not in done.stderr
