@@ -205,7 +205,7 @@ def guidance_sweep(run: Run) -> tuple[float, list[dict[str, float]]]:
     sweep = []
     for scale in recipe.guidance_scales:
         drawn = vectors_of(run, draw_for(run, rows, scale, 10_000, f"guidance {scale}"))
-        cosines = drawn @ truth.T  # (N, N)
+        cosines = drawn.dot(truth.T)  # (N, N)
         same = rows[:, None] == rows[None]
         others = cosines[~same].mean() if (~same).any() else 0.0
         gain = np.diag(cosines).mean() - others
@@ -226,9 +226,9 @@ def sample_figures(run: Run, scale: float) -> tuple[dict[str, Any], dict[str, np
     categories = np.array(run.pairs.categories, dtype=object)
     if any(categories):
         wanted = categories[test]
-        nearest = categories[gallery[(vectors_of(run, drawn) @ gallery_vectors.T).argmax(1)]]
+        nearest = categories[gallery[(vectors_of(run, drawn).dot(gallery_vectors.T)).argmax(1)]]
         real = vectors_of(run, through_tokenizer(run, test))
-        ceiling = categories[gallery[(real @ gallery_vectors.T).argmax(1)]]
+        ceiling = categories[gallery[real.dot(gallery_vectors.T).argmax(1)]]
         match, chance = float((nearest == wanted).mean()), match_by_chance(wanted, nearest)
         figures |= {
             "category_match": match,
@@ -243,8 +243,8 @@ def sample_figures(run: Run, scale: float) -> tuple[dict[str, Any], dict[str, np
     places = rng.choice(known, min(count, len(known)), replace=False)
     train = gallery[places]
     drawn_train = draw_for(run, train, scale, 30_000, "training prompts")
-    real = vectors_of(run, through_tokenizer(run, train)) @ gallery_vectors.T
-    hits = among_nearest(vectors_of(run, drawn_train) @ gallery_vectors.T, places, 10)
+    real = vectors_of(run, through_tokenizer(run, train)).dot(gallery_vectors.T)
+    hits = among_nearest(vectors_of(run, drawn_train).dot(gallery_vectors.T), places, 10)
     figures |= {
         "train_top10": float(np.diag(hits).mean()),
         "train_top10_shuffled": float(hits[~np.eye(len(hits), dtype=bool)].mean()),

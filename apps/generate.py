@@ -119,7 +119,7 @@ def draw(run: Run, options: argparse.Namespace) -> None:
 
     def clip_score(candidates: Sequence[torch.Tensor]) -> torch.Tensor:
         pixels = pixels_of_ids(run, torch.stack(list(candidates)))
-        return torch.from_numpy(run.encoder.encode_images(list(pixels)) @ wanted)
+        return torch.from_numpy(run.encoder.encode_images(list(pixels)).dot(wanted))
 
     with bar("drawing", unit="step") as progress:
         ids, scores = candidate_pool(
@@ -163,7 +163,7 @@ def describe(run: Run, options: argparse.Namespace, path: Path) -> list[tuple[st
         return [re.sub(r" #\d+$", "", run.tokenizer.decode(ids.tolist())) for ids in candidates]
 
     def clip_score(candidates: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.from_numpy(run.encoder.encode_texts(captions(candidates)) @ vector)
+        return torch.from_numpy(run.encoder.encode_texts(captions(candidates)).dot(vector))
 
     with bar("describing", unit="step") as progress:
         ids, scores = candidate_pool(
@@ -213,7 +213,7 @@ def redraw(run: Run, options: argparse.Namespace) -> None:
     target = run.encoder.encode_texts([caption])[0]
 
     def clip_score(candidates: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.from_numpy(run.encoder.encode_images(list(filled(candidates))) @ target)
+        return torch.from_numpy(run.encoder.encode_images(list(filled(candidates))).dot(target))
 
     with bar("redrawing", unit="step") as progress:
         ids, scores = candidate_pool(

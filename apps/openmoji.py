@@ -145,7 +145,7 @@ def near_duplicates(pictures: np.ndarray, threshold: float) -> np.ndarray:
     for start in range(0, len(flat), 512):
         part = slice(start, start + 512)
         for other in turned:
-            distance = squares[part, None] + squares[None] - 2 * flat[part] @ other.T
+            distance = squares[part, None] + squares[None] - 2 * flat[part].dot(other.T)
             i, j = np.nonzero(distance <= threshold**2 * flat.shape[1] + 1e-3)
             found.append(np.stack([i + start, j], 1))
     pairs = np.sort(np.concatenate(found), axis=1)

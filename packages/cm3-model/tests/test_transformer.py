@@ -35,7 +35,7 @@ def numpy_logits(model, ids):
     size = config.width // config.num_heads
     for layer in range(config.num_layers):
         block = f"blocks.{layer}."
-        query, key, value = np.split(norm(x) @ weights[block + "attention.qkv.weight"].T, 3, -1)
+        query, key, value = np.split(norm(x).dot(weights[block + "attention.qkv.weight"].T), 3, -1)
         mixed = np.zeros_like(x)
         for head in range(config.num_heads):
             part = slice(head * size, (head + 1) * size)
@@ -45,14 +45,14 @@ def numpy_logits(model, ids):
             if config.positions == "rotary":
                 q, k = turn(q), turn(k)
             for t in range(len(ids)):
-                scores = np.exp(k[: t + 1] @ q[t] / math.sqrt(size))
-                mixed[t, part] = scores @ v[: t + 1] / scores.sum()
-        x = x + mixed @ weights[block + "attention.out.weight"].T
-        inner = norm(x) @ weights[block + "mlp.up.weight"].T
+                scores = np.exp(k[: t + 1].dot(q[t]) / math.sqrt(size))
+                mixed[t, part] = scores.dot(v[: t + 1]) / scores.sum()
+        x = x + mixed.dot(weights[block + "attention.out.weight"].T)
+        inner = norm(x).dot(weights[block + "mlp.up.weight"].T)
         inner = gelu(inner) if config.activation == "gelu" else np.maximum(inner, 0)
-        x = x + inner @ weights[block + "mlp.down.weight"].T
+        x = x + inner.dot(weights[block + "mlp.down.weight"].T)
     output = "token_embedding.weight" if config.tie_embeddings else "output.weight"
-    return norm(x) @ weights[output].T
+    return norm(x).dot(weights[output].T)
 
 
 @torch.no_grad()

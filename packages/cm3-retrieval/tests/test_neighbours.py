@@ -71,10 +71,10 @@ def test_the_table_is_what_the_rules_say(bank):
         rng = _generator(5, 1, 0, int(KEYS[row]))
         text = " ".join(drop_query_tokens(CAPTIONS[row].split(), rng, 0.2))
         for kind, query in (("image", encode_images([row])[0]), ("text", encode_texts([text])[0])):
-            scores = vectors @ query
+            scores = vectors.dot(query)
             taken: list[int] = []
             for other in sorted(range(COUNT), key=lambda i: (-scores[i], KEYS[i])):
-                near = any(vectors[other] @ vectors[t] > 0.85 for t in taken)
+                near = any(vectors[other].dot(vectors[t]) > 0.85 for t in taken)
                 if other != row and scores[other] <= 0.8 and not near and len(taken) < 4:
                     taken.append(other)
             assert table.candidates(int(KEYS[row]))[kind].tolist() == KEYS[taken].tolist()
@@ -214,7 +214,7 @@ def test_inference_is_diverse_and_bounded(bank):
     config = RetrievalConfig(max_relevance=0.7, duplicate_threshold=0.5)
     picks = inference_context(bank, queries, config, 50)
     vectors = bank.vectors_of(picks)
-    similar = vectors @ vectors.T
+    similar = vectors.dot(vectors.T)
     assert 2 < len(picks) < 50
     assert similar[~np.eye(len(picks), dtype=bool)].max() <= 0.5
     assert inference_context(bank, queries, config, 0) == []

@@ -33,7 +33,7 @@ def test_agrees_with_the_reference_on_1000_random_cases():
         query = rng.standard_normal(dim)
         vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
         query = (query / np.linalg.norm(query)).astype(np.float32)
-        scores = vectors @ query
+        scores = vectors.dot(query)
         if rng.random() < 0.3:
             scores = scores.round(1)  # ties
         keys = rng.permutation(100)[:count]
@@ -58,7 +58,9 @@ def test_paper_criteria_one_by_one():
 
     def take(has_both=everything, exclude=(), n=5, **knobs):
         config = RetrievalConfig(**knobs)
-        return select(query, vectors, vectors @ query, keys, exclude, has_both, n, config).tolist()
+        return select(
+            query, vectors, vectors.dot(query), keys, exclude, has_both, n, config
+        ).tolist()
 
     open_knobs = {"max_relevance": 1.0, "duplicate_threshold": 1.0}
     assert take(**open_knobs) == [0, 1, 2, 3, 4]

@@ -43,7 +43,7 @@ def test_it_learns_to_tell_unseen_pictures_apart(tmp_path):
     unseen_captions, unseen = coloured_shapes(64, seed=1)
     colours = ["red", "green", "blue", "black"]
     texts = encoder.encode_texts([f"{colour} square, top left" for colour in colours])
-    best = (encoder.encode_images(unseen) @ texts.T).argmax(axis=1)
+    best = encoder.encode_images(unseen).dot(texts.T).argmax(axis=1)
     right = [colours[b] == c.split()[0] for b, c in zip(best, unseen_captions, strict=True)]
     assert np.mean(right) > 0.7  # chance is 0.25
 
@@ -74,7 +74,7 @@ def test_the_loss_is_open_clips_when_every_row_is_its_own_group(encoder, caption
 def test_rows_of_one_group_are_no_negatives(encoder, captions, pictures):
     ids, groups = encoder._tokenizer(captions), torch.tensor([0, 0, 1, 2] * 3)
     ours = _loss(encoder.model, _as_input(pictures), ids, groups)
-    similar = encoder.encode_images(pictures) @ encoder.encode_texts(captions).T
+    similar = encoder.encode_images(pictures).dot(encoder.encode_texts(captions).T)
     logits = similar.astype(float) * float(encoder.model.logit_scale.exp())
     total = 0.0
     for row in range(12):

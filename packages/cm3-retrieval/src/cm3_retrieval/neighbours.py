@@ -282,9 +282,9 @@ def _take(
         vectors = bank.vectors_of(pool)
         barred = np.zeros(len(pool), bool)
         if document is not None:
-            barred |= vectors @ document > _COPY
+            barred |= vectors.dot(document) > _COPY
         if repeats is not None and len(repeats):
-            barred |= (vectors @ repeats.T > config.duplicate_threshold).any(axis=1)
+            barred |= (vectors.dot(repeats.T) > config.duplicate_threshold).any(axis=1)
         scores = np.einsum("pd,d->p", vectors, query)
         has_both = bank.has_both(pool)
         places = select(

@@ -78,14 +78,16 @@ def select(
         Places among the candidates, in the order in which they were taken, at most n.
     """
     order = np.lexsort((candidate_keys, -candidate_scores, ~has_both.astype(bool)))
-    allowed = candidate_vectors @ query_vector <= config.max_relevance
+    # dot, not @: some BLAS kernels raise floating-point flags for nothing, and @ warns of them.
+    allowed = candidate_vectors.dot(query_vector) <= config.max_relevance
     allowed &= ~np.isin(candidate_keys, np.fromiter(exclude_keys, np.int64))
     order = order[allowed[order]]
     taken: list[int] = []
     while len(taken) < n and len(order):
         best = order[0]
         taken.append(int(best))
-        distinct = candidate_vectors[order] @ candidate_vectors[best] <= config.duplicate_threshold
+        likeness = candidate_vectors[order].dot(candidate_vectors[best])
+        distinct = likeness <= config.duplicate_threshold
         distinct[0] = False  # itself, whatever the threshold
         order = order[distinct]
     return np.array(taken, dtype=np.int64)
