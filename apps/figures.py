@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from drawing import draw, pixels_of_codes
-from pipeline import Run, bar, encode_pictures
+from memory import encode_pictures
+from pipeline import Run
+from progress import bar
 
 from cm3_imagetok import codebook_use, psnr, to_tensor
 from cm3_train import ValidationLoader

@@ -32,8 +32,9 @@ from drawing import (  # noqa: E402
     pixels_of_ids,
     retrieve,
 )
-from pipeline import Run, bar  # noqa: E402
+from pipeline import Run  # noqa: E402
 from pretrain import saved_recipe  # noqa: E402
+from progress import bar  # noqa: E402
 from report import sheet  # noqa: E402
 
 from cm3_decoding import (  # noqa: E402

@@ -1,7 +1,8 @@
-"""A LightningModule that trains a `cm3_imagetok.VQGAN` on pixels, and its validation batches."""
+"""Training of a `cm3_imagetok.VQGAN` on pixels, through Lightning."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -11,8 +12,66 @@ import torch.nn.functional as F
 from recipe import ImageRecipe
 from torch import Tensor
 
-from cm3_imagetok import VQGAN, psnr, reconstruction_loss, revive_dead_codes, to_tensor
-from cm3_train import build_optimizer, build_schedule
+from cm3_imagetok import (
+    VQGAN,
+    psnr,
+    reconstruction_loss,
+    revive_dead_codes,
+    save_vqgan,
+    to_tensor,
+)
+from cm3_train import (
+    BatchLoader,
+    SampleOrder,
+    build_optimizer,
+    build_schedule,
+    fit,
+    load_weights,
+)
+
+
+def train_image_tokenizer(
+    recipe: ImageRecipe,
+    pixels: np.ndarray,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    folder: Path,
+    *,
+    seed: int,
+    precision: str,
+    checkpoint_every: int,
+) -> None:
+    """Train, and save the best model by held-out PSNR as ``folder / "vqgan"``.
+
+    Args:
+        recipe: Shape, loss, augmentation, optimizer.
+        pixels: All pictures (N, H, W, 3) uint8; may be memory-mapped.
+        train: Rows of ``pixels`` that are trained on.
+        held_out: Rows that choose the best checkpoint.
+        folder: Keeps checkpoints and logs; a training that was stopped there goes on.
+        seed: Of the weights and of all that is drawn.
+        precision: Lightning's name of it.
+        checkpoint_every: Steps between two checkpoints.
+    """
+    order = SampleOrder(train, seed, recipe.batch_size)
+    loader = BatchLoader(lambda keys, epochs: torch.from_numpy(pixels[np.asarray(keys)]), order)
+    module = ImageTokenizerModule(recipe, seed)
+    best = fit(
+        module,
+        loader,
+        PixelBatches(pixels, held_out, 64),
+        run_dir=folder,
+        max_steps=recipe.optim.total_steps,
+        val_every=recipe.val_every,
+        checkpoint_every=checkpoint_every,
+        precision=precision,
+        grad_clip=recipe.optim.grad_clip or None,
+        monitor="val/psnr",
+        mode="max",
+        description="image tokenizer",
+    )
+    load_weights(module, best)
+    save_vqgan(module.model, folder / "vqgan")
 
 
 class ImageTokenizerModule(L.LightningModule):

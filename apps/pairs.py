@@ -188,3 +188,18 @@ def decode_pictures(
                 broken.append(f"{i}: {error}")
             progress(i + 1, len(pairs))
     return broken
+
+
+def fingerprint_of_folder(folder: Path) -> str:
+    """Hash of the metadata and of the pictures' sizes and times."""
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        return ""  # `read_pairs` says what is missing
+    digest = hashlib.sha256(path.read_bytes())
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            facts = file.stat()
+            digest.update(
+                f"{file.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}".encode()
+            )
+    return digest.hexdigest()

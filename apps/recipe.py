@@ -7,10 +7,12 @@ Three parts can be swapped for other classes that keep the packages' Protocols, 
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from openmoji import OpenMojiConfig
 
 from cm3_decoding import SamplingConfig
@@ -170,3 +172,27 @@ class Recipe:
     def folder(self) -> Path:
         """The run's folder."""
         return self.runs / self.name
+
+
+def instantiate(spec: dict[str, Any]) -> Any:
+    """Object of ``{"class_path": "package.Class", "init_args": {...}}``; any callable will do.
+
+    Raises:
+        ValueError: The class is not there.
+    """
+    path = spec.get("class_path", "")
+    module, _, name = path.rpartition(".")
+    try:
+        factory = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"class_path: wanted package.Class, got {path!r} ({error})") from None
+    return factory(**spec.get("init_args", {}))
+
+
+def precision_of(name: str) -> str:
+    """Lightning's name of a precision; "auto" is bf16 where the hardware computes in it."""
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"

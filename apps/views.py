@@ -1,15 +1,84 @@
-"""Views of training pictures: the same picture mirrored, turned and moved, as codes."""
+"""Token shards of all pairs, training pictures in several views: mirrored, turned and moved.
+
+One view is one such change for all pictures, and its captions say so ("fox #3"), so that a plain
+caption asks for a plain picture.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pairs import SPLITS, Pairs
+from progress import bar
 from torch import Tensor
 
 from cm3_imagetok import to_tensor
+from cm3_train import write_shards
+
+
+def write_views(
+    encode_texts: Callable[[list[str]], Sequence[Sequence[int]]],
+    encode_images: Callable[[Tensor], Tensor],
+    pairs: Pairs,
+    pixels_of: Callable[[np.ndarray], np.ndarray],
+    views: int,
+    max_shift: int,
+    folder: Path,
+    *,
+    codes_per_image: int,
+    vocabulary_sha256: str,
+    generator: torch.Generator,
+) -> None:
+    """Write the shards: every pair as it is, those of the training split in further views.
+
+    Args:
+        encode_texts: Captions to text ids.
+        encode_images: Images (B, 3, H, W) to codes (B, h, w).
+        pairs: All pairs.
+        pixels_of: Rows of ``pairs`` to pixels (B, H, W, 3) uint8.
+        views: Views of a training picture, the plain one among them.
+        max_shift: Pixels that the others are moved by, at most.
+        folder: Takes the shards.
+        codes_per_image: h * w.
+        vocabulary_sha256: Of the joint id space that the ids belong to.
+        generator: Draws the shifts.
+    """
+    train = pairs.rows("train")
+    with bar("encoding pictures") as progress:
+        codes = encode_views(
+            encode_images,
+            pixels_of,
+            [pairs.rows(*SPLITS)] + [train] * (views - 1),
+            other_views(views - 1, max_shift, generator),
+            progress,
+        )
+    captions = [
+        [f"{caption} #{view}" if view else caption for caption in pairs.captions]
+        for view in range(views)
+    ]
+    text_ids = [encode_texts(texts) for texts in captions]
+    in_training = set(train.tolist())
+    write_shards(
+        (
+            {
+                "key": int(pairs.keys[row]),
+                "view": view,
+                "text_ids": text_ids[view][row],
+                "codes": codes[view][row],
+                "caption": captions[view][row],
+                "source": pairs.files[row],
+            }
+            for row in range(len(pairs))
+            for view in range(views if row in in_training else 1)
+        ),
+        folder,
+        codes_per_image=codes_per_image,
+        vocabulary_sha256=vocabulary_sha256,
+    )
 
 
 def encode_views(

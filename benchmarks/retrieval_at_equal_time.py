@@ -20,8 +20,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
 
 import torch
+from decoder_training import decoder_config, training_batches
 from figures import bits_per_code
-from pipeline import Run, decoder_config
+from pipeline import Run
 from pretrain import saved_recipe
 
 from cm3_model import Decoder
@@ -31,13 +32,20 @@ from cm3_train import build_optimizer, next_token_loss
 def train(run: Run, shares: tuple[float, ...], seconds: float) -> tuple[Decoder, int, int]:
     """A decoder trained for ``seconds`` of CPU time; also its steps and tokens."""
     recipe = replace(run.recipe.decoder, context_shares=shares)
-    run.recipe = replace(run.recipe, decoder=recipe)
     torch.manual_seed(run.recipe.seed)
     model = Decoder(decoder_config(recipe, run.vocabulary.size))
     optimizer = build_optimizer(model, recipe.optim)
     peaks = [group["lr"] for group in optimizer.param_groups]
     start, steps, tokens = time.process_time(), 0, 0
-    for batch in run.training_batches():
+    batches = training_batches(
+        recipe,
+        run.vocabulary,
+        run.sequences,
+        run.training_neighbours,
+        run.pairs.keys[run.pairs.rows("train")],
+        run.recipe.seed,
+    )
+    for batch in batches:
         done = (time.process_time() - start) / seconds
         if done >= 1:
             break

@@ -4,8 +4,8 @@ import argparse
 
 import generate
 import numpy as np
-import pipeline
 import pytest
+import recipe
 import torch
 import views
 from PIL import Image
@@ -31,11 +31,11 @@ def test_views_differ():
 
 
 def test_a_component_is_named_by_its_class():
-    made = pipeline.instantiate({"class_path": "fractions.Fraction", "init_args": {"numerator": 3}})
+    made = recipe.instantiate({"class_path": "fractions.Fraction", "init_args": {"numerator": 3}})
     assert made == 3
     for path in ("", "fractions", "fractions.Nothing", "no.such.Module"):
         with pytest.raises(ValueError, match="class_path: wanted package.Class"):
-            pipeline.instantiate({"class_path": path})
+            recipe.instantiate({"class_path": path})
 
 
 class FakeRun:

@@ -1,0 +1,134 @@
+"""CM3 pretraining of the decoder with retrieved documents, through Lightning (paper 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from recipe import DecoderRecipe
+from torch import Tensor
+
+from cm3_model import Decoder, DecoderConfig, save_decoder
+from cm3_retrieval import NeighbourTable, training_context
+from cm3_texttok import Vocabulary
+from cm3_train import (
+    BatchLoader,
+    CM3Config,
+    CM3Module,
+    SampleOrder,
+    SequenceBuilder,
+    ValidationLoader,
+    collate,
+    fit,
+    load_weights,
+)
+
+Retrieve = Callable[[int, int], Sequence[int]]
+"""(key of a pair, epoch) -> keys of the documents that stand before it."""
+
+
+def train_decoder(
+    recipe: DecoderRecipe,
+    vocabulary: Vocabulary,
+    sequences: Callable[[Retrieve | None, CM3Config | None], SequenceBuilder],
+    neighbours: NeighbourTable,
+    held_out_documents: Retrieve,
+    train: np.ndarray,
+    held_out: np.ndarray,
+    folder: Path,
+    *,
+    seed: int,
+    precision: str,
+    checkpoint_every: int,
+) -> None:
+    """Train, and save the best model by held-out bits per code as ``folder / "model"``.
+
+    Args:
+        recipe: Shape, sequences, objective, optimizer.
+        vocabulary: The joint id space.
+        sequences: (retrieval, objective) to what builds sequences.
+        neighbours: Candidates of each training pair.
+        held_out_documents: Documents of a held-out pair.
+        train: Keys that are trained on.
+        held_out: Keys that choose the best checkpoint.
+        folder: Keeps checkpoints and logs; a training that was stopped there goes on.
+        seed: Of the weights and of all that is drawn.
+        precision: Lightning's name of it.
+        checkpoint_every: Steps between two checkpoints.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Decoder(decoder_config(recipe, vocabulary.size))
+    block = vocabulary.image
+    module = CM3Module(model, recipe.optim, (block.offset, block.offset + block.size))
+    batches = training_batches(recipe, vocabulary, sequences, neighbours, train, seed)
+    best = fit(
+        module,
+        batches,
+        ValidationLoader(
+            sequences(held_out_documents, None),
+            held_out,
+            64,
+            pad_id=vocabulary.pad_id,
+            query_break_id=vocabulary.break_id,
+        ),
+        run_dir=folder,
+        max_steps=recipe.optim.total_steps,
+        val_every=recipe.val_every,
+        checkpoint_every=checkpoint_every,
+        precision=precision,
+        monitor="val/bits_per_code",
+        description="decoder",
+    )
+    load_weights(module, best)
+    model.load_state_dict(module.export_state())
+    save_decoder(model, folder / "model", {"vocabulary_sha256": vocabulary.sha256})
+
+
+def training_batches(
+    recipe: DecoderRecipe,
+    vocabulary: Vocabulary,
+    sequences: Callable[[Retrieve | None, CM3Config | None], SequenceBuilder],
+    neighbours: NeighbourTable,
+    train: np.ndarray,
+    seed: int,
+) -> BatchLoader:
+    """Endless batches of training sequences; arguments as of `train_decoder`.
+
+    A batch has one number of retrieved documents, drawn by `context_shares` from a generator of
+    its first sample: so no row is padded to the length of another row's documents.
+    """
+    shares = np.array(recipe.context_shares) / sum(recipe.context_shares)
+
+    def builder(count: int) -> SequenceBuilder:
+        def retrieve(key: int, epoch: int) -> list[int]:
+            return training_context(neighbours, key, n=count, seed=seed, epoch=epoch)
+
+        return sequences(retrieve if count else None, recipe.cm3)
+
+    builders = [builder(count) for count in range(len(shares))]
+
+    def make_batch(keys: np.ndarray, epochs: np.ndarray) -> dict[str, Tensor]:
+        rng = np.random.default_rng((seed, 7, int(epochs[0]), int(keys[0])))
+        build = builders[int(rng.choice(len(shares), p=shares))]
+        pairs = zip(keys.tolist(), epochs.tolist(), strict=True)
+        return collate([build(*pair) for pair in pairs], vocabulary.pad_id)
+
+    return BatchLoader(make_batch, SampleOrder(train, seed, recipe.batch_size))
+
+
+def decoder_config(recipe: DecoderRecipe, vocab_size: int) -> DecoderConfig:
+    """Shape of the decoder for a vocabulary."""
+    return DecoderConfig(
+        vocab_size=vocab_size,
+        max_length=recipe.max_length,
+        num_layers=recipe.num_layers,
+        width=recipe.width,
+        num_heads=recipe.num_heads,
+        activation=recipe.activation,
+        positions=recipe.positions,
+        qk_norm=recipe.qk_norm,
+        init_std=recipe.init_std,
+    )
