@@ -18,7 +18,7 @@ from memory import write_memory
 from openmoji import write_openmoji
 from pairs import DataError, decode_pictures, fingerprint_of_folder, read_pairs
 from progress import bar
-from recipe import Recipe, instantiate, precision_of
+from recipe import Recipe, fingerprint_of_part, instantiate, precision_of
 from stages import Stages, write_json
 from views import write_views
 
@@ -101,7 +101,7 @@ class Run:
         recipe = self.recipe.texttok
         if recipe.tokenizer is not None:
             self.tokenizer: Tokenizer = instantiate(recipe.tokenizer)
-            self.text_origin = json.dumps(recipe.tokenizer, sort_keys=True)
+            self.text_origin = fingerprint_of_part(recipe.tokenizer)
             return
 
         def work(out: Path) -> None:
@@ -119,7 +119,7 @@ class Run:
         recipe = self.recipe.imagetok
         if recipe.tokenizer is not None:
             self.image_tokenizer: ImageTokenizer = instantiate(recipe.tokenizer)
-            self.image_origin = json.dumps(recipe.tokenizer, sort_keys=True)
+            self.image_origin = fingerprint_of_part(recipe.tokenizer)
             return
 
         rows, pairs = self.pixel_rows, self.pairs

@@ -8,6 +8,7 @@ Three parts can be swapped for other classes that keep the packages' Protocols, 
 from __future__ import annotations
 
 import importlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -168,6 +169,23 @@ class Recipe:
     decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
     evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
 
+    def __post_init__(self) -> None:
+        """Refuse before any work what a late stage would stumble over."""
+        if self.imagetok.tokenizer is not None:
+            return
+        factor = self.imagetok.model.downsampling
+        if self.data.size % factor:
+            raise ValueError(
+                f"data.size: wanted a multiple of {factor}, the image tokenizer's downsampling, "
+                f"got {self.data.size}"
+            )
+        codes = (self.data.size // factor) ** 2
+        if self.decoder.max_length <= codes + 4:
+            raise ValueError(
+                f"decoder.max_length: wanted room for {codes} codes and a caption, "
+                f"got {self.decoder.max_length}"
+            )
+
     @property
     def folder(self) -> Path:
         """The run's folder."""
@@ -187,6 +205,17 @@ def instantiate(spec: dict[str, Any]) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"class_path: wanted package.Class, got {path!r} ({error})") from None
     return factory(**spec.get("init_args", {}))
+
+
+def fingerprint_of_part(spec: dict[str, Any]) -> str:
+    """What a named part is made from: its class, its arguments, and the files that they name."""
+    files = []
+    for value in spec.get("init_args", {}).values():
+        path = Path(value) if isinstance(value, str) else None
+        if path is not None and path.exists():
+            inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+            files += [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in inside]
+    return json.dumps([spec, files], sort_keys=True)
 
 
 def precision_of(name: str) -> str:

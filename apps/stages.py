@@ -7,6 +7,7 @@ finished folder has ``stage.json``.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,9 @@ class Stages:
         root: The folder; made if missing.
         say: Takes one line for the user.
         frozen: Take finished stages as they are; a stage that is not finished is an error.
+
+    Raises:
+        BlockingIOError: Another process makes stages below the same folder.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Stages:
         self.done: dict[str, Stage] = {}
         if not frozen:
             root.mkdir(parents=True, exist_ok=True)
+            _lock(root)
 
     def run(
         self,
@@ -136,6 +141,25 @@ class Stages:
             place.rename(folder)
         self.say(f"{name}: {seconds:.1f} s")
         return Stage(name, folder, fingerprint, seconds, False, goes_on)
+
+
+_LOCKS: dict[Path, IO[bytes]] = {}
+
+
+def _lock(root: Path) -> None:
+    """Keep other processes out of a folder for as long as this one lives."""
+    root = root.resolve()
+    if root in _LOCKS:
+        return
+    file = open(root / ".lock", "wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise BlockingIOError(
+            error.errno, f"{root}: another run works in this folder; wait, or name another"
+        ) from None
+    _LOCKS[root] = file
 
 
 def fingerprint_of(*parts: Any) -> str:

@@ -1,6 +1,8 @@
 """A recipe survives its own file, and says only what it changes."""
 
 import pretrain
+import pytest
+from recipe import DataRecipe, DecoderRecipe, Recipe, fingerprint_of_part
 
 
 def test_a_saved_recipe_is_the_same_recipe(tmp_path):
@@ -23,3 +25,24 @@ def test_another_recipe_is_said_against_the_tiny_one(root):
     recipe = pretrain.recipe_of(smoke, command)
     assert recipe.name == "smoke" and recipe.decoder.width == 32
     assert recipe.decoder.positions == "rotary"  # as in tiny.yaml
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"data": DataRecipe(size=65)}, "data.size: wanted a multiple of 8"),
+        ({"decoder": DecoderRecipe(max_length=68)}, "decoder.max_length: wanted room for 64"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_before_any_work(values, message):
+    with pytest.raises(ValueError, match=message):
+        Recipe(**values)
+
+
+def test_a_named_part_is_known_by_its_files(tmp_path):
+    (tmp_path / "weights").write_bytes(b"one")
+    spec = {"class_path": "package.Class", "init_args": {"folder": str(tmp_path), "size": 3}}
+    before = fingerprint_of_part(spec)
+    assert fingerprint_of_part(spec) == before
+    (tmp_path / "weights").write_bytes(b"other")
+    assert fingerprint_of_part(spec) != before

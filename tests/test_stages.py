@@ -1,6 +1,11 @@
 """Stages: made once, made again when their inputs change, never half there."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+import stages
 from stages import Stages
 
 
@@ -30,7 +35,7 @@ def test_a_failed_stage_leaves_nothing(tmp_path):
 
     with pytest.raises(OSError, match="disk full"):
         stages.run("a", 0, [], fails)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_an_unfinished_folder_is_started_over_unless_resumable(tmp_path):
@@ -61,3 +66,17 @@ def test_frozen_stages_take_what_is_there_and_make_nothing(tmp_path):
     assert stage.kept and (stage.folder / "out.txt").read_text() == "a" and calls == ["a"]
     with pytest.raises(FileNotFoundError, match="no finished stage"):
         frozen.run("b", 0, [], writer("b", calls))
+
+
+def test_two_processes_do_not_work_in_one_folder(tmp_path):
+    Stages(tmp_path)
+    Stages(tmp_path)  # the same process may
+    code = "import pathlib, sys; from stages import Stages; Stages(pathlib.Path(sys.argv[1]))"
+    other = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={"PYTHONPATH": str(Path(stages.__file__).parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert other.returncode == 1
+    assert "another run works in this folder" in other.stderr
