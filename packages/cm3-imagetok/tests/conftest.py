@@ -18,7 +18,7 @@ TINY = VQGANConfig(
 )
 
 
-@pytest.fixture(params=["nearest", "normalised", "ema"])
+@pytest.fixture(params=["nearest", "normalised", "gumbel", "ema"])
 def tokenizer(request: pytest.FixtureRequest) -> VQGAN:
     torch.manual_seed(0)
     return VQGAN(VQGANConfig(**{**vars(TINY), "quantizer": request.param})).eval()

@@ -4,7 +4,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cm3_imagetok import EMAQuantizer, NearestQuantizer, revive_dead_codes
+from cm3_imagetok import (
+    EMAQuantizer,
+    GumbelQuantizer,
+    NearestQuantizer,
+    quantize,
+    revive_dead_codes,
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -60,9 +66,67 @@ def test_moving_average_is_the_mean_of_what_was_assigned():
     torch.testing.assert_close(quantizer.codebook, torch.tensor([[-2.5], [4.0]]))
 
 
-@pytest.mark.parametrize("kind", [NearestQuantizer, EMAQuantizer])
+def test_codes_do_not_depend_on_how_many_distances_are_held_at_once(monkeypatch):
+    for quantizer in (NearestQuantizer(11, 3), GumbelQuantizer(11, 3)):
+        z = torch.randn(2, 3, 4, 5)
+        codes = quantizer.encode(z)
+        monkeypatch.setattr(quantize, "SCORES_AT_ONCE", 3 * 11)
+        assert torch.equal(quantizer.encode(z), codes)
+        monkeypatch.undo()
+
+
+def test_gumbel_takes_the_largest_logit_and_its_vector():
+    quantizer = GumbelQuantizer(11, 3).eval()
+    z = torch.randn(2, 3, 4, 5)
+    weight = quantizer.proj.weight.detach()[:, :, 0, 0].numpy()
+    logits = z.permute(0, 2, 3, 1).numpy().dot(weight.T) + quantizer.proj.bias.detach().numpy()
+    codes = quantizer.encode(z)
+    np.testing.assert_array_equal(codes, logits.argmax(-1))
+    quantized = quantizer(z)
+    assert torch.equal(quantized.codes, codes)
+    torch.testing.assert_close(quantized.grid.movedim(1, -1), quantizer.codebook[codes])
+    share = np.exp(logits - logits.max(-1, keepdims=True))
+    share /= share.sum(-1, keepdims=True)
+    divergence = (share * np.log(share * 11)).sum(-1).mean()
+    assert float(quantized.loss.detach()) == pytest.approx(
+        quantizer.kl_weight * divergence, rel=1e-4
+    )
+
+
+def test_gumbel_draws_by_the_logits_shares():
+    quantizer = GumbelQuantizer(3, 1).train()
+    share = torch.tensor([0.2, 0.3, 0.5])
+    with torch.no_grad():
+        quantizer.proj.weight.zero_()
+        quantizer.proj.bias.copy_(share.log())
+    generator = torch.Generator().manual_seed(0)
+    z = torch.zeros(1, 1, 100, 100)
+    drawn = quantizer(z, generator).codes
+    frequency = torch.bincount(drawn.flatten(), minlength=3) / drawn.numel()
+    torch.testing.assert_close(frequency, share, atol=0.02, rtol=0)
+    again = quantizer(z, torch.Generator().manual_seed(0)).codes
+    assert torch.equal(drawn, again)
+
+
+def test_gumbel_gives_a_code_vector_forward_and_the_soft_gradient_backward():
+    quantizer = GumbelQuantizer(5, 2, kl_weight=0.0, temperature=0.5).train()
+    z = torch.randn(1, 2, 3, 3, requires_grad=True)
+    quantized = quantizer(z, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(quantized.grid.movedim(1, -1), quantizer.codebook[quantized.codes])
+    quantized.grid.sum().backward()
+    assert z.grad.abs().sum() > 0 and quantizer.proj.weight.grad.abs().sum() > 0
+
+
+KINDS = {
+    "nearest": lambda: NearestQuantizer(6, 2),
+    "normalised": lambda: NearestQuantizer(6, 2, normalise=True),
+    "ema": lambda: EMAQuantizer(6, 2),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_only_dead_codes_are_revived_onto_present_vectors(kind):
-    quantizer = kind(6, 2)
+    quantizer = KINDS[kind]()
     before = quantizer.codebook.detach().clone()
     z = torch.randn(1, 2, 4, 4)
     usage = torch.tensor([5.0, 0.0, 5.0, 0.1, 5.0, 5.0])
@@ -71,5 +135,22 @@ def test_only_dead_codes_are_revived_onto_present_vectors(kind):
     kept = [0, 2, 4, 5]
     torch.testing.assert_close(quantizer.codebook[kept], before[kept])
     vectors = z.permute(0, 2, 3, 1).reshape(-1, 2)
+    if kind == "normalised":
+        vectors = torch.nn.functional.normalize(vectors, dim=-1)
     for code in (1, 3):
         assert (vectors - quantizer.codebook[code]).abs().sum(-1).min() < 1e-6
+
+
+def test_a_dead_gumbel_code_wins_at_a_present_vector_and_looks_as_its_winner_did():
+    quantizer = GumbelQuantizer(6, 2).eval()
+    z = torch.randn(1, 2, 4, 4)
+    old, rows = quantizer.encode(z), quantizer.proj.weight.detach().clone()
+    usage = torch.ones(6)
+    usage[3] = 0.0
+    assert revive_dead_codes(quantizer, z, usage, 0.5, torch.Generator().manual_seed(0)) == 1
+    new = quantizer.encode(z)
+    assert (new == 3).any()
+    winners = quantizer.codebook[old[new == 3]]
+    assert (quantizer.codebook[3] - winners).abs().sum(-1).min() < 1e-6
+    kept = [0, 1, 2, 4, 5]
+    assert torch.equal(quantizer.proj.weight[kept], rows[kept])

@@ -31,6 +31,14 @@ def test_parameter_names_are_tamings():
         assert name in names
 
 
+def test_without_a_decoder_there_are_codes_but_no_pictures(tiny):
+    model = VQGAN(VQGANConfig(**{**vars(tiny), "has_decoder": False})).eval()
+    codes = model.encode(torch.rand(1, 3, 16, 16))
+    assert codes.shape == (1, 4, 4)
+    with pytest.raises(RuntimeError, match="no decoder"):
+        model.decode(codes)
+
+
 def test_non_square_pictures(tokenizer):
     images = torch.rand(2, 3, 16, 32) * 2 - 1
     codes = tokenizer.encode(images)

@@ -1,12 +1,19 @@
 """VQGAN image tokenizer: pictures to discrete codes and back (CM3Leon, paper section 2.1)."""
 
 from cm3_imagetok.checkpoint import CheckpointError, load_vqgan, save_vqgan
+from cm3_imagetok.config import VQGANConfig
 from cm3_imagetok.interface import INTERFACE_VERSION, ImageTokenizer
 from cm3_imagetok.losses import CodebookUse, codebook_use, psnr, reconstruction_loss
 from cm3_imagetok.presets import PRESETS
-from cm3_imagetok.quantize import EMAQuantizer, NearestQuantizer, Quantized, revive_dead_codes
+from cm3_imagetok.quantize import (
+    EMAQuantizer,
+    GumbelQuantizer,
+    NearestQuantizer,
+    Quantized,
+    revive_dead_codes,
+)
 from cm3_imagetok.transforms import ImageError, load_image, square, to_pixels, to_rgb, to_tensor
-from cm3_imagetok.vqgan import VQGAN, VQGANConfig
+from cm3_imagetok.vqgan import VQGAN
 
 __all__ = [
     "INTERFACE_VERSION",
@@ -15,6 +22,7 @@ __all__ = [
     "CheckpointError",
     "CodebookUse",
     "EMAQuantizer",
+    "GumbelQuantizer",
     "ImageError",
     "ImageTokenizer",
     "NearestQuantizer",

@@ -11,12 +11,14 @@ import json
 import os
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from safetensors import SafetensorError
 
+from cm3_imagetok.config import VQGANConfig
 from cm3_imagetok.interface import COMPONENT, INTERFACE_VERSION
-from cm3_imagetok.vqgan import VQGAN, VQGANConfig
+from cm3_imagetok.vqgan import VQGAN
 
 
 class CheckpointError(ValueError):
@@ -84,12 +86,13 @@ def load_vqgan(folder: str | os.PathLike[str]) -> VQGAN:
     return model.eval()
 
 
-def _config(values: object, path: Path) -> VQGANConfig:
+def _config(values: Any, path: Path) -> VQGANConfig:
     names = {field.name for field in fields(VQGANConfig)}
     if not isinstance(values, dict) or set(values) - names:
         unknown = sorted(set(values) - names) if isinstance(values, dict) else values
         raise CheckpointError(f"{path}: wanted the fields of VQGANConfig, got unknown {unknown}")
-    return VQGANConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return VQGANConfig(**config)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -2,17 +2,22 @@
 
 Each returns the quantized grid with a straight-through gradient, the codes and the loss of its own
 training. Codebooks learn by gradient (`NearestQuantizer`; van den Oord et al., arXiv 1711.00937,
-equation 3) or by moving averages (`EMAQuantizer`; the same paper, appendix A.1).
-`revive_dead_codes` keeps a codebook from collapsing.
+equation 3), by moving averages (`EMAQuantizer`; the same paper, appendix A.1), or as the words of a
+classifier that is sampled (`GumbelQuantizer`; Jang et al., arXiv 1611.01144).
+`revive_dead_codes` keeps a codebook from collapsing, whichever its kind.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+SCORES_AT_ONCE = 2**24
+"""Distances that are held in memory at once, 64 MiB of float32."""
 
 
 class Quantized(NamedTuple):
@@ -67,12 +72,13 @@ class NearestQuantizer(nn.Module):
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Index of the nearest code, (N, dim) -> (N,). Distances are taken in float32."""
-        codebook = self.codebook.float()
+        codebook = self.codebook.detach().float()
         # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for every code
-        scores = torch.addmm(
-            (codebook**2).sum(-1), vectors.float(), codebook.T, alpha=-2.0
-        )  # (N, num_codes)
-        return scores.argmin(-1)
+        squares = (codebook**2).sum(-1)
+        parts = vectors.float().split(max(1, SCORES_AT_ONCE // self.num_codes))
+        return torch.cat(
+            [torch.addmm(squares, part, codebook.T, alpha=-2.0).argmin(-1) for part in parts]
+        )
 
     def encode(self, z: Tensor) -> Tensor:
         """Codes of a grid, (B, C, h, w) -> (B, h, w)."""
@@ -149,9 +155,98 @@ class EMAQuantizer(NearestQuantizer):
         self.cluster_sum[codes] = vectors.to(self.cluster_sum.dtype)
 
 
+class GumbelQuantizer(nn.Module):
+    """Codes are the classes of a 1 x 1 projection; the grid is made of their learned vectors.
+
+    In training a class is drawn by the Gumbel-softmax trick: the drawn vector forward, the gradient
+    of the soft mixture backward. In evaluation it is the largest logit (taming-transformers draws
+    there too). The loss is the divergence of the classes' distribution from an even one,
+    ``kl_weight * sum_k p_k log(p_k * num_codes)``, mean over positions.
+
+    Args:
+        num_codes: Codes in the codebook.
+        dim: Channels of the grid.
+        kl_weight: Weight of the divergence.
+        temperature: Of the soft mixture; lower it in training by setting the attribute.
+    """
+
+    def __init__(
+        self, num_codes: int, dim: int, kl_weight: float = 5e-4, temperature: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.kl_weight = kl_weight
+        self.temperature = temperature
+        self.proj = nn.Conv2d(dim, num_codes, 1)
+        self.embed = nn.Embedding(num_codes, dim)
+
+    @property
+    def num_codes(self) -> int:
+        """Size of the codebook."""
+        return self.embed.num_embeddings
+
+    @property
+    def codebook(self) -> Tensor:
+        """(num_codes, dim) code vectors as they are returned."""
+        return self.embed.weight
+
+    def encode(self, z: Tensor) -> Tensor:
+        """Codes of a grid, (B, C, h, w) -> (B, h, w)."""
+        b, dim, h, w = z.shape
+        vectors = z.permute(0, 2, 3, 1).reshape(-1, dim).float()  # (B * h * w, C)
+        weight, bias = self._classifier()
+        parts = vectors.split(max(1, SCORES_AT_ONCE // self.num_codes))
+        codes = [torch.addmm(bias, part, weight.T).argmax(-1) for part in parts]
+        return torch.cat(codes).view(b, h, w)
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Grid of codes, (B, h, w) -> (B, C, h, w)."""
+        return self.embed(codes).permute(0, 3, 1, 2)
+
+    def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Quantized:
+        """Quantize; see `Quantized`. In training ``generator`` draws the codes (None: torch's)."""
+        logits = self.proj(z).float()  # (B, K, h, w)
+        share = logits.softmax(1)
+        loss = self.kl_weight * (share * (logits.log_softmax(1) + math.log(self.num_codes))).sum(1)
+        if not self.training:
+            codes = self.encode(z)
+            return Quantized(self.decode(codes), codes, loss.mean())
+        noise = torch.empty_like(logits).exponential_(generator=generator).log()
+        soft = ((logits - noise) / self.temperature).softmax(1)
+        codes = soft.argmax(1)
+        hard = F.one_hot(codes, self.num_codes).movedim(-1, 1).to(soft.dtype)
+        mixture = hard + soft - soft.detach()  # forward one-hot, backward soft
+        grid = torch.einsum("bkhw,kc->bchw", mixture, self.embed.weight.float())
+        return Quantized(grid.to(z.dtype), codes, loss.mean())
+
+    @torch.no_grad()
+    def set_codes(self, codes: Tensor, vectors: Tensor) -> None:
+        """Let each of ``codes`` (N,) win just at one of ``vectors`` (N, dim), drawn as its winner.
+
+        The code's row of the projection points at the vector, as long as the rows are on average;
+        its bias makes it twice as likely there as the present winner, whose code vector it copies.
+        """
+        weight, bias = self._classifier()
+        vectors = vectors.float()
+        best, winner = torch.addmm(bias, vectors, weight.T).max(-1)
+        rows = F.normalize(vectors, dim=-1) * weight.norm(dim=-1).mean()
+        biases = best + math.log(2.0) - (rows * vectors).sum(-1)
+        self.proj.weight[codes] = rows[:, :, None, None].to(self.proj.weight.dtype)
+        assert self.proj.bias is not None
+        self.proj.bias[codes] = biases.to(self.proj.bias.dtype)
+        self.embed.weight[codes] = self.embed.weight[winner]
+
+    def _classifier(self) -> tuple[Tensor, Tensor]:
+        assert self.proj.bias is not None
+        return self.proj.weight.detach()[:, :, 0, 0].float(), self.proj.bias.detach().float()
+
+
+Quantizer = NearestQuantizer | GumbelQuantizer
+"""What `VQGAN` has between encoder and decoder; `EMAQuantizer` is a `NearestQuantizer`."""
+
+
 @torch.no_grad()
 def revive_dead_codes(
-    quantizer: NearestQuantizer,
+    quantizer: Quantizer,
     z: Tensor,
     usage: Tensor,
     min_usage: float,

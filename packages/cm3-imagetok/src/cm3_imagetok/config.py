@@ -1,0 +1,84 @@
+"""Shape of a VQGAN: one frozen dataclass that every published relative fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+QUANTIZERS = ("nearest", "normalised", "gumbel", "ema")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VQGANConfig:
+    """Shape of a VQGAN. The defaults are the paper's: f8, 8192 codes."""
+
+    image_size: int = 256
+    """Side in pixels that the model is trained at; other multiples of `downsampling` work too."""
+    patch_size: int = 1
+    """Pixels per side that are folded into channels before the first convolution. 1 is the
+    published models' value; 4 spares a CPU the costly convolutions at full resolution."""
+    channels: int = 128
+    """Channels at the highest resolution."""
+    channel_multipliers: tuple[int, ...] = (1, 1, 2, 4)
+    """Channels of each level over `channels`, highest resolution first;
+
+    between levels the side is halved.
+    """
+    num_res_blocks: int = 2
+    """Residual blocks a level in the encoder; the decoder has one more."""
+    attention_resolutions: tuple[int, ...] = ()
+    """Sides (at `image_size`) of levels whose blocks are followed by self-attention."""
+    mid_attention: bool = True
+    """Self-attention at the lowest resolution."""
+    norm_groups: int = 32
+    """Groups of each GroupNorm."""
+    z_channels: int = 256
+    """Channels that leave the encoder."""
+    embed_dim: int = 256
+    """Channels of a code vector."""
+    num_codes: int = 8192
+    """Size of the codebook."""
+    quantizer: str = "nearest"
+    """"nearest" (L2), "normalised" (unit vectors), "gumbel" (argmax of a projection) or "ema" (L2,
+    codebook by moving averages)."""
+    beta: float = 0.25
+    """Weight of the commitment loss; not "gumbel"."""
+    kl_weight: float = 5e-4
+    """Weight of the codes' divergence from even use at each position; "gumbel" only."""
+    has_decoder: bool = True
+    """False: pictures to codes only, as Hugging Face's ChameleonVQVAE; `decode` then refuses."""
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that cannot be built, naming the parameter."""
+        if self.quantizer not in QUANTIZERS:
+            raise ValueError(f"quantizer: wanted one of {QUANTIZERS}, got {self.quantizer!r}")
+        for name in (
+            "image_size",
+            "patch_size",
+            "channels",
+            "num_res_blocks",
+            "z_channels",
+            "embed_dim",
+            "num_codes",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+        for multiplier in self.channel_multipliers:
+            if self.channels * multiplier % self.norm_groups:
+                raise ValueError(
+                    f"norm_groups: wanted a divisor of every level's channels, "
+                    f"got {self.norm_groups} for {self.channels * multiplier} channels"
+                )
+        if self.image_size % self.downsampling:
+            raise ValueError(
+                f"image_size: wanted a multiple of {self.downsampling}, got {self.image_size}"
+            )
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per code along one side."""
+        return self.patch_size * 2 ** (len(self.channel_multipliers) - 1)
+
+    @property
+    def grid_size(self) -> int:
+        """Codes along one side of a picture of `image_size`."""
+        return self.image_size // self.downsampling

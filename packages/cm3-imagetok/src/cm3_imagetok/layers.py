@@ -1,0 +1,208 @@
+"""Encoder and decoder of a VQGAN and their blocks (Esser et al., arXiv 2012.09841, appendix A).
+
+Grids are (B, C, h, w). Parameter names are taming-transformers'.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cm3_imagetok.config import VQGANConfig
+
+
+def _norm(channels: int, config: VQGANConfig) -> nn.GroupNorm:
+    return nn.GroupNorm(config.norm_groups, channels, eps=1e-6)
+
+
+def _silu(x: Tensor) -> Tensor:
+    """SiLU of a fresh tensor: in its own memory, unless the gradient needs the input."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
+def _start_at_zero(convolution: nn.Conv2d) -> None:
+    """Let a residual branch start as nothing: short trainings get much further."""
+    nn.init.zeros_(convolution.weight)
+    assert convolution.bias is not None
+    nn.init.zeros_(convolution.bias)
+
+
+class ResBlock(nn.Module):
+    """Two 3 x 3 convolutions with a skip connection."""
+
+    def __init__(self, channels_in: int, channels_out: int, config: VQGANConfig) -> None:
+        super().__init__()
+        self.norm1 = _norm(channels_in, config)
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
+        self.norm2 = _norm(channels_out, config)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        _start_at_zero(self.conv2)
+        if channels_in != channels_out:
+            self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1)
+        else:
+            self.nin_shortcut = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels_in, h, w) -> (B, channels_out, h, w)."""
+        h = self.conv1(_silu(self.norm1(x)))
+        h = self.conv2(_silu(self.norm2(h)))
+        return self.nin_shortcut(x) + h
+
+
+class SelfAttention(nn.Module):
+    """One-head self-attention over all positions, with a skip connection."""
+
+    def __init__(self, channels: int, config: VQGANConfig) -> None:
+        super().__init__()
+        self.norm = _norm(channels, config)
+        self.q = nn.Conv2d(channels, channels, 1)
+        self.k = nn.Conv2d(channels, channels, 1)
+        self.v = nn.Conv2d(channels, channels, 1)
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+        _start_at_zero(self.proj_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        h = self.norm(x)
+        q, k, v = (
+            part(h).flatten(2).transpose(1, 2) for part in (self.q, self.k, self.v)
+        )  # (B, h * w, C)
+        out = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
+        return x + self.proj_out(out.transpose(1, 2).reshape(x.shape))
+
+
+class Downsample(nn.Module):
+    """Halves the side; pads right and below only, as the published weights expect."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h / 2, w / 2)."""
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
+
+
+class Upsample(nn.Module):
+    """Doubles the side."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, 2 h, 2 w)."""
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class Level(nn.Module):
+    """One resolution: residual blocks, each perhaps with attention, then a resampling."""
+
+    def __init__(
+        self,
+        channels_in: int,
+        channels: int,
+        blocks: int,
+        attention: bool,
+        resample: str,
+        config: VQGANConfig,
+    ) -> None:
+        super().__init__()
+        sizes = [channels_in] + [channels] * blocks
+        self.block = nn.ModuleList(
+            ResBlock(a, b, config) for a, b in zip(sizes, sizes[1:], strict=False)
+        )
+        self.attn = nn.ModuleList(
+            SelfAttention(channels, config) for _ in range(blocks if attention else 0)
+        )
+        if resample == "down":
+            self.downsample = Downsample(channels)
+        elif resample == "up":
+            self.upsample = Upsample(channels)
+        self.resample = resample
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels_in, h, w) -> (B, channels, h', w')."""
+        for i, block in enumerate(self.block):
+            x = block(x)
+            if len(self.attn):
+                x = self.attn[i](x)
+        if self.resample == "down":
+            return self.downsample(x)
+        if self.resample == "up":
+            return self.upsample(x)
+        return x
+
+
+class Middle(nn.Module):
+    """Residual block, attention, residual block at the lowest resolution."""
+
+    def __init__(self, channels: int, config: VQGANConfig) -> None:
+        super().__init__()
+        self.block_1 = ResBlock(channels, channels, config)
+        self.attn_1 = SelfAttention(channels, config) if config.mid_attention else nn.Identity()
+        self.block_2 = ResBlock(channels, channels, config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        return self.block_2(self.attn_1(self.block_1(x)))
+
+
+class Encoder(nn.Module):
+    """Pictures (B, 3, H, W) to a grid (B, z_channels, H / f, W / f)."""
+
+    def __init__(self, config: VQGANConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        sizes = [config.channels * m for m in config.channel_multipliers]
+        self.conv_in = nn.Conv2d(3 * config.patch_size**2, config.channels, 3, padding=1)
+        self.down = nn.ModuleList()
+        side, last = config.image_size // config.patch_size, config.channels
+        for i, size in enumerate(sizes):
+            resample = "down" if i < len(sizes) - 1 else ""
+            attention = side in config.attention_resolutions
+            self.down.append(Level(last, size, config.num_res_blocks, attention, resample, config))
+            side, last = side // 2, size
+        self.mid = Middle(last, config)
+        self.norm_out = _norm(last, config)
+        self.conv_out = nn.Conv2d(last, config.z_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        x = self.conv_in(F.pixel_unshuffle(images, self.patch_size))
+        for level in self.down:
+            x = level(x)
+        return self.conv_out(_silu(self.norm_out(self.mid(x))))
+
+
+class Decoder(nn.Module):
+    """A grid (B, z_channels, h, w) to pictures (B, 3, f h, f w).
+
+    ``up[0]`` is the highest resolution.
+    """
+
+    def __init__(self, config: VQGANConfig) -> None:
+        super().__init__()
+        self.patch_size = config.patch_size
+        sizes = [config.channels * m for m in config.channel_multipliers]
+        last, side = sizes[-1], config.grid_size
+        self.conv_in = nn.Conv2d(config.z_channels, last, 3, padding=1)
+        self.mid = Middle(last, config)
+        levels = []
+        for i, size in reversed(list(enumerate(sizes))):
+            attention = side in config.attention_resolutions
+            levels.append(
+                Level(last, size, config.num_res_blocks + 1, attention, "up" if i else "", config)
+            )
+            side, last = side * 2, size
+        self.up = nn.ModuleList(reversed(levels))
+        self.norm_out = _norm(last, config)
+        self.conv_out = nn.Conv2d(last, 3 * config.patch_size**2, 3, padding=1)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """See the class."""
+        x = self.mid(self.conv_in(grid))
+        for level in reversed(self.up):
+            x = level(x)
+        return F.pixel_shuffle(self.conv_out(_silu(self.norm_out(x))), self.patch_size)
