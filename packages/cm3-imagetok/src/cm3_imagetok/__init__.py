@@ -2,7 +2,9 @@
 
 from cm3_imagetok.checkpoint import CheckpointError, load_vqgan, save_vqgan
 from cm3_imagetok.config import VQGANConfig
+from cm3_imagetok.exchange import Imported, export_vqgan, import_vqgan
 from cm3_imagetok.interface import INTERFACE_VERSION, ImageTokenizer
+from cm3_imagetok.layouts import LayoutError
 from cm3_imagetok.losses import CodebookUse, codebook_use, psnr, reconstruction_loss
 from cm3_imagetok.presets import PRESETS
 from cm3_imagetok.quantize import (
@@ -25,10 +27,14 @@ __all__ = [
     "GumbelQuantizer",
     "ImageError",
     "ImageTokenizer",
+    "Imported",
+    "LayoutError",
     "NearestQuantizer",
     "Quantized",
     "VQGANConfig",
     "codebook_use",
+    "export_vqgan",
+    "import_vqgan",
     "load_image",
     "load_vqgan",
     "psnr",

@@ -41,8 +41,8 @@ def save_vqgan(model: VQGAN, folder: str | os.PathLike[str]) -> None:
         "config": asdict(model.config),
         "sha256": hashlib.sha256(weights).hexdigest(),
     }
-    _write(folder / "model.safetensors", weights)
-    _write(folder / "config.json", json.dumps(config, indent=2).encode())
+    write_whole(folder / "model.safetensors", weights)
+    write_whole(folder / "config.json", json.dumps(config, indent=2).encode())
 
 
 def load_vqgan(folder: str | os.PathLike[str]) -> VQGAN:
@@ -95,7 +95,7 @@ def _config(values: Any, path: Path) -> VQGANConfig:
     return VQGANConfig(**config)
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Write whole or not at all.
 
     Temporary file in the same folder, fsync, rename, fsync of the folder.

@@ -1,0 +1,224 @@
+"""Checkpoints of others: read one into a `VQGAN`, write a `VQGAN` as theirs.
+
+Read are safetensors (one file, or a folder with an index) and torch's files; of the latter only
+tensors and plain containers, never pickled code. `cm3_imagetok.layouts` knows the names.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cm3_imagetok import layouts
+from cm3_imagetok.checkpoint import CheckpointError, load_vqgan, write_whole
+from cm3_imagetok.interface import COMPONENT
+from cm3_imagetok.vqgan import VQGAN
+
+SECTIONS = ("ema", "model", "state_dict")
+"""Where torch files keep their tensors, the preferred first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imported:
+    """What was found in a checkpoint."""
+
+    model: VQGAN
+    """In evaluation mode, float32."""
+    layout: str
+    """"taming", "hugging-face", "llamagen", "janus" (see `cm3_imagetok.layouts`) or "cm3-imagetok".
+    """
+    preset: str | None
+    """Name of the preset of this shape, if there is one."""
+    missing: tuple[str, ...]
+    """Parts that a whole VQGAN has and the checkpoint has not: "decoder" or nothing."""
+    unused: dict[str, int]
+    """Tensors that are no part of a VQGAN, counted by the head of their name."""
+
+    def __str__(self) -> str:
+        """A few lines for people."""
+        config = self.model.config
+        side, count = config.image_size, sum(p.numel() for p in self.model.parameters())
+        lines = [
+            f"layout: {self.layout}" + (f", preset {self.preset}" if self.preset else ""),
+            f"shape: {side} x {side} pixels -> {config.grid_size} x {config.grid_size} codes "
+            f"of {config.num_codes} ({config.quantizer}), {count:,} parameters",
+            f"missing: {', '.join(self.missing) or 'nothing'}"
+            + (" (it gives codes, not pictures)" if "decoder" in self.missing else ""),
+            "unused: "
+            + (", ".join(f"{k} ({n})" for k, n in sorted(self.unused.items())) or "nothing"),
+        ]
+        return "\n".join(lines)
+
+
+def import_vqgan(path: str | os.PathLike[str], image_size: int | None = None) -> Imported:
+    """Read a VQGAN out of a checkpoint whose layout is guessed from its parameters' names.
+
+    Args:
+        path: A file of safetensors or of torch, or a folder: one of `save_vqgan`, or one of Hugging
+            Face with ``model.safetensors`` or ``model.safetensors.index.json``.
+        image_size: Side in pixels that the model is for; see `layouts.infer_config`.
+
+    Raises:
+        CheckpointError: It is missing, damaged, holds pickled code, or is no VQGAN.
+    """
+    path = Path(path)
+    if _is_ours(path):
+        model = load_vqgan(path)
+        absent = () if model.decoder is not None else ("decoder",)
+        layout = "cm3-imagetok"
+        return Imported(model=model, layout=layout, preset=None, missing=absent, unused={})
+    try:
+        state, unused = _read(path)
+        layout = layouts.guess_layout(state)
+        state = layouts.to_native(state, layout)
+        config, preset = layouts.infer_config(state, layout, image_size)
+    except layouts.LayoutError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    with torch.device("meta"):  # names and shapes alone
+        model = VQGAN(config).eval()
+    wanted = model.state_dict()
+    lacking = sorted(set(wanted) - set(state))
+    if lacking:
+        some = ", ".join(lacking[:3])
+        raise CheckpointError(
+            f"{path}: wanted {len(wanted)} parameters, {len(lacking)} are missing, as {some}"
+        )
+    for name, tensor in wanted.items():
+        if tensor.shape != state[name].shape:
+            raise CheckpointError(
+                f"{path}: {name}: wanted shape {tuple(tensor.shape)}, "
+                f"got {tuple(state[name].shape)}"
+            )
+    model.load_state_dict({name: state[name].float() for name in wanted}, assign=True)
+    return Imported(
+        model=model,
+        layout=layout,
+        preset=preset,
+        missing=() if config.has_decoder else ("decoder",),
+        unused=dict(unused + Counter(_head(name) for name in set(state) - set(wanted))),
+    )
+
+
+def export_vqgan(model: VQGAN, path: str | os.PathLike[str], layout: str) -> None:
+    """Write a model for other programs; see `layouts.from_native` for what each layout leaves out.
+
+    Args:
+        model: The model; its shape must be one that the layout holds.
+        path: "taming": the file, by custom ``.ckpt``. "hugging-face": the folder, which
+            ``ChameleonVQVAE.from_pretrained`` reads; the decoder is not in it.
+        layout: One of `layouts.WRITTEN`.
+
+    Raises:
+        LayoutError: The layout cannot hold this shape.
+        OSError: The disk is full or the folder not writable; no partial file is left.
+    """
+    path = Path(path)
+    state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    state = layouts.from_native(state, model.config, layout)
+    if layout == "taming":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()
+        torch.save({"state_dict": state}, content)
+        write_whole(path, content.getvalue())
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        write_whole(
+            path / "model.safetensors", safetensors.torch.save(state, metadata={"format": "pt"})
+        )
+        config = layouts.hugging_face_config(model.config)
+        write_whole(path / "config.json", json.dumps(config, indent=2).encode())
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        saved = json.loads((path / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(saved, dict) and saved.get("component") == COMPONENT
+
+
+def _head(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], Counter[str]]:
+    """Tensors of the VQGAN by name without prefix, and the others counted."""
+    if path.is_dir() or path.suffix in (".safetensors", ".json"):
+        return _read_safetensors(path)
+    return _split(_read_torch(path))
+
+
+def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Counter[str]]:
+    prefix = layouts.find_prefix(tensors)
+    inside = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+    return inside, Counter(_head(name) for name in tensors if not name.startswith(prefix))
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Counter[str]]:
+    """Only the VQGAN's tensors are read, so that a language model around it costs nothing."""
+    if path.is_dir():
+        index = path / "model.safetensors.index.json"
+        path = index if index.is_file() else path / "model.safetensors"
+    try:
+        if path.suffix == ".json":
+            where = json.loads(path.read_bytes())["weight_map"]
+            place = {str(name): path.parent / Path(file).name for name, file in where.items()}
+        else:
+            with safe_open(path, "pt") as file:
+                place = dict.fromkeys(file.keys(), path)
+        prefix = layouts.find_prefix(place)
+        state = {}
+        for part in sorted({file for name, file in place.items() if name.startswith(prefix)}):
+            with safe_open(part, "pt") as file:
+                for name in file.keys():  # noqa: SIM118 (no mapping)
+                    if name.startswith(prefix):
+                        state[name.removeprefix(prefix)] = file.get_tensor(name)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"{error.filename or path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: wanted safetensors, got something else ({error})") from None
+    except layouts.LayoutError:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: wanted an index of safetensors ({error!r})") from None
+    return state, Counter(_head(name) for name in place if not name.startswith(prefix))
+
+
+def _read_torch(path: Path) -> dict[str, Tensor]:
+    """Tensors of a torch file, of its section that holds a VQGAN."""
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except pickle.UnpicklingError as error:
+        cause = next((line for line in str(error).splitlines() if "GLOBAL" in line), "")
+        raise CheckpointError(
+            f"{path}: wanted tensors, got pickled Python objects too, which are never run here"
+            f"{f' ({cause.strip()})' if cause else ''}. If you trust the file, keep its tensors "
+            f"alone: torch.save({{'state_dict': torch.load(path, weights_only=False)"
+            f"['state_dict']}}, new_path), and import new_path"
+        ) from None
+    except Exception as error:  # a damaged file raises many kinds
+        raise CheckpointError(
+            f"{path}: wanted a torch or safetensors file, got one that cannot be read "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        ) from None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: wanted a dict of tensors, got {type(content).__name__}")
+    for section in (*(content.get(name) for name in SECTIONS), content):
+        if isinstance(section, dict) and any(str(k).endswith(layouts.ANCHOR) for k in section):
+            return {str(k): v for k, v in section.items() if isinstance(v, Tensor)}
+    keys = ", ".join(map(str, list(content)[:5])) or "nothing"
+    raise CheckpointError(f"{path}: wanted a VQGAN's tensors ({layouts.ANCHOR}), got {keys}")
