@@ -5,7 +5,9 @@ installed. All other sessions run in the project's own environment, the one that
 """
 
 import sys
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import nox
 
@@ -37,6 +39,12 @@ def run(session: nox.Session, tool: str, *args: str) -> None:
     session.run(str(BIN / tool), *args, external=True)
 
 
+def metadata(package: str) -> dict[str, Any]:
+    """A package's [project] table."""
+    text = (ROOT / "packages" / package / "pyproject.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)["project"]
+
+
 @nox.session(venv_backend="none")
 def lint(session: nox.Session) -> None:
     """Format, lint rules, and the boundaries between the packages."""
@@ -62,7 +70,8 @@ def tests(session: nox.Session, package: str) -> None:
     session.run(*build, external=True)
     (wheel,) = dist.glob("*.whl")
     # uv reads the pins from [tool.uv] constraint-dependencies, since we stand in the project's root
-    session.install(str(wheel), "pytest", "hypothesis")
+    extras = ",".join(metadata(package).get("optional-dependencies", {}))
+    session.install(f"{wheel}[{extras}]" if extras else str(wheel), "pytest", "hypothesis")
     mine = package.replace("-", "_")
     others = [name.replace("-", "_") for name in PACKAGES if name != package]
     session.run("python", "-I", "-c", ALONE, mine, *others, silent=True)

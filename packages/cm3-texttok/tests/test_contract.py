@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from cm3_texttok import TextTokenizer, check_tokenizer
@@ -18,7 +19,7 @@ class ByteTokenizer:
         return [6 + byte for byte in text.encode()]
 
     def encode_batch(self, texts):
-        return [self.encode(text) for text in texts]
+        return [np.array(self.encode(text), np.uint16) for text in texts]
 
     def decode(self, ids):
         if any(not 0 <= i < self.vocab_size for i in ids):
@@ -48,7 +49,22 @@ class Twin(ByteTokenizer):
 
 class BatchDiffers(ByteTokenizer):
     def encode_batch(self, texts):
-        return [self.encode(text)[:3] for text in texts]
+        return [row[:3] for row in super().encode_batch(texts)]
+
+
+class BatchOfLists(ByteTokenizer):
+    def encode_batch(self, texts):
+        return [self.encode(text) for text in texts]
+
+
+class BatchTooWide(ByteTokenizer):
+    def encode_batch(self, texts):
+        return [row.astype(np.int64) for row in super().encode_batch(texts)]
+
+
+class BatchLosesARow(ByteTokenizer):
+    def encode_batch(self, texts):
+        return super().encode_batch(texts)[:-1]
 
 
 class ShowsStructure(ByteTokenizer):
@@ -66,7 +82,9 @@ class NoBreak:
 
 
 @pytest.mark.parametrize(
-    "broken", [Lossy, Injectable, Twin, BatchDiffers, ShowsStructure, AcceptsSurrogates, NoBreak]
+    "broken",
+    [Lossy, Injectable, Twin, BatchDiffers, BatchOfLists, BatchTooWide, BatchLosesARow]
+    + [ShowsStructure, AcceptsSurrogates, NoBreak],
 )
 def test_broken_promises_are_found(broken):
     with pytest.raises((AssertionError, UnicodeDecodeError)):

@@ -49,12 +49,33 @@ def test_every_character_comes_back(tokenizer):
 
 @given(texts=st.lists(TEXTS, max_size=5))
 def test_batch_equals_one_by_one(tokenizer, texts):
-    assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+    assert tokenizer.encode_batch(texts).tolist() == [tokenizer.encode(text) for text in texts]
 
 
 def test_encode_is_sentencepiece_where_that_is_lossless(tokenizer, corpus):
     reference = sentencepiece.SentencePieceProcessor(model_proto=tokenizer.model_bytes)
-    assert tokenizer.encode_batch(corpus[:50]) == [reference.Encode(text) for text in corpus[:50]]
+    wanted = [reference.Encode(text) for text in corpus[:50]]
+    assert tokenizer.encode_batch(corpus[:50]).tolist() == wanted
+    assert [tokenizer.encode(text) for text in corpus[:50]] == wanted
+
+
+@pytest.mark.parametrize("num_threads", [None, 1, 2, 7])
+def test_batch_does_not_depend_on_threads(tokenizer, corpus, num_threads):
+    texts = [*corpus, "", "\u2581 \u2581", "a\u2581b"] * 3
+    batch = tokenizer.encode_batch(texts, num_threads=num_threads)
+    assert batch.tolist() == [tokenizer.encode(text) for text in texts]
+    assert batch.values.dtype == np.uint16
+
+
+def test_batch_takes_any_sequence(tokenizer):
+    wanted = tokenizer.encode_batch(["a", "b"])
+    assert tokenizer.encode_batch(("a", "b")) == wanted
+    assert tokenizer.encode_batch(np.array(["a", "b"])) == wanted
+
+
+def test_a_wide_vocabulary_gets_uint32(tokenizer, monkeypatch):
+    monkeypatch.setattr(TextTokenizer, "vocab_size", 65537)
+    assert tokenizer.encode_batch(["red apple"]).values.dtype == np.uint32
 
 
 def test_pieces_are_learnt(tokenizer):
@@ -63,8 +84,8 @@ def test_pieces_are_learnt(tokenizer):
 
 def test_empty(tokenizer):
     assert tokenizer.encode("") == []
-    assert tokenizer.encode_batch([]) == []
-    assert tokenizer.encode_batch(["", "a"])[0] == []
+    assert tokenizer.encode_batch([]).tolist() == []
+    assert tokenizer.encode_batch(["", "a"])[0].tolist() == []
     assert tokenizer.decode([]) == ""
 
 
@@ -94,6 +115,8 @@ def test_lone_surrogate_is_named(tokenizer):
         tokenizer.encode("ab\ud800")
     with pytest.raises(ValueError, match=r"texts\[1\]: .*U\+DFFF at character 0"):
         tokenizer.encode_batch(["ok", "\udfff"])
+    with pytest.raises(ValueError, match=r"texts\[0\]: .*U\+D83D"):
+        tokenizer.encode_batch(["\ud83d", "\ude00"])  # no pair: they stand in two texts
     with pytest.raises(ValueError, match=r"texts\[1\]: .*U\+DC00"):
         TextTokenizer.train(["ok", "\udc00"], vocab_size=300)
 
@@ -103,6 +126,10 @@ def test_other_types_are_named(tokenizer):
         tokenizer.encode(b"ab")
     with pytest.raises(TypeError, match="texts: wanted a sequence of str, got one str"):
         tokenizer.encode_batch("ab")
+    with pytest.raises(TypeError, match=r"texts\[1\]: wanted a str, got bytes"):
+        tokenizer.encode_batch(["ab", b"ab"])
+    with pytest.raises(ValueError, match="num_threads: wanted at least 1, got 0"):
+        tokenizer.encode_batch(["ab"], num_threads=0)
     with pytest.raises(TypeError, match=r"texts\[0\]: wanted a str, got int"):
         TextTokenizer.train([5], vocab_size=300)
 

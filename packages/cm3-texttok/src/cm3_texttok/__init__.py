@@ -1,8 +1,10 @@
 """Text tokenizer, the joint id space of text and image codes, and document layouts."""
 
 from cm3_texttok.contract import check_tokenizer
+from cm3_texttok.corpus import read_texts
 from cm3_texttok.document import DocumentLayout
 from cm3_texttok.interface import COMPONENT, INTERFACE_VERSION, Tokenizer
+from cm3_texttok.ragged import Ragged
 from cm3_texttok.tokenizer import TextTokenizer
 from cm3_texttok.vocabulary import CodeBlock, Vocabulary
 
@@ -11,8 +13,10 @@ __all__ = [
     "INTERFACE_VERSION",
     "CodeBlock",
     "DocumentLayout",
+    "Ragged",
     "TextTokenizer",
     "Tokenizer",
     "Vocabulary",
     "check_tokenizer",
+    "read_texts",
 ]

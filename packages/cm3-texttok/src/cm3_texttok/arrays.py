@@ -1,4 +1,4 @@
-"""Integer arrays out of what callers pass: lists, NumPy arrays of any integer type, CPU tensors."""
+"""What callers pass, checked: integers of any kind (lists, NumPy, CPU tensors), and texts."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,3 +34,19 @@ def require(valid: np.ndarray, values: np.ndarray, name: str, wanted: str, start
     where = tuple(int(i) for i in np.unravel_index(int(np.argmin(valid)), valid.shape))
     position = where[0] + start if len(where) == 1 else where
     raise ValueError(f"{name}: at position {position} wanted {wanted}, got {int(values[where])}")
+
+
+def utf8(text: str, name: str) -> bytes:
+    """`text` as UTF-8.
+
+    Raises:
+        TypeError: It is no str.
+        ValueError: It holds a lone surrogate; the error says where.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{name}: wanted a str, got {type(text).__name__}")
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        got = f"the lone surrogate U+{ord(text[error.start]):04X} at character {error.start}"
+        raise ValueError(f"{name}: wanted valid Unicode, got {got}") from None

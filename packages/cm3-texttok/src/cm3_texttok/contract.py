@@ -5,7 +5,10 @@ Run them on your own class; a broken promise is an AssertionError that says whic
 
 from collections.abc import Callable
 
+import numpy as np
+
 from cm3_texttok.interface import Tokenizer
+from cm3_texttok.ragged import id_dtype
 
 _TEXTS = (
     "a red apple",
@@ -34,10 +37,15 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
 
     assert tokenizer.encode("") == [], "the empty text has no ids"
     assert tokenizer.decode([]) == "", "no ids are the empty text"
-    assert tokenizer.encode_batch([]) == [], "an empty batch has no rows"
+    assert len(tokenizer.encode_batch([])) == 0, "an empty batch has no rows"
     rows = tokenizer.encode_batch(_TEXTS)
-    for text, ids in zip(_TEXTS, rows, strict=True):
-        assert ids == tokenizer.encode(text), f"encode_batch differs from encode on {text!r}"
+    assert len(rows) == len(_TEXTS), "encode_batch gives one row a text"
+    for text, row in zip(_TEXTS, rows, strict=True):
+        assert isinstance(row, np.ndarray) and row.ndim == 1, "a row is a 1-D array"
+        wanted = id_dtype(size)
+        assert row.dtype == wanted, f"a row of ids below {size} is {wanted}, got {row.dtype}"
+        ids = tokenizer.encode(text)
+        assert row.tolist() == ids, f"encode_batch differs from encode on {text!r}"
         assert all(isinstance(i, int) and 0 <= i < size for i in ids), f"ids of {text!r}: {ids}"
         assert not set(ids) & set(structural), f"{text!r} became a structural id: {ids}"
         assert tokenizer.decode(ids) == text, f"{text!r} came back as {tokenizer.decode(ids)!r}"

@@ -1,11 +1,13 @@
 """What this package promises: the `Tokenizer` Protocol, its version, and the component's name.
 
 A tokenizer turns text into ids and back, and owns the ids of the structural tokens of a document
-(arXiv 2309.02591, section 2.1). Only str, int and lists of them cross the boundary.
+(arXiv 2309.02591, section 2.1). Only str, int, lists of int and arrays cross the boundary.
 """
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 INTERFACE_VERSION = "1.0"
 COMPONENT = "cm3-texttok"
@@ -53,8 +55,12 @@ class Tokenizer(Protocol):
         """
         ...
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """The same as `encode` on each text."""
+    def encode_batch(self, texts: Sequence[str]) -> Sequence[np.ndarray]:
+        """The same ids as `encode` gives, one 1-D integer array a text.
+
+        uint16 where `vocab_size` allows it, else uint32. Any sequence of arrays will do; this
+        package's own classes give a `Ragged`.
+        """
         ...
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -1,0 +1,100 @@
+"""Texts out of files, one at a time: what `TextTokenizer.train` and the command line read.
+
+Takes paths, gives strs. A text is a line of a `.txt` file, a field of an object of a `.jsonl`
+file, or a cell of a column of a `.parquet` file (the extra `parquet` brings pyarrow). Nothing is
+held but the text at hand, or one row batch of a Parquet file.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+
+
+def read_texts(paths: Iterable[str | Path], *, field: str = "text") -> Iterator[str]:
+    """The texts of the files, in the order of `paths` and of each file.
+
+    Args:
+        paths: Files that end in `.txt`, `.jsonl` or `.parquet`. Blank lines are left out.
+        field: The key of a `.jsonl` object, or the column of a `.parquet` file, that holds the
+            text.
+
+    Raises:
+        FileNotFoundError: There is no such file; raised before any text is given.
+        ValueError: A file has another suffix or none, is no UTF-8, JSON or Parquet, or lacks the
+            field; the error says at which line or row.
+        ImportError: A Parquet file is asked for and pyarrow is not installed.
+    """
+    if isinstance(paths, (str, Path)):
+        raise TypeError(f"paths: wanted paths in a list, got one: {paths}")
+    files = [Path(path) for path in paths]
+    for path in files:
+        if path.suffix not in SUFFIXES:
+            raise ValueError(f"{path}: wanted a file that ends in one of {', '.join(SUFFIXES)}")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: wanted a file, got none")
+    return _texts(files, field)
+
+
+def _texts(files: list[Path], field: str) -> Iterator[str]:
+    for path in files:
+        if path.suffix == ".parquet":
+            yield from _column(path, field)
+        elif path.suffix == ".jsonl":
+            yield from (_member(path, number, line, field) for number, line in _lines(path))
+        else:
+            yield from (line for _, line in _lines(path))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, without their ends, numbered from 1."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                got = f"the byte 0x{line[error.start]:02X} at column {error.start + 1}"
+                raise ValueError(f"{path}:{number}: wanted UTF-8, got {got}") from None
+            if text and not text.isspace():
+                yield number, text
+
+
+def _member(path: Path, number: int, line: str, field: str) -> str:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{path}:{number}: wanted JSON, got: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{path}:{number}: wanted an object, got {type(row).__name__}")
+    if field not in row:
+        raise ValueError(f"{path}:{number}: wanted the field {field!r}, got {sorted(row)}")
+    if not isinstance(row[field], str):
+        got = type(row[field]).__name__
+        raise ValueError(f"{path}:{number}: field {field!r}: wanted a string, got {got}")
+    return row[field]
+
+
+def _column(path: Path, field: str) -> Iterator[str]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        message = f"{path}: reading Parquet needs pyarrow: pip install 'cm3-texttok[parquet]'"
+        raise ImportError(message) from error
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            if field not in schema.names:
+                raise ValueError(f"{path}: wanted the column {field!r}, got {schema.names}")
+            kind = schema.field(field).type
+            if kind not in (pa.string(), pa.large_string(), pa.string_view()):
+                raise ValueError(f"{path}: column {field!r}: wanted strings, got {kind}")
+            batches = file.iter_batches(columns=[field])
+            cells = (cell for batch in batches for cell in batch.column(0).to_pylist())
+            for row, text in enumerate(cells):
+                if text is None:
+                    raise ValueError(f"{path}: row {row}: wanted a string, got null")
+                yield text
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: wanted a Parquet file of UTF-8, got: {error}") from None

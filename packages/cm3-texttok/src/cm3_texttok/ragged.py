@@ -1,0 +1,94 @@
+"""Rows of ids of different lengths, kept as one array and the places where rows begin.
+
+Takes rows, gives a sequence of arrays that are views of the one array: no Python int is made for
+an id. `values` and `offsets` are what Arrow's list columns and most batchers want.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+
+
+def id_dtype(vocab_size: int) -> np.dtype:
+    """The narrowest of uint16 and uint32 that holds every id in `[0, vocab_size)`."""
+    return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
+
+
+@dataclass(frozen=True, eq=False)
+class Ragged(Sequence[np.ndarray]):
+    """A sequence of 1-D arrays that share one buffer: row n is `values[offsets[n]:offsets[n + 1]]`.
+
+    A slice of rows is a `Ragged` of the same buffer where the step is 1.
+    """
+
+    values: np.ndarray
+    """(total,) all rows, one behind the other."""
+    offsets: np.ndarray
+    """(N + 1,) int64, from 0 to total: where each row begins, and where the last one ends."""
+
+    def __post_init__(self) -> None:
+        """Checks that the offsets cut the values into rows."""
+        values, offsets = self.values, self.offsets
+        if values.ndim != 1 or offsets.ndim != 1 or offsets.size == 0:
+            got = f"the shapes {values.shape} and {offsets.shape}"
+            raise ValueError(f"values, offsets: wanted (total,) and (N + 1,), got {got}")
+        if offsets[0] != 0 or offsets[-1] != values.size or (np.diff(offsets) < 0).any():
+            wanted = f"a rising row from 0 to {values.size}"
+            raise ValueError(f"offsets: wanted {wanted}, got {offsets}")
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Sequence[int]], dtype: np.dtype) -> "Ragged":
+        """Copies `rows` behind one another, as `dtype`."""
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)), out=offsets[1:])
+        joined = itertools.chain.from_iterable(rows)
+        return cls(np.fromiter(joined, dtype, int(offsets[-1])), offsets)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64 lengths of the rows."""
+        return np.diff(self.offsets)
+
+    def tolist(self) -> list[list[int]]:
+        """The rows as lists of Python ints."""
+        return [row.tolist() for row in self]
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.offsets.size - 1
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Ragged": ...
+    def __getitem__(self, index: int | slice) -> "np.ndarray | Ragged":
+        """One row, a view of `values`, or a `Ragged` of some rows."""
+        if isinstance(index, slice):
+            start, stop, step = index.indices(len(self))
+            if step != 1:
+                rows = [self[n].tolist() for n in range(start, stop, step)]
+                return Ragged.from_rows(rows, self.values.dtype)
+            offsets = self.offsets[start : max(start, stop) + 1]
+            return Ragged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index: wanted a row of {len(self)}, got {index}")
+        index %= len(self)
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """The rows in order, each a view of `values`."""
+        places = self.offsets.tolist()
+        for start, stop in zip(places[:-1], places[1:], strict=True):
+            yield self.values[start:stop]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is a `Ragged` of the same rows."""
+        if not isinstance(other, Ragged):
+            return NotImplemented
+        same_rows = np.array_equal(self.offsets, other.offsets)
+        return same_rows and np.array_equal(self.values, other.values)
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]  # its arrays can change
