@@ -20,6 +20,7 @@ from cm3_imagetok import (
     save_vqgan,
     to_tensor,
 )
+from cm3_imagetok.causal import CausalPredictor
 from cm3_train import (
     BatchLoader,
     SampleOrder,
@@ -91,6 +92,10 @@ class ImageTokenizerModule(L.LightningModule):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = VQGAN(recipe.model).to(memory_format=torch.channels_last)
+            self.predictor = None
+            if recipe.causal_weight:
+                model = recipe.model
+                self.predictor = CausalPredictor(model.embed_dim, model.grid_size**2)
         self.register_buffer("usage", torch.ones(recipe.model.num_codes))
 
     def training_step(self, pixels: Tensor, batch_idx: int) -> Tensor:
@@ -106,7 +111,14 @@ class ImageTokenizerModule(L.LightningModule):
         self._look_after_codebook(z.detach(), quantized.codes, generator)
         self.log("train/reconstruction", loss.detach(), prog_bar=True)
         self.log("train/quantizer", quantized.loss.detach())
-        return loss + quantized.loss
+        loss = loss + quantized.loss
+        if self.predictor is not None:
+            unexplained = self.predictor(quantized.grid)
+            self.log("train/unexplained", unexplained.detach())
+            # first something to predict, then a wish to be predictable
+            ramp = min(1.0, self.global_step / self.recipe.causal_warmup)
+            loss = loss + ramp * self.recipe.causal_weight * unexplained
+        return loss
 
     def validation_step(self, pixels: Tensor, batch_idx: int) -> None:
         """PSNR of held-out pixels (B, H, W, 3) uint8."""
@@ -116,7 +128,7 @@ class ImageTokenizerModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule of the recipe."""
-        optimizer = build_optimizer(self.model, self.recipe.optim)
+        optimizer = build_optimizer(self, self.recipe.optim)
         schedule = build_schedule(optimizer, self.recipe.optim)
         return {
             "optimizer": optimizer,

@@ -67,6 +67,10 @@ class ImageRecipe:
     """Weight of the absolute error."""
     l2_weight: float = 1.0
     """Weight of the squared error."""
+    causal_weight: float = 0.0
+    """Weight of `cm3_imagetok.causal.CausalPredictor`, which makes codes easier to predict."""
+    causal_warmup: int = 300
+    """Steps until it has its full weight."""
     max_shift: int = 4
     """Training pictures are moved by up to this many pixels, white coming in, and mirrored."""
     revive_every: int = 20

@@ -40,7 +40,9 @@ def test_a_guess_does_not_see_what_it_guesses():
     model.head.register_forward_hook(lambda _, given, out: inputs.append(given[0].detach()))
     grid = torch.randn(2, 4, 4, 4)
     other = grid.clone()
-    other.flatten(2)[:, :, 9:] = grid.flatten(2)[:, :, 9:].flip(0)  # the same values, so the same scale
+    other.flatten(2)[:, :, 9:] = grid.flatten(2)[:, :, 9:].flip(
+        0
+    )  # the same values, so the same scale
     model(grid), model(other)
     torch.testing.assert_close(inputs[0][:, :10], inputs[1][:, :10])
     assert not torch.allclose(inputs[0][:, 10:], inputs[1][:, 10:])

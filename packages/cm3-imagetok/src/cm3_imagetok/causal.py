@@ -28,7 +28,7 @@ class CausalPredictor(nn.Module):
         self, dim: int, positions: int, width: int = 64, num_heads: int = 2, num_layers: int = 1
     ) -> None:
         super().__init__()
-        self.embed_in = nn.Linear(dim, width)
+        self.embed = nn.Linear(dim, width)
         self.start = nn.Parameter(torch.zeros(width))
         self.positions = nn.Parameter(torch.randn(positions, width) * 0.02)
         self.blocks = nn.ModuleList(_Block(width, num_heads) for _ in range(num_layers))
@@ -48,7 +48,7 @@ class CausalPredictor(nn.Module):
         vectors = grid.flatten(2).mT.float()  # (B, h * w, dim)
         vectors = vectors / (vectors.detach().std() + 1e-6)
         start = self.start.expand(len(vectors), 1, -1)
-        x = torch.cat([start, self.embed_in(vectors[:, :-1])], 1) + self.positions  # (B, n, width)
+        x = torch.cat([start, self.embed(vectors[:, :-1])], 1) + self.positions  # (B, n, width)
         for block in self.blocks:
             x = block(x)
         error = (self.head(x) - vectors).square().sum(-1).mean()
