@@ -139,7 +139,7 @@ def test_an_omitted_offset_is_the_written_out_one():
         ({"mask_ids": ()}, "mask_ids: wanted at least one"),
         ({"eos_id": 0}, "wanted distinct ids"),
         ({"break_id": 10}, r"break_id: wanted a text id in \[0, 10\) .*got 10"),
-        ({"image_offset": 2}, "break_id: wanted a text id .*outside the image block, got 2"),
+        ({"image_offset": 2}, "break_id: wanted a text id .*outside the blocks of codes, got 2"),
         ({"mask_ids": (3, 99)}, r"mask_ids\[1\]: wanted a text id .*got 99"),
     ],
 )
@@ -164,3 +164,57 @@ def test_a_block_of_another_codebook():
     assert audio.codes_to_ids([0, 9]).tolist() == [100, 109]
     with pytest.raises(ValueError, match=r"wanted an audio id in \[100, 110\), got 110"):
         audio.ids_to_codes([110])
+
+
+SEVERAL = PAPER.with_block("coarse", 64).with_block("audio", 1024, offset=70000)
+
+
+def test_blocks_behind_everything_or_anywhere():
+    coarse, audio = SEVERAL.block("coarse"), SEVERAL.block("audio")
+    assert (coarse.offset, coarse.size) == (64512, 64)
+    assert (audio.offset, audio.size) == (70000, 1024)
+    assert SEVERAL.size == 71024
+    assert SEVERAL.block("image") == SEVERAL.image == PAPER.image
+    assert [block.name for block in SEVERAL.blocks] == ["image", "coarse", "audio"]
+    assert audio.ids_to_codes(audio.codes_to_ids([0, 1023])).tolist() == [0, 1023]
+    with pytest.raises(ValueError, match=r"wanted one of \['image', 'coarse', 'audio'\], got 'x'"):
+        SEVERAL.block("x")
+
+
+def test_every_id_has_one_meaning():
+    """Blocks inside the text ids, behind them, and behind a gap."""
+    vocabulary = Vocabulary(text_size=20, num_codes=3, image_offset=8, **IDS)
+    vocabulary = vocabulary.with_block("fine", 4, offset=12).with_block("audio", 5, offset=22)
+    ids = np.arange(-2, 30)
+    meanings = [vocabulary.is_text(ids), *(block.contains(ids) for block in vocabulary.blocks)]
+    assert (np.sum(meanings, axis=0) <= 1).all()
+    assert ids[meanings[0]].tolist() == [6, 7, 11, 16, 17, 18, 19]
+    assert ids[meanings[2]].tolist() == [12, 13, 14, 15]
+    assert vocabulary.size == 27
+
+
+def test_json_and_hash_of_several_blocks():
+    again = Vocabulary.from_json(json.loads(json.dumps(SEVERAL.to_json())))
+    assert again == SEVERAL
+    assert again.sha256 == SEVERAL.sha256 != PAPER.sha256
+    assert "other_blocks" not in PAPER.to_json()  # so one block keeps the hash that it had
+
+
+@pytest.mark.parametrize(
+    ("block", "words"),
+    [
+        (("image", 5), r"wanted names of their own, got \['image'\]"),
+        (("text", 5), "wanted names of their own"),
+        (("audio", 0), "wanted an offset and a size"),
+        (("audio", 5, -1), "wanted an offset and a size"),
+        (("audio", 5, 0), r"pad_id: wanted a text id .*outside the blocks of codes, got 0"),
+        (("audio", 2, 64511), "wanted no overlap"),
+    ],
+)
+def test_bad_blocks_are_named(block, words):
+    with pytest.raises(ValueError, match=words):
+        PAPER.with_block(*block)
+
+
+def test_from_tokenizer_with_an_offset(tokenizer):
+    assert Vocabulary.from_tokenizer(tokenizer, 8, image_offset=1000).size == 1008

@@ -1,22 +1,30 @@
 """Text tokenizer, the joint id space of text and image codes, and document layouts."""
 
+from cm3_texttok.chameleon import ChameleonLayout, chameleon_tokenizer, chameleon_vocabulary
 from cm3_texttok.contract import check_tokenizer
 from cm3_texttok.corpus import read_texts
 from cm3_texttok.document import DocumentLayout
+from cm3_texttok.huggingface import HFTokenizer
 from cm3_texttok.interface import COMPONENT, INTERFACE_VERSION, Tokenizer
 from cm3_texttok.ragged import Ragged
+from cm3_texttok.reading import Document
 from cm3_texttok.tokenizer import TextTokenizer
 from cm3_texttok.vocabulary import CodeBlock, Vocabulary
 
 __all__ = [
     "COMPONENT",
     "INTERFACE_VERSION",
+    "ChameleonLayout",
     "CodeBlock",
+    "Document",
     "DocumentLayout",
+    "HFTokenizer",
     "Ragged",
     "TextTokenizer",
     "Tokenizer",
     "Vocabulary",
+    "chameleon_tokenizer",
+    "chameleon_vocabulary",
     "check_tokenizer",
     "read_texts",
 ]

@@ -4,7 +4,8 @@ Takes text ids and image codes, gives one int64 array of joint ids, and reads su
 A pair is `caption <break> image`; a document is `<eos> T <break> I <break> T <break> I <eos>`, the
 retrieved pairs first and the query pair last (arXiv 2309.02591, section 2.1). Prompts are
 prefixes of what training shows (section 2.2): a document with spans cut out becomes
-`<eos> body-with-masks <infill> s0 <mask:1> s1 <mask:2> s2 ... <eos>`.
+`<eos> body-with-masks <infill> s0 <mask:1> s1 <mask:2> s2 ... <eos>`. An interleaved document has
+texts and codes in any order, `<break>` between them. `reading.py` holds the way back from all.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cm3_texttok.arrays import integer_array, require
+from cm3_texttok.reading import Document, Segment, read_document, write_document
 from cm3_texttok.vocabulary import Vocabulary
 
 
@@ -36,6 +38,57 @@ class DocumentLayout:
         ids = self._join(self._opening(pairs, "pairs"))
         ids[-1] = self.vocabulary.eos_id  # the document ends where the next pair would begin
         return ids
+
+    def interleaved(self, segments: Sequence[Segment]) -> np.ndarray:
+        """`<eos> S <break> S <break> ... S <eos>`: texts and codes in any order.
+
+        Args:
+            segments: `("text", ids)`, `("image", codes)`, or the name of another block of the
+                vocabulary and its codes; at least one.
+        """
+        return self.write(Document(segments=tuple(segments), closed=True))
+
+    def interleaved_prompt(self, segments: Sequence[Segment]) -> np.ndarray:
+        """`<eos> [S <break>]*`: the next segment follows, of the kind that the caller asks for."""
+        return self.write(Document(segments=(*segments, ("text", ())), closed=False))
+
+    def text_dropped(
+        self, codes: ArrayLike, context: Sequence[tuple[ArrayLike, ArrayLike]] = ()
+    ) -> np.ndarray:
+        """`<eos> [T <break> I <break>]* <mask> <break> I <eos>`: training without the caption.
+
+        It teaches what guidance needs, the image after `unconditional_prompt` (section 3.2).
+        """
+        prompt = self.unconditional_prompt(context)
+        return self._join([prompt, self._image(codes, "codes"), self.vocabulary.eos_id])
+
+    def masked(self, ids: ArrayLike, masked: ArrayLike) -> np.ndarray:
+        """A document with parts cut out: `<eos> body-with-masks <infill> s0 <mask:1> s1 ... <eos>`.
+
+        With the whole caption cut out it trains captioning, otherwise infilling.
+
+        Args:
+            ids: What `training` or `interleaved` has laid out.
+            masked: Booleans over `ids`. Every longest run becomes one mask token.
+
+        Raises:
+            ValueError: `ids` is no whole document, a flag stands at a structural id, nothing is
+                masked, or there are more runs than mask tokens.
+        """
+        array = integer_array(ids, "ids")
+        document = self.read(array)
+        if not document.closed or document.num_masks:
+            raise ValueError("ids: wanted a whole document without masks, got another")
+        flags, starts, stops = self._runs(masked)
+        if flags.size != array.size:
+            raise ValueError(f"masked: wanted {array.size} flags, one an id, got {flags.size}")
+        structure = np.isin(array, (self.vocabulary.eos_id, self.vocabulary.break_id))
+        require(~(flags & structure), array, "masked", "flags at texts and codes alone")
+        body = self._cut(array, flags, starts)[:-1]  # without <eos>
+        masks = self.vocabulary.mask_ids
+        spans = [array[start:stop] for start, stop in zip(starts, stops, strict=True)]
+        tail = [part for n, span in enumerate(spans) for part in (masks[n], span)][1:]
+        return self._join([body, self.vocabulary.infill_id, *tail, self.vocabulary.eos_id])
 
     def image_prompt(
         self, text_ids: ArrayLike, context: Sequence[tuple[ArrayLike, ArrayLike]] = ()
@@ -83,15 +136,38 @@ class DocumentLayout:
         if flat.size != flags.size:
             raise ValueError(f"masked: wanted {flat.size} flags, one a code, got {flags.size}")
         # codes 7 8 9 5 3, masked 0 1 1 0 1 -> 7 <mask> . 5 <mask:1> -> 7 <mask> 5 <mask:1>
-        image = self.vocabulary.codes_to_ids(np.where(flags, 0, flat))
-        image[starts] = self.vocabulary.mask_ids[: starts.size]
-        keep = ~flags
-        keep[starts] = True
-        prompt = self.image_prompt(text_ids, context)
-        return self._join([prompt, image[keep], self.vocabulary.infill_id])
+        image = self._cut(self.vocabulary.codes_to_ids(np.where(flags, 0, flat)), flags, starts)
+        return self._join([self.image_prompt(text_ids, context), image, self.vocabulary.infill_id])
+
+    def text_infill_prompt(
+        self,
+        text_ids: ArrayLike,
+        masked: ArrayLike,
+        codes: ArrayLike,
+        context: Sequence[tuple[ArrayLike, ArrayLike]] = (),
+    ) -> np.ndarray:
+        """`<eos> [T <break> I <break>]* T-with-masks <break> I <infill>`: the cut words follow.
+
+        Args:
+            text_ids: The caption; what stands at masked positions is not looked at beyond its
+                being text.
+            masked: Booleans over `text_ids`, as in `infill_prompt`.
+            codes: The image.
+            context: Retrieved pairs.
+
+        Raises:
+            ValueError: As in `infill_prompt`.
+        """
+        flags, starts, _ = self._runs(masked)
+        text = self._text(text_ids, "text_ids")
+        if text.size != flags.size:
+            raise ValueError(f"masked: wanted {text.size} flags, one an id, got {flags.size}")
+        image, vocabulary = self._image(codes, "codes"), self.vocabulary
+        parts = [self._cut(text, flags, starts), vocabulary.break_id, image, vocabulary.infill_id]
+        return self._join([*self._opening(context), *parts])
 
     def infill_continuations(self, masked: ArrayLike) -> list[tuple[int | None, int]]:
-        """What a model is to write after `infill_prompt`: `(mask id before the run, run length)`.
+        """What a model is to write after an infill prompt: `(mask id before the run, run length)`.
 
         The first run follows `<infill>` directly, so its mask id is None; every later run is
         preceded by its own mask token; `<eos>` ends everything.
@@ -137,6 +213,14 @@ class DocumentLayout:
             raise ValueError(f"ids: at position {array.size - 1} wanted {wanted}, got {array[-1]}")
         return list(zip(segments[::2], segments[1::2], strict=True))
 
+    def read(self, ids: ArrayLike) -> Document:
+        """What stands in any layout of this class, whole or a prompt; see `read_document`."""
+        return read_document(self.vocabulary, ids)
+
+    def write(self, document: Document) -> np.ndarray:
+        """The ids of `document`: undoes `read`; see `write_document`."""
+        return write_document(self.vocabulary, document)
+
     def _opening(
         self, pairs: Sequence[tuple[ArrayLike, ArrayLike]], name: str = "context"
     ) -> list[ArrayLike]:
@@ -163,6 +247,13 @@ class DocumentLayout:
 
     def _join(self, parts: Sequence[ArrayLike]) -> np.ndarray:
         return np.concatenate([np.atleast_1d(part) for part in parts]).astype(np.int64)
+
+    def _cut(self, ids: np.ndarray, flags: np.ndarray, starts: np.ndarray) -> np.ndarray:
+        """The ids that are kept, a mask token where each run was."""
+        row, keep = ids.copy(), ~flags
+        row[starts] = self.vocabulary.mask_ids[: starts.size]
+        keep[starts] = True
+        return row[keep]
 
     def _runs(self, masked: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Flattened flags, and where each run of True starts and stops."""

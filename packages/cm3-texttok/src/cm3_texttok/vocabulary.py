@@ -1,12 +1,14 @@
-"""The joint id space: text ids, the structural ids among them, and a block of image ids.
+"""The joint id space: text ids, the structural ids among them, and blocks of code ids.
 
-Takes sizes and structural ids, gives the map between image codes and ids. The paper's sizes are
-56,320 text ids and 8,192 codes, together 64,512 (arXiv 2309.02591, sections 2.1 and B.1).
+Takes sizes and structural ids, gives the map between codes and ids. There is one block for images,
+and one for every further codebook (a second image codebook, audio), each anywhere. The paper's
+sizes are 56,320 text ids and 8,192 codes, together 64,512 (arXiv 2309.02591, sections 2.1 and B.1).
 """
 
 import dataclasses
 import functools
 import hashlib
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -80,6 +82,8 @@ class Vocabulary:
     """Stands before the spans that were cut out."""
     mask_ids: tuple[int, ...]
     """Stand where the first, second, ... span was cut out."""
+    other_blocks: tuple[CodeBlock, ...] = ()
+    """The ids of further codebooks, each with a name of its own; see `with_block`."""
 
     def __post_init__(self) -> None:
         """Fills in `image_offset` and checks that nothing overlaps."""
@@ -91,26 +95,51 @@ class Vocabulary:
                 raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
         if not self.mask_ids:
             raise ValueError("mask_ids: wanted at least one id, got none")
+        self._check_blocks()
         structural = self._structural
         if len(set(structural.values())) < len(structural):
             raise ValueError(f"structural ids: wanted distinct ids, got {structural}")
         for name, value in structural.items():
-            if not 0 <= value < self.text_size or self.image.contains(value):
-                wanted = f"a text id in [0, {self.text_size}) outside the image block"
+            if not 0 <= value < self.text_size or any(b.contains(value) for b in self.blocks):
+                wanted = f"a text id in [0, {self.text_size}) outside the blocks of codes"
                 raise ValueError(f"{name}: wanted {wanted}, got {value}")
 
+    def _check_blocks(self) -> None:
+        names = ["text", *(block.name for block in self.blocks)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"other_blocks: wanted names of their own, got {names[2:]}")
+        for block in self.other_blocks:
+            if block.offset < 0 or block.size < 1:
+                raise ValueError(f"other_blocks: wanted an offset and a size, got {block}")
+        ordered = sorted(self.blocks, key=lambda block: block.offset)
+        for first, second in itertools.pairwise(ordered):
+            if second.offset < first.offset + first.size:
+                raise ValueError(f"other_blocks: wanted no overlap, got {first} and {second}")
+
     @classmethod
-    def from_tokenizer(cls, tokenizer: Tokenizer, num_codes: int) -> "Vocabulary":
-        """The tokenizer's ids followed by `num_codes` image ids."""
+    def from_tokenizer(
+        cls, tokenizer: Tokenizer, num_codes: int, *, image_offset: int | None = None
+    ) -> "Vocabulary":
+        """The tokenizer's ids and `num_codes` image ids, behind them or from `image_offset` on."""
         return cls(
             text_size=tokenizer.vocab_size,
             num_codes=num_codes,
+            image_offset=image_offset,
             pad_id=tokenizer.pad_id,
             eos_id=tokenizer.eos_id,
             break_id=tokenizer.break_id,
             infill_id=tokenizer.infill_id,
             mask_ids=tokenizer.mask_ids,
         )
+
+    def with_block(self, name: str, size: int, offset: int | None = None) -> "Vocabulary":
+        """This vocabulary and one more block of `size` codes, behind everything or at `offset`.
+
+        Raises:
+            ValueError: The name is taken, or the block overlaps another or a structural id.
+        """
+        block = CodeBlock(name=name, offset=self.size if offset is None else offset, size=size)
+        return dataclasses.replace(self, other_blocks=(*self.other_blocks, block))
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "Vocabulary":
@@ -122,12 +151,13 @@ class Vocabulary:
         """
         check_header(saved, "vocabulary")
         fields = {name: value for name, value in saved.items() if name not in header()}
-        wanted = {field.name for field in dataclasses.fields(cls)}
-        if set(fields) != wanted:
+        wanted = {field.name for field in dataclasses.fields(cls)} - {"other_blocks"}
+        if set(fields) - {"other_blocks"} != wanted:
             raise ValueError(
                 f"vocabulary: wanted the entries {sorted(wanted)}, got {sorted(fields)}"
             )
-        return cls(**fields)
+        blocks = tuple(CodeBlock(**block) for block in fields.pop("other_blocks", ()))
+        return cls(**fields, other_blocks=blocks)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of JSON values, for a manifest."""
@@ -142,13 +172,29 @@ class Vocabulary:
     @property
     def size(self) -> int:
         """Number of joint ids: the rows of a model's embedding."""
-        return max(self.text_size, self.image.offset + self.image.size)
+        return max(self.text_size, *(block.offset + block.size for block in self.blocks))
 
     @property
     def image(self) -> CodeBlock:
         """The block of image ids."""
         assert self.image_offset is not None  # filled in by __post_init__
         return CodeBlock(name="image", offset=self.image_offset, size=self.num_codes)
+
+    @property
+    def blocks(self) -> tuple[CodeBlock, ...]:
+        """Every block of codes, the image block first."""
+        return (self.image, *self.other_blocks)
+
+    def block(self, name: str) -> CodeBlock:
+        """The block of that name.
+
+        Raises:
+            ValueError: There is none.
+        """
+        for block in self.blocks:
+            if block.name == name:
+                return block
+        raise ValueError(f"name: wanted one of {[b.name for b in self.blocks]}, got {name!r}")
 
     def codes_to_ids(self, codes: ArrayLike) -> np.ndarray:
         """Joint ids (int64) of image codes, of the same shape; see `CodeBlock.codes_to_ids`."""
@@ -170,8 +216,9 @@ class Vocabulary:
 
     @functools.cached_property
     def _text_table(self) -> np.ndarray:
-        """For every id of the tokenizer: is it text, neither structure nor image? (text_size,)."""
-        table = ~self.image.contains(np.arange(self.text_size))
+        """For every id of the tokenizer: is it text, neither structure nor code? (text_size,)."""
+        ids = np.arange(self.text_size)
+        table = ~np.any([block.contains(ids) for block in self.blocks], axis=0)
         table[list(self._structural.values())] = False
         return table
 
@@ -182,4 +229,6 @@ class Vocabulary:
         return {**names, "infill_id": self.infill_id, **masks}
 
     def _fields(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "mask_ids": list(self.mask_ids)}
+        fields = {**dataclasses.asdict(self), "mask_ids": list(self.mask_ids)}
+        blocks = list(fields.pop("other_blocks"))
+        return {**fields, "other_blocks": blocks} if blocks else fields

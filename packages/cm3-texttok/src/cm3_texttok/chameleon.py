@@ -1,0 +1,139 @@
+"""The ids and the document layout of Chameleon (arXiv 2405.09818), which Anole shares.
+
+Takes the published `tokenizer.json`, gives a `Tokenizer`, a `Vocabulary` and a layout: a document
+is `<s> T <begin of image> I <end of image> T ... </s>`, a turn of a dialogue ends with an id of its
+own. Image code c has id 4 + c; text starts at 16384; there are 65536 ids.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cm3_texttok.arrays import integer_array, require
+from cm3_texttok.huggingface import HFTokenizer
+from cm3_texttok.vocabulary import CodeBlock, Vocabulary
+
+BEGIN_ID = 0
+"""`<s>`, opens a document."""
+PAD_ID = 1
+"""`<pad>`."""
+END_ID = 2
+"""`</s>`, closes a document."""
+IMAGE = CodeBlock(name="image", offset=4, size=8192)
+"""The image ids."""
+END_OF_IMAGE_ID = 8196
+"""Stands behind the codes of an image."""
+BEGIN_OF_IMAGE_ID = 8197
+"""Stands before the codes of an image."""
+END_OF_TURN_ID = 8710
+"""Ends a turn: a prompt, or an answer."""
+TEXT = CodeBlock(name="text", offset=16384, size=65536 - 16384)
+"""The ids of BPE pieces."""
+
+# Chameleon has no ids for masks. These lie in the run that it keeps free, so its published weights
+# know nothing of them: train them before use.
+INFILL_ID = 8709
+MASK_IDS = tuple(range(8198, 8214))
+
+Segment = tuple[str, ArrayLike]
+"""`("text", ids)`, `("image", codes)`, or `("end_of_turn", [])`."""
+
+
+def chameleon_tokenizer(path: str | Path) -> HFTokenizer:
+    """The tokenizer of a Chameleon or Anole `tokenizer.json`; no text gets an id below 16384.
+
+    Raises:
+        ValueError: The file has another layout, or see `HFTokenizer`.
+    """
+    tokenizer = HFTokenizer(
+        path,
+        pad_id=PAD_ID,
+        eos_id=END_ID,
+        break_id=BEGIN_OF_IMAGE_ID,
+        infill_id=INFILL_ID,
+        mask_ids=MASK_IDS,
+        reserved=range(TEXT.offset),
+    )
+    if tokenizer.vocab_size != TEXT.offset + TEXT.size:
+        wanted = f"Chameleon's {TEXT.offset + TEXT.size} ids"
+        raise ValueError(f"{path}: wanted {wanted}, got {tokenizer.vocab_size}")
+    return tokenizer
+
+
+def chameleon_vocabulary(tokenizer: HFTokenizer) -> Vocabulary:
+    """Chameleon's joint id space, for this package's own `DocumentLayout` over its ids."""
+    return Vocabulary.from_tokenizer(tokenizer, IMAGE.size, image_offset=IMAGE.offset)
+
+
+class ChameleonLayout:
+    """Documents and prompts as Chameleon's weights know them.
+
+    A segment is `("text", ids)`, `("image", codes)` (a grid, or flattened row by row), or
+    `("end_of_turn", [])`. Two texts cannot stand side by side: nothing would tell them apart.
+    """
+
+    def document(self, segments: Sequence[Segment]) -> np.ndarray:
+        """`<s> segments </s>`, int64.
+
+        Raises:
+            ValueError: A segment is empty, of another kind, or holds an id or code out of range.
+        """
+        return np.append(self.prompt(segments), END_ID)
+
+    def prompt(self, segments: Sequence[Segment]) -> np.ndarray:
+        """`<s> segments`, int64: the model goes on. End it with `("end_of_turn", [])` to ask."""
+        parts, last = [np.array([BEGIN_ID])], None
+        for n, (kind, values) in enumerate(segments):
+            name = f"segments[{n}]"
+            if kind == "text" == last:
+                raise ValueError(f"{name}: wanted another segment between two texts, got none")
+            parts.append(self._segment(kind, values, name))
+            last = kind
+        return np.concatenate(parts).astype(np.int64)
+
+    def parse(self, ids: ArrayLike) -> list[tuple[str, np.ndarray]]:
+        """The segments of a document or of a prompt.
+
+        Raises:
+            ValueError: The array has another layout; the error says at which position.
+        """
+        array = integer_array(ids, "ids")
+        if array.ndim != 1 or array.size == 0 or array[0] != BEGIN_ID:
+            raise ValueError(f"ids: at position 0 wanted <s> ({BEGIN_ID}), got {array[:1]}")
+        stop = array.size - (array.size > 1 and array[-1] == END_ID)
+        # Every id that is neither text nor image code ends the run before it.
+        marks = np.flatnonzero(~TEXT.contains(array[:stop]) & ~IMAGE.contains(array[:stop]))
+        segments, inside = [], False
+        for mark, end in zip(marks.tolist(), [*marks[1:].tolist(), stop], strict=True):
+            wanted = [END_OF_IMAGE_ID] if inside else [BEGIN_OF_IMAGE_ID, END_OF_TURN_ID]
+            if mark > 0 and array[mark] not in wanted:
+                raise ValueError(
+                    f"ids: at position {mark} wanted one of {wanted}, got {array[mark]}"
+                )
+            if array[mark] == END_OF_TURN_ID:
+                segments.append(("end_of_turn", array[:0]))
+            inside = array[mark] == BEGIN_OF_IMAGE_ID
+            block, run = IMAGE if inside else TEXT, array[mark + 1 : end]
+            require(block.contains(run), run, "ids", f"an id of {block.name}", mark + 1)
+            if inside and (end == stop or run.size == 0):
+                wanted = f"an image and its end ({END_OF_IMAGE_ID})"
+                got = int(array[end]) if end < array.size else "the end of the ids"
+                raise ValueError(f"ids: at position {end} wanted {wanted}, got {got}")
+            if run.size:
+                segments.append((block.name, IMAGE.ids_to_codes(run) if inside else run))
+        return segments
+
+    def _segment(self, kind: str, values: ArrayLike, name: str) -> np.ndarray:
+        array = integer_array(values, name).reshape(-1)  # (h, w) -> (h * w,)
+        if kind == "end_of_turn":
+            return np.array([END_OF_TURN_ID])
+        if kind not in ("text", "image"):
+            raise ValueError(f"{name}: wanted text, image or end_of_turn, got {kind!r}")
+        if array.size == 0:
+            raise ValueError(f"{name}: wanted at least one {kind} id, got none")
+        if kind == "text":
+            require(TEXT.contains(array), array, name, "a text id from 16384 on")
+            return array
+        return np.r_[BEGIN_OF_IMAGE_ID, IMAGE.codes_to_ids(array, name), END_OF_IMAGE_ID]
