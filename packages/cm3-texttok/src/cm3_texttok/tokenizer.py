@@ -213,6 +213,12 @@ class TextTokenizer:
         """Ids of `<mask>`, `<mask:1>`, ..."""
         return self._mask_ids
 
+    @property
+    def byte_ids(self) -> range:
+        """Ids of the 256 bytes, for what no learnt piece covers; learnt pieces stand behind."""
+        first = self._processor.PieceToId("<0x00>")
+        return range(first, first + 256)
+
     def encode(self, text: str) -> list[int]:
         """Text ids of `text`, never a structural id.
 

@@ -1,0 +1,112 @@
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from cm3_texttok import TextTokenizer
+from cm3_texttok.cli import main
+
+
+@pytest.fixture(scope="module")
+def saved(tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.save(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def stdin(monkeypatch):
+    def give(data: bytes):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
+
+    return give
+
+
+def test_train_gives_what_the_class_gives(corpus, tmp_path, capsys):
+    path = tmp_path / "captions.jsonl"
+    path.write_text("".join(json.dumps({"caption": text}) + "\n" for text in corpus))
+    arguments = ["train", str(path), "--field", "caption", "--vocab-size", "400"]
+    assert main([*arguments, "--num-masks", "4", "--out", str(tmp_path / "out")]) == 0
+    wanted = TextTokenizer.train(corpus, vocab_size=400, num_masks=4)
+    assert TextTokenizer.load(tmp_path / "out").model_bytes == wanted.model_bytes
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"read {len(corpus)} texts, " in err and "400 ids in " in err
+
+
+def test_encode_and_decode_are_inverse(saved, tokenizer, stdin, capsys):
+    texts = ["red apple", "", "caf\u00e9 \U0001f98a <break>", "  x\ty "]
+    assert main(["encode", saved, *texts]) == 0
+    lines = capsys.readouterr().out
+    wanted = [" ".join(map(str, tokenizer.encode(text))) for text in texts]
+    assert lines.split("\n") == [*wanted, ""]
+
+    stdin("\n".join(texts).encode())
+    assert main(["encode", saved]) == 0
+    assert capsys.readouterr().out == lines
+
+    stdin(lines.encode())
+    assert main(["decode", saved]) == 0
+    assert capsys.readouterr().out == "".join(text + "\n" for text in texts)
+    assert main(["decode", saved, *wanted[0].split()]) == 0
+    assert capsys.readouterr().out == "red apple\n"
+
+
+def test_inspect_counts_what_there_is(saved, tokenizer, tmp_path, capsys):
+    texts = ["red apple", "blue fox \U0001f98a"]
+    (tmp_path / "a.txt").write_text("\n".join(texts), encoding="utf-8")
+    assert main(["inspect", saved, str(tmp_path / "a.txt")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = {line[:34].strip(): line[34:].strip() for line in lines}
+    ids = [i for text in texts for i in tokenizer.encode(text)]
+    size = len("".join(texts).encode())
+    learnt = {i for i in ids if i >= tokenizer.byte_ids.stop}
+    assert table["ids"] == "400"
+    assert table["structural ids"] == "8" and table["byte pieces"] == "256"
+    assert table["learnt pieces"] == str(400 - 8 - 1 - 256)  # one id is never used
+    assert (table["texts"], table["tokens"]) == ("2", str(len(ids)))
+    assert (table["bytes"], table["characters"]) == (str(size), str(len("".join(texts))))
+    assert table["bytes per token"] == f"{size / len(ids):.3f}"
+    assert table["coverage: bytes in learnt pieces"] == f"{1 - 4 / size:.3%}"  # the fox alone
+    assert table["learnt pieces used"].startswith(f"{len(learnt)} (")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["encode", "missing", "x"], "missing"),
+        (["decode", "SAVED", "400"], "ids: at position 0 wanted an id in [0, 400), got 400"),
+        (["decode", "SAVED", "x"], "ids: line 1: wanted integers"),
+        (["inspect", "SAVED", "none.txt"], "none.txt: wanted a file, got none"),
+        (["inspect", "SAVED", "none.csv"], "none.csv: wanted a file that ends in one of"),
+        (["inspect", "SAVED", "empty.txt"], "wanted at least one text with characters, got 0"),
+        (["train", "a.txt", "--out", "x"], "vocab_size: wanted at most "),
+        (["train", "bad.jsonl", "--out", "x"], "bad.jsonl:2: wanted JSON"),
+        (["encode", "SAVED"], "stdin: line 2: wanted UTF-8, got the byte 0xFF"),
+    ],
+)
+def test_mistakes_are_one_line(saved, tmp_path, monkeypatch, stdin, capsys, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("red apple\n" * 20)
+    (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{')
+    stdin(b"ok\n\xff\n")
+    assert main([saved if word == "SAVED" else word for word in arguments]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "read " not in line[:5]]
+    assert line.startswith("cm3-texttok: error: ") and words in line
+
+
+def test_help_names_every_command():
+    run = [sys.executable, "-m", "cm3_texttok.cli", "--help"]
+    output = subprocess.run(run, capture_output=True, check=True, text=True).stdout
+    assert all(name in output for name in ("train", "encode", "decode", "inspect"))
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["train"], ["train", "a.txt"]])
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: cm3-texttok" in capsys.readouterr().err
