@@ -5,7 +5,16 @@ from cm3_imagetok.config import VQGANConfig
 from cm3_imagetok.exchange import Imported, export_vqgan, import_vqgan
 from cm3_imagetok.interface import INTERFACE_VERSION, ImageTokenizer
 from cm3_imagetok.layouts import LayoutError
-from cm3_imagetok.losses import CodebookUse, codebook_use, psnr, reconstruction_loss
+from cm3_imagetok.losses import (
+    AdversarialLoss,
+    PatchDiscriminator,
+    adaptive_weight,
+    hinge_loss,
+    reconstruction_loss,
+    region_weights,
+)
+from cm3_imagetok.metrics import CodebookUse, codebook_use, frechet_distance, psnr, ssim
+from cm3_imagetok.perceptual import PerceptualLoss
 from cm3_imagetok.presets import PRESETS
 from cm3_imagetok.quantize import (
     EMAQuantizer,
@@ -21,6 +30,7 @@ __all__ = [
     "INTERFACE_VERSION",
     "PRESETS",
     "VQGAN",
+    "AdversarialLoss",
     "CheckpointError",
     "CodebookUse",
     "EMAQuantizer",
@@ -30,18 +40,25 @@ __all__ = [
     "Imported",
     "LayoutError",
     "NearestQuantizer",
+    "PatchDiscriminator",
+    "PerceptualLoss",
     "Quantized",
     "VQGANConfig",
+    "adaptive_weight",
     "codebook_use",
     "export_vqgan",
+    "frechet_distance",
+    "hinge_loss",
     "import_vqgan",
     "load_image",
     "load_vqgan",
     "psnr",
     "reconstruction_loss",
+    "region_weights",
     "revive_dead_codes",
     "save_vqgan",
     "square",
+    "ssim",
     "to_pixels",
     "to_rgb",
     "to_tensor",

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 
 from cm3_imagetok.config import VQGANConfig
@@ -84,6 +86,51 @@ def load_vqgan(folder: str | os.PathLike[str]) -> VQGAN:
             f"{folder / 'model.safetensors'} does not fit {path}: {error}"
         ) from None
     return model.eval()
+
+
+def load_torch(path: str | os.PathLike[str]) -> Any:
+    """What a torch file holds: tensors in plain containers; pickled code is never run.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or holds other Python objects.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except pickle.UnpicklingError as error:
+        cause = next((line for line in str(error).splitlines() if "GLOBAL" in line), "")
+        raise CheckpointError(
+            f"{path}: wanted tensors, got pickled Python objects too, which are never run here"
+            f"{f' ({cause.strip()})' if cause else ''}. If you trust the file, keep its tensors "
+            f"alone: torch.save({{'state_dict': torch.load(path, weights_only=False)"
+            f"['state_dict']}}, new_path), and take new_path"
+        ) from None
+    except Exception as error:  # a damaged file raises many kinds
+        cause = str(error).splitlines()[0] if str(error) else ""
+        raise CheckpointError(
+            f"{path}: wanted a torch or safetensors file, got one that cannot be read "
+            f"({type(error).__name__}: {cause})"
+        ) from None
+
+
+def load_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Tensors by name of a safetensors file, or of a torch file that is one dict of them.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or no dict.
+    """
+    if Path(path).suffix != ".safetensors":
+        content = load_torch(path)
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{path}: wanted a dict of tensors, got {type(content).__name__}")
+        return {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    try:
+        return safetensors.torch.load_file(path)
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: wanted safetensors, got something else ({error})") from None
 
 
 def _config(values: Any, path: Path) -> VQGANConfig:

@@ -9,12 +9,10 @@ from __future__ import annotations
 import io
 import json
 import os
-import pickle
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
@@ -22,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cm3_imagetok import layouts
-from cm3_imagetok.checkpoint import CheckpointError, load_vqgan, write_whole
+from cm3_imagetok.checkpoint import CheckpointError, load_torch, load_vqgan, write_whole
 from cm3_imagetok.interface import COMPONENT
 from cm3_imagetok.vqgan import VQGAN
 
@@ -86,7 +84,7 @@ def import_vqgan(path: str | os.PathLike[str], image_size: int | None = None) ->
         config, preset = layouts.infer_config(state, layout, image_size)
     except layouts.LayoutError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    with torch.device("meta"):  # names and shapes alone
+    with torch.random.fork_rng(devices=[]):
         model = VQGAN(config).eval()
     wanted = model.state_dict()
     lacking = sorted(set(wanted) - set(state))
@@ -101,7 +99,7 @@ def import_vqgan(path: str | os.PathLike[str], image_size: int | None = None) ->
                 f"{path}: {name}: wanted shape {tuple(tensor.shape)}, "
                 f"got {tuple(state[name].shape)}"
             )
-    model.load_state_dict({name: state[name].float() for name in wanted}, assign=True)
+    model.load_state_dict({name: state[name] for name in wanted})
     return Imported(
         model=model,
         layout=layout,
@@ -116,8 +114,8 @@ def export_vqgan(model: VQGAN, path: str | os.PathLike[str], layout: str) -> Non
 
     Args:
         model: The model; its shape must be one that the layout holds.
-        path: "taming": the file, by custom ``.ckpt``. "hugging-face": the folder, which
-            ``ChameleonVQVAE.from_pretrained`` reads; the decoder is not in it.
+        path: "taming": the file, by custom with the ending ``.ckpt``. "hugging-face": the folder,
+            which ``ChameleonVQVAE.from_pretrained`` reads; the decoder is not in it.
         layout: One of `layouts.WRITTEN`.
 
     Raises:
@@ -198,23 +196,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Counter[str]]:
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
     """Tensors of a torch file, of its section that holds a VQGAN."""
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except pickle.UnpicklingError as error:
-        cause = next((line for line in str(error).splitlines() if "GLOBAL" in line), "")
-        raise CheckpointError(
-            f"{path}: wanted tensors, got pickled Python objects too, which are never run here"
-            f"{f' ({cause.strip()})' if cause else ''}. If you trust the file, keep its tensors "
-            f"alone: torch.save({{'state_dict': torch.load(path, weights_only=False)"
-            f"['state_dict']}}, new_path), and import new_path"
-        ) from None
-    except Exception as error:  # a damaged file raises many kinds
-        raise CheckpointError(
-            f"{path}: wanted a torch or safetensors file, got one that cannot be read "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
-        ) from None
+    content = load_torch(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: wanted a dict of tensors, got {type(content).__name__}")
     for section in (*(content.get(name) for name in SECTIONS), content):

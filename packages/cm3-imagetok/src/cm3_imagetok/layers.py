@@ -21,6 +21,13 @@ def _silu(x: Tensor) -> Tensor:
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
+def _add(skip: Tensor, branch: Tensor) -> Tensor:
+    """Sum with a fresh tensor: in its own memory, unless gradients or types need another."""
+    if torch.is_grad_enabled() or skip.dtype != branch.dtype:
+        return skip + branch
+    return branch.add_(skip)
+
+
 def _start_at_zero(convolution: nn.Conv2d) -> None:
     """Let a residual branch start as nothing: short trainings get much further."""
     nn.init.zeros_(convolution.weight)
@@ -47,7 +54,7 @@ class ResBlock(nn.Module):
         """(B, channels_in, h, w) -> (B, channels_out, h, w)."""
         h = self.conv1(_silu(self.norm1(x)))
         h = self.conv2(_silu(self.norm2(h)))
-        return self.nin_shortcut(x) + h
+        return _add(self.nin_shortcut(x), h)
 
 
 class SelfAttention(nn.Module):
@@ -69,7 +76,7 @@ class SelfAttention(nn.Module):
             part(h).flatten(2).transpose(1, 2) for part in (self.q, self.k, self.v)
         )  # (B, h * w, C)
         out = F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
-        return x + self.proj_out(out.transpose(1, 2).reshape(x.shape))
+        return _add(x, self.proj_out(out.transpose(1, 2).reshape(x.shape)))
 
 
 class Downsample(nn.Module):

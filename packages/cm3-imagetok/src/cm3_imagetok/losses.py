@@ -1,59 +1,184 @@
-"""What a VQGAN is trained on and judged by.
+"""What a VQGAN's pictures are trained on: pixels, perhaps weighted by region, and a discriminator.
 
-Reconstruction loss, PSNR, and the use of the codebook.
+Esser et al., arXiv 2012.09841, section 3.1; regions in the manner of Make-A-Scene (Gafni et al.,
+arXiv 2203.13131). The quantizer brings its own loss (`Quantized.loss`), and
+`cm3_imagetok.perceptual` the perceptual one. Pictures are (B, 3, H, W) in [-1, 1].
 """
 
 from __future__ import annotations
 
-import math
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def reconstruction_loss(
-    reconstruction: Tensor, images: Tensor, l1_weight: float = 1.0, l2_weight: float = 0.0
+    reconstruction: Tensor,
+    images: Tensor,
+    l1_weight: float = 1.0,
+    l2_weight: float = 0.0,
+    region_weights: Tensor | None = None,
 ) -> Tensor:
-    """Weighted L1 and L2 between pictures (B, 3, H, W); a scalar. Both weights 0 is an error."""
+    """Weighted L1 and L2 between pictures (B, 3, H, W); a scalar.
+
+    Args:
+        reconstruction: (B, 3, H, W).
+        images: (B, 3, H, W).
+        l1_weight: Weight of the mean absolute error.
+        l2_weight: Weight of the mean squared error.
+        region_weights: (B, 1, H, W), see `region_weights`; the means are weighted means, so that
+            the loss keeps its scale.
+
+    Raises:
+        ValueError: Both weights are 0.
+    """
     if l1_weight <= 0 and l2_weight <= 0:
         raise ValueError(f"weights: wanted one above 0, got l1 {l1_weight} and l2 {l2_weight}")
     loss = images.new_zeros(())
-    if l1_weight > 0:
-        loss = loss + l1_weight * F.l1_loss(reconstruction, images)
-    if l2_weight > 0:
-        loss = loss + l2_weight * F.mse_loss(reconstruction, images)
+    for weight, distance in ((l1_weight, F.l1_loss), (l2_weight, F.mse_loss)):
+        if weight <= 0:
+            continue
+        if region_weights is None:
+            loss = loss + weight * distance(reconstruction, images)
+        else:
+            errors = distance(reconstruction, images, reduction="none").mean(1, keepdim=True)
+            loss = loss + weight * (errors * region_weights).sum() / region_weights.sum()
     return loss
 
 
-def psnr(reconstruction: Tensor, images: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture in dB: (B, 3, H, W) in [-1, 1] -> (B,).
+def region_weights(
+    boxes: Sequence[Sequence[Sequence[float]]], height: int, width: int, weight: float = 4.0
+) -> Tensor:
+    """A map that weighs faces and salient objects more: ``weight`` inside any box, 1 elsewhere.
 
-    The peak is 2, the width of the range. An exact copy gives infinity.
+    Make-A-Scene compares features of a face network inside its boxes; this weighs the pixels, which
+    needs no second network.
+
+    Args:
+        boxes: For each of B pictures its boxes (x0, y0, x1, y1) in pixels, right and bottom
+            excluded; what lies outside the picture is cut off.
+        height: Of the pictures, in pixels.
+        width: Of the pictures, in pixels.
+        weight: Of a pixel whose centre lies in a box, above 0.
+
+    Returns:
+        (B, 1, height, width) float32.
+
+    Raises:
+        ValueError: A box is no four numbers in order, or the weight is not above 0.
     """
-    mse = (reconstruction.clamp(-1, 1) - images).float().square().mean((1, 2, 3))
-    return 10.0 * torch.log10(4.0 / mse)
+    if weight <= 0:
+        raise ValueError(f"weight: wanted above 0, got {weight}")
+    weights = torch.ones(len(boxes), 1, height, width)
+    y, x = torch.arange(height) + 0.5, torch.arange(width) + 0.5
+    for index, of_picture in enumerate(boxes):
+        for box in of_picture:
+            if len(box) != 4 or not (box[0] < box[2] and box[1] < box[3]):
+                raise ValueError(
+                    f"boxes[{index}]: wanted (x0, y0, x1, y1) with x0 < x1 and y0 < y1, got {box}"
+                )
+            x0, y0, x1, y1 = box
+            inside = ((y >= y0) & (y < y1))[:, None] & ((x >= x0) & (x < x1))
+            weights[index, 0, inside] = weight
+    return weights
 
 
-class CodebookUse(NamedTuple):
-    """How well a set of codes uses its codebook."""
+class PatchDiscriminator(nn.Module):
+    """Judges overlapping patches of a picture (Isola et al., arXiv 1611.07004).
 
-    used_share: float
-    """Share of the codes that occur at all."""
-    entropy_bits: float
-    """Entropy of the codes' frequencies: bits a code costs if each is coded on its own."""
-    perplexity_share: float
-    """``2 ** entropy_bits`` over the size of the codebook;
+    Layers and parameter names are taming-transformers' N-layer discriminator's.
 
-    1 when all codes are equally frequent.
+    Args:
+        channels: Channels of the first layer; doubled by each of the next ones, up to eight times.
+        layers: Convolutions that halve the side; a patch is 70 pixels wide with 3.
     """
 
+    def __init__(self, channels: int = 64, layers: int = 3) -> None:
+        super().__init__()
+        widths = [channels * min(2**i, 8) for i in range(layers + 1)]
+        main: list[nn.Module] = [nn.Conv2d(3, channels, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+            stride = 2 if i < layers - 1 else 1
+            main += [
+                nn.Conv2d(before, after, 4, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.LeakyReLU(0.2),
+            ]
+        self.main = nn.Sequential(*main, nn.Conv2d(widths[-1], 1, 4, padding=1))
+        for module in self.main:
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, 0.0, 0.02)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.weight, 1.0, 0.02)
 
-def codebook_use(codes: Tensor, num_codes: int) -> CodebookUse:
-    """Statistics of integer codes of any shape; see `CodebookUse`."""
-    if codes.numel() == 0:
-        raise ValueError("codes: wanted at least one, got none")
-    frequency = torch.bincount(codes.flatten(), minlength=num_codes).double() / codes.numel()
-    entropy = -float(torch.special.xlogy(frequency, frequency).sum()) / math.log(2)
-    return CodebookUse(float((frequency > 0).double().mean()), entropy, 2.0**entropy / num_codes)
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 1, h, w) logits, high where a patch looks real."""
+        return self.main(images)
+
+
+class AdversarialLoss(nn.Module):
+    """A discriminator with its hinge loss, an adaptive weight and a delayed start.
+
+    A step takes `generator` into the VQGAN's loss, and after that VQGAN's step `discriminator_loss`
+    into the discriminator's own optimizer (over ``parameters()`` of this module).
+
+    Args:
+        discriminator: Gives logits of pictures.
+        weight: Weight of the generator's loss, times the adaptive weight.
+        start: First step, counted from 0, that the discriminator takes part in; both losses are 0
+            before, and cost nothing.
+    """
+
+    def __init__(
+        self, discriminator: nn.Module | None = None, weight: float = 0.8, start: int = 0
+    ) -> None:
+        super().__init__()
+        self.discriminator = PatchDiscriminator() if discriminator is None else discriminator
+        self.weight = weight
+        self.start = start
+
+    def generator(
+        self, reconstruction: Tensor, base_loss: Tensor, last_layer: Tensor, step: int
+    ) -> Tensor:
+        """The VQGAN's part: weighted ``-mean(logits)``; a scalar.
+
+        Args:
+            reconstruction: (B, 3, H, W), with its graph.
+            base_loss: Pixel and perceptual loss, the scalar that the weight is measured against.
+            last_layer: The decoder's last weight, ``vqgan.decoder.conv_out.weight``.
+            step: The present step.
+        """
+        if step < self.start:
+            return reconstruction.new_zeros(())
+        trained = [p for p in self.discriminator.parameters() if p.requires_grad]
+        for parameter in trained:  # the discriminator learns in its own step alone
+            parameter.requires_grad_(False)
+        loss = -self.discriminator(reconstruction).mean()
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        return self.weight * adaptive_weight(base_loss, loss, last_layer) * loss
+
+    def discriminator_loss(self, images: Tensor, reconstruction: Tensor, step: int) -> Tensor:
+        """The discriminator's part: `hinge_loss` of real and made pictures; a scalar."""
+        if step < self.start:
+            return images.new_zeros(())
+        real = self.discriminator(images.detach())
+        return hinge_loss(real, self.discriminator(reconstruction.detach()))
+
+
+def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """``(mean(relu(1 - real)) + mean(relu(1 + fake))) / 2`` of logits of any shape; a scalar."""
+    return 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
+
+
+def adaptive_weight(base_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> Tensor:
+    """Weight that gives both losses gradients of one size at the decoder's last layer.
+
+    ``|d base / d w| / (|d gan / d w| + 1e-4)``, at most 1e4, without a gradient (arXiv 2012.09841,
+    equation 7). Both graphs are kept for the backward pass.
+    """
+    (base,) = torch.autograd.grad(base_loss, last_layer, retain_graph=True)
+    (gan,) = torch.autograd.grad(gan_loss, last_layer, retain_graph=True)
+    return (base.norm() / (gan.norm() + 1e-4)).clamp(0.0, 1e4).detach()

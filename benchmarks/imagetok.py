@@ -1,0 +1,173 @@
+"""The image tokenizer beside transformers' models of the same weights: speed and equality.
+
+    pip install transformers
+    python benchmarks/imagetok.py --out FILE
+    python benchmarks/imagetok.py --compare 64 --out FILE    # codes of 64 pictures of 512 px, slow
+
+Speed: encode beside ``ChameleonVQVAE`` (preset chameleon-512) and decode beside ``JanusVQVAE``
+(preset llamagen-vq16), one picture at a time, medians of alternating rounds. ``x_over_y`` is x's
+speed over y's. Weights are as transformers draws them; pictures are coarse and fine noise. A CPU
+without bfloat16 arithmetic emulates the peer's; there `VQGAN` works in float32 on its bfloat16
+weights, and the peer's side is taken at 64 px only, in one round, since it takes minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import Tensor
+from transformers.models.chameleon.configuration_chameleon import ChameleonVQVAEConfig
+from transformers.models.chameleon.modeling_chameleon import ChameleonVQVAE
+from transformers.models.janus.configuration_janus import JanusVQVAEConfig
+from transformers.models.janus.modeling_janus import JanusVQVAE
+
+from cm3_imagetok import PRESETS, VQGAN
+from cm3_imagetok.layouts import to_native
+
+
+def picture(height: int, width: int, seed: int) -> Tensor:
+    """(1, 3, height, width) in [-1, 1]: coarse noise, made smooth, and fine noise."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(1, 3, 8, 8, generator=generator)
+    fine = torch.randn(1, 3, height, width, generator=generator)
+    return (0.5 * F.interpolate(coarse, (height, width), mode="bicubic") + 0.1 * fine).clamp(-1, 1)
+
+
+def chameleon_pair() -> tuple[VQGAN, ChameleonVQVAE]:
+    peer = ChameleonVQVAE(ChameleonVQVAEConfig()).eval()
+    ours = VQGAN(PRESETS["chameleon-512"]).eval()
+    ours.load_state_dict(peer.state_dict(), strict=False)
+    return ours, peer
+
+
+def janus_pair(side: int) -> tuple[VQGAN, JanusVQVAE]:
+    peer = JanusVQVAE(JanusVQVAEConfig(num_patches=side // 16)).eval()
+    # its encoder compares vectors as they are: with unit vectors that is LlamaGen's comparison
+    peer.quantize.embedding.weight.data = F.normalize(peer.quantize.embedding.weight.data, dim=-1)
+    ours = VQGAN(PRESETS["llamagen-vq16"]).eval()
+    ours.load_state_dict(to_native(peer.state_dict(), "janus"))
+    return ours, peer
+
+
+def alternate(rounds: int, *calls: Callable[[], object]) -> list[float]:
+    """Median seconds of each call over alternating rounds, the first of which is not counted."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for turn in range(rounds + 1):
+        for call, taken in zip(calls, seconds, strict=True):
+            start = time.perf_counter()
+            call()
+            if turn:
+                taken.append(time.perf_counter() - start)
+    return [statistics.median(taken) for taken in seconds]
+
+
+def agreement(first: Tensor, second: Tensor) -> float:
+    return float((first.flatten() == second.flatten()).double().mean())
+
+
+def speed(rounds: int, side: int) -> dict[str, float]:
+    """Encode and decode beside the peers; see the module."""
+    table = {}
+    ours, hf = chameleon_pair()
+    image = picture(side, side, 0)
+    codes = ours.encode(image)
+    table["code_agreement_fp32"] = agreement(codes, hf.encode(image).image_tokens)
+    ours16 = VQGAN(ours.config).eval()
+    ours16.load_state_dict(ours.state_dict())
+    ours16 = ours16.bfloat16()
+    table["code_agreement_bf16"] = agreement(codes, ours16.encode(image))
+    seconds = alternate(
+        rounds, lambda: ours.encode(image), lambda: ours16.encode(image), lambda: hf.encode(image)
+    )
+    for name, value in zip(("ours_fp32", "ours_bf16", "hf_fp32"), seconds, strict=True):
+        table[f"encode_{name}_seconds"] = value
+    table["encode_fp32_over_hf"] = seconds[2] / seconds[0]
+    table["encode_bf16_over_hf_fp32"] = seconds[2] / seconds[1]
+
+    native = torch.cpu._is_avx512_bf16_supported()
+    small = image if native else picture(64, 64, 0)
+    hf16 = hf.bfloat16()
+    a, b = alternate(
+        rounds if native else 1,
+        lambda: ours16.encode(small),
+        lambda: hf16.encode(small.bfloat16()),
+    )
+    table["encode_bf16_side"] = small.shape[-1]
+    table |= {"encode_ours_bf16_small_seconds": a, "encode_hf_bf16_small_seconds": b}
+    table["encode_bf16_over_hf"] = b / a
+    table["code_agreement_bf16_hf"] = agreement(
+        hf16.encode(small.bfloat16()).image_tokens, ours.encode(small)
+    )
+
+    ours, janus = janus_pair(side)
+    codes = ours.encode(image)
+    flat = codes.flatten(1)
+    table["janus_code_agreement"] = agreement(codes, janus.encode(image).image_tokens)
+    rendered = ours.render(ours.quantize.decode(codes))
+    table["janus_largest_difference"] = float((rendered - janus.decode(flat)).abs().max())
+    a, b = alternate(rounds, lambda: ours.decode(codes), lambda: janus.decode(flat))
+    table |= {"decode_ours_fp32_seconds": a, "decode_janus_fp32_seconds": b}
+    table["decode_fp32_over_janus"] = b / a
+    return table
+
+
+def compare(count: int) -> dict[str, float]:
+    """Codes of ``count`` square pictures of 512 px, after an eighth as many that are not square."""
+    ours, hf = chameleon_pair()
+    table: dict[str, float] = {}
+    sizes = {"non_square": [(256, 384), (208, 560)] * (count // 16), "512": [(512, 512)] * count}
+    for name, shapes in sizes.items():
+        equal = total = done = 0
+        used: set[int] = set()
+        for seed, (height, width) in enumerate(shapes):
+            image = picture(height, width, seed)
+            codes = ours.encode(image).flatten()
+            same = codes == hf.encode(image).image_tokens.flatten()
+            used |= set(codes.tolist())
+            equal, total, done = equal + int(same.sum()), total + same.numel(), done + 1
+            so_far = f"{done} of {len(shapes)} pictures, {equal} of {total} codes"
+            print(f"{name}: {so_far}, {len(used)} kinds", flush=True)
+        table |= {f"pictures_{name}": done, f"codes_{name}": total, f"codes_equal_{name}": equal}
+        table[f"codes_kinds_{name}"] = len(used)
+    return table
+
+
+@torch.no_grad()
+def main() -> None:
+    """Run and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds, at least 5")
+    parser.add_argument("--side", type=int, default=256, help="pixels of the timed pictures")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compare", type=int, help="compare so many pictures' codes instead")
+    parser.add_argument("--out", type=Path, help="JSON to write")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    table: dict[str, object] = {}
+    table |= compare(options.compare) if options.compare else speed(options.rounds, options.side)
+    table["config"] = {
+        "machine": f"{platform.machine()}, {options.threads} threads",
+        "bf16_arithmetic": torch.cpu._is_avx512_bf16_supported(),
+        "side": 512 if options.compare else options.side,
+        "rounds": options.rounds,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    for name, value in table.items():
+        print(f"{name:32} {value:.5g}" if isinstance(value, float) else f"{name:32} {value}")
+    if options.out:
+        options.out.write_text(json.dumps(table, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

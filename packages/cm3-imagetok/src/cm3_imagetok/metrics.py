@@ -1,0 +1,98 @@
+"""What a VQGAN is judged by: PSNR, SSIM, the use of the codebook, Fréchet distance of features."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def psnr(reconstruction: Tensor, images: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each picture in dB: (B, 3, H, W) in [-1, 1] -> (B,).
+
+    The peak is 2, the width of the range. An exact copy gives infinity.
+    """
+    mse = (reconstruction.clamp(-1, 1) - images).float().square().mean((1, 2, 3))
+    return 10.0 * torch.log10(4.0 / mse)
+
+
+class CodebookUse(NamedTuple):
+    """How well a set of codes uses its codebook."""
+
+    used_share: float
+    """Share of the codes that occur at all."""
+    entropy_bits: float
+    """Entropy of the codes' frequencies: bits a code costs if each is coded on its own."""
+    perplexity_share: float
+    """``2 ** entropy_bits`` over the size of the codebook;
+
+    1 when all codes are equally frequent.
+    """
+
+
+def codebook_use(codes: Tensor, num_codes: int) -> CodebookUse:
+    """Statistics of integer codes of any shape; see `CodebookUse`."""
+    if codes.numel() == 0:
+        raise ValueError("codes: wanted at least one, got none")
+    frequency = torch.bincount(codes.flatten(), minlength=num_codes).double() / codes.numel()
+    entropy = -float(torch.special.xlogy(frequency, frequency).sum()) / math.log(2)
+    return CodebookUse(float((frequency > 0).double().mean()), entropy, 2.0**entropy / num_codes)
+
+
+def ssim(reconstruction: Tensor, images: Tensor) -> Tensor:
+    """Structural similarity of each picture: (B, 3, H, W) in [-1, 1] -> (B,), 1 for a copy.
+
+    A Gaussian window of 11 pixels and sigma 1.5 that lies wholly inside the picture, mean over
+    positions and channels (Wang et al., doi:10.1109/TIP.2003.819861).
+
+    Raises:
+        ValueError: A side is under 11 pixels.
+    """
+    if min(images.shape[2:]) < 11:
+        raise ValueError(f"images: wanted sides of at least 11 pixels, got {tuple(images.shape)}")
+    x, y = reconstruction.clamp(-1, 1).float(), images.float()
+    offsets = torch.arange(-5.0, 6.0, device=x.device)
+    window = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    window = window / window.sum()
+
+    def blurred(grid: Tensor) -> Tensor:
+        flat = grid.flatten(0, 1)[:, None]  # (B * 3, 1, H, W)
+        return F.conv2d(F.conv2d(flat, window.view(1, 1, 1, 11)), window.view(1, 1, 11, 1))
+
+    mean_x, mean_y = blurred(x), blurred(y)
+    variance_x = blurred(x * x) - mean_x**2
+    variance_y = blurred(y * y) - mean_y**2
+    covariance = blurred(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # 2 is the width of the range
+    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
+        (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
+    )
+    return similarity.reshape(len(x), -1).mean(1)
+
+
+def frechet_distance(first: Tensor, second: Tensor) -> float:
+    """Fréchet distance of two sets of features, (N, D) and (M, D), taken as normal distributions.
+
+    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``. With the 2048 pooled features of Inception-v3
+    of pictures and of their reconstructions it is rFID (Heusel et al., arXiv 1706.08500); this
+    package brings no Inception weights, and any function from pictures to vectors will do.
+
+    Raises:
+        ValueError: Fewer than two rows, or different widths.
+    """
+    if first.ndim != 2 or first.shape[1:] != second.shape[1:] or min(len(first), len(second)) < 2:
+        raise ValueError(
+            f"features: wanted (N, D) and (M, D) of at least 2 rows, "
+            f"got {tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    first, second = first.double(), second.double()
+    c1, c2 = (torch.atleast_2d(torch.cov(features.T)) for features in (first, second))
+    values, vectors = torch.linalg.eigh(c1)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.T  # symmetric root of c1
+    # tr (c1 c2)^(1/2) = tr (root c2 root)^(1/2), which is symmetric
+    cross = torch.linalg.eigvalsh(root @ c2 @ root).clamp_min(0).sqrt().sum()
+    shift = (first.mean(0) - second.mean(0)).square().sum()
+    return max(0.0, float(shift + c1.trace() + c2.trace() - 2 * cross))
