@@ -13,7 +13,7 @@ PARAMETERS = {
     "taming-f16-16384": 76_073_859,
     "llamagen-vq16": 71_883_403,  # 72M in arXiv 2406.06525, table 3
     "llamagen-vq8": 70_109_835,  # 70M there
-    "tiny-64": 1_670_976,
+    "tiny-64": 832_496,
     "tiny-128": 1_687_360,
 }
 

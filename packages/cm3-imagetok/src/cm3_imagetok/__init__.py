@@ -23,7 +23,16 @@ from cm3_imagetok.quantize import (
     Quantized,
     revive_dead_codes,
 )
-from cm3_imagetok.transforms import ImageError, load_image, square, to_pixels, to_rgb, to_tensor
+from cm3_imagetok.transforms import (
+    ImageError,
+    Loaded,
+    load_image,
+    load_images,
+    square,
+    to_pixels,
+    to_rgb,
+    to_tensor,
+)
 from cm3_imagetok.vqgan import VQGAN
 
 __all__ = [
@@ -39,6 +48,7 @@ __all__ = [
     "ImageTokenizer",
     "Imported",
     "LayoutError",
+    "Loaded",
     "NearestQuantizer",
     "PatchDiscriminator",
     "PerceptualLoss",
@@ -51,6 +61,7 @@ __all__ = [
     "hinge_loss",
     "import_vqgan",
     "load_image",
+    "load_images",
     "load_vqgan",
     "psnr",
     "reconstruction_loss",

@@ -8,9 +8,12 @@ applied; transparency is laid on white.
 from __future__ import annotations
 
 import io
+import stat
 import warnings
+from collections.abc import Iterable
 from os import PathLike
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -21,33 +24,79 @@ MAX_BYTES = 64 * 2**20
 """Largest file that is read."""
 MAX_PIXELS = 64 * 10**6
 """Largest picture that is decoded, in pixels."""
+MAX_SCANS = 500
+"""Most passes of a progressive JPEG; each costs as much time as the whole picture."""
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+"""Decoders that strangers' files may reach; not EPS, say, which starts another program."""
 
 
 class ImageError(ValueError):
     """A picture that cannot be used; the message names the file and the cause."""
 
 
-def load_image(source: str | PathLike[str] | bytes) -> Image.Image:
-    """Read a picture as RGB, upright, on white.
+class Loaded(NamedTuple):
+    """What `load_images` gives."""
+
+    pictures: list[Image.Image]
+    """Those that could be read, in order, mode RGB."""
+    rows: list[int]
+    """Which source each picture came from."""
+    errors: list[ImageError]
+    """One for each source that was skipped; ``len(errors)`` is how many."""
+
+
+def load_images(
+    sources: Iterable[str | PathLike[str] | bytes], on_error: Literal["raise", "skip"] = "raise"
+) -> Loaded:
+    """Read pictures as `load_image` does.
 
     Args:
-        source: A path, or the bytes of a file.
+        sources: Paths, or bytes of files.
+        on_error: "raise" stops at the first picture that cannot be used, "skip" goes on and counts.
+
+    Raises:
+        ImageError: A picture cannot be used, and ``on_error`` is "raise".
+        ValueError: ``on_error`` is neither.
+    """
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error: wanted 'raise' or 'skip', got {on_error!r}")
+    loaded = Loaded([], [], [])
+    for row, source in enumerate(sources):
+        try:
+            loaded.pictures.append(load_image(source))
+            loaded.rows.append(row)
+        except ImageError as error:
+            if on_error == "raise":
+                raise
+            loaded.errors.append(error)
+    return loaded
+
+
+def load_image(source: str | PathLike[str] | bytes) -> Image.Image:
+    """Read a picture as RGB, upright, on white; of an animation, the first frame.
+
+    Args:
+        source: A path, or the bytes of a file. The content tells the format, not the name.
 
     Returns:
         A picture in mode RGB.
 
     Raises:
-        ImageError: The file is missing, empty, broken, no picture, or too large.
+        ImageError: The file is missing, empty, broken, none of `FORMATS`, or too large.
     """
     name = "picture" if isinstance(source, bytes) else str(source)
     try:
-        size = len(source) if isinstance(source, bytes) else Path(source).stat().st_size
-        if not 0 < size <= MAX_BYTES:
-            raise ImageError(f"{name}: wanted 1 to {MAX_BYTES} bytes, got {size}")
+        content = source if isinstance(source, bytes) else _read(Path(source))
+        if not 0 < len(content) <= MAX_BYTES:
+            more = "more" if len(content) > MAX_BYTES else "0"
+            raise ImageError(f"{name}: wanted 1 to {MAX_BYTES} bytes, got {more}")
+        # in a JPEG's data 0xff is always followed by 0, so that these bytes start a scan
+        if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_SCANS:
+            raise ImageError(f"{name}: wanted at most {MAX_SCANS} scans in a JPEG, got more")
         with warnings.catch_warnings():
-            # Pillow only warns about decompression bombs; our own cap below refuses them.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            # Pillow only warns of decompression bombs, which our own cap refuses, and of odd tags
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 if picture.width * picture.height > MAX_PIXELS:
                     raise ImageError(
                         f"{name}: wanted at most {MAX_PIXELS} pixels, "
@@ -60,22 +109,51 @@ def load_image(source: str | PathLike[str] | bytes) -> Image.Image:
     except FileNotFoundError:
         raise ImageError(f"{name}: no such file") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{name}: no picture that Pillow can read") from None
+        raise ImageError(f"{name}: no picture in a format of {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's decoders raise many kinds on broken files
         raise ImageError(f"{name}: cannot be decoded ({type(error).__name__}: {error})") from error
 
 
+def _read(path: Path) -> bytes:
+    """The file's bytes, at most one over the cap. Not of a device or pipe, which may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ImageError(f"{path}: wanted a regular file")
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Upright RGB on white; 16-bit grey is scaled to 8 bits instead of being cut off."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.float64) / 65535.0 * 255.0
-        picture = Image.fromarray(np.clip(values.round(), 0, 255).astype(np.uint8))
+    """Upright RGB on white; 16-bit and floating-point grey is scaled to 8 bits, not cut off.
+
+    Floating-point grey is taken as [0, 1], or as [0, 255] where it exceeds 1.
+    """
+    picture = _upright(picture)
+    if picture.mode.startswith("I") or picture.mode == "F":
+        picture = _eight_bits(picture)
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
         picture = Image.alpha_composite(white, picture)
     return picture.convert("RGB")
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # broken EXIF data is no reason to lose a picture that decodes
+        return picture
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    values = np.nan_to_num(np.asarray(picture).astype(np.float64))
+    if picture.mode == "F":
+        peak = 1.0 if values.max() <= 1.0 else 255.0
+    else:
+        peak = 65535.0
+        hidden = picture.info.get("transparency")  # the one grey value that is transparent
+        if isinstance(hidden, int):
+            values[values == hidden] = peak
+    return Image.fromarray(np.clip((values / peak * 255.0).round(), 0, 255).astype(np.uint8))
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:
