@@ -14,7 +14,7 @@ PARAMETERS = {
     "llamagen-vq16": 71_883_403,  # 72M in arXiv 2406.06525, table 3
     "llamagen-vq8": 70_109_835,  # 70M there
     "tiny-64": 832_496,
-    "tiny-128": 1_687_360,
+    "tiny-128": 832_496,
 }
 
 

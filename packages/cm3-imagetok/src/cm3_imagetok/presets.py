@@ -55,7 +55,7 @@ PRESETS: dict[str, VQGANConfig] = {
     "tiny-128": VQGANConfig(
         image_size=128,
         patch_size=4,
-        channels=48,
+        channels=32,
         channel_multipliers=(1, 2),
         num_res_blocks=1,
         norm_groups=16,
