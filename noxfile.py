@@ -20,6 +20,10 @@ APPS = sorted(
     if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
 )
 
+# What a package's tests compare it with, and the package itself does not need; no test is skipped
+# there for want of it.
+PEERS = {"cm3-imagetok": ("lpips", "scikit-image", "transformers")}
+
 nox.options.sessions = ["lint", "types", "tests", "integration", "apps", "docs"]
 
 # Run in the fresh environment: the wheel itself is under test, and no other package is at hand.
@@ -71,7 +75,8 @@ def tests(session: nox.Session, package: str) -> None:
     (wheel,) = dist.glob("*.whl")
     # uv reads the pins from [tool.uv] constraint-dependencies, since we stand in the project's root
     extras = ",".join(metadata(package).get("optional-dependencies", {}))
-    session.install(f"{wheel}[{extras}]" if extras else str(wheel), "pytest", "hypothesis")
+    under_test = f"{wheel}[{extras}]" if extras else str(wheel)
+    session.install(under_test, "pytest", "hypothesis", *PEERS.get(package, ()))
     mine = package.replace("-", "_")
     others = [name.replace("-", "_") for name in PACKAGES if name != package]
     session.run("python", "-I", "-c", ALONE, mine, *others, silent=True)
