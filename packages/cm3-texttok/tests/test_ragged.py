@@ -36,6 +36,13 @@ def test_indexing_is_that_of_a_list(rows, start, stop, step):
             batch[start]
 
 
+@given(rows=ROWS, data=st.data())
+def test_empty_rows_are_filled(rows, data):
+    filled = {n: data.draw(st.lists(st.integers(0, 9))) for n, row in enumerate(rows) if not row}
+    wanted = [filled.get(n, row) for n, row in enumerate(rows)]
+    assert ragged(rows).with_rows(filled).tolist() == wanted
+
+
 def test_rows_and_slices_are_views():
     batch = ragged([[1, 2], [3], [4, 5]])
     assert np.shares_memory(batch[1], batch.values)

@@ -67,6 +67,15 @@ def test_batch_does_not_depend_on_threads(tokenizer, corpus, num_threads):
     assert batch.values.dtype == np.uint16
 
 
+@pytest.mark.parametrize("end", ["\n", "\n\n  ", " ", "", "\0", "\u2581"])
+def test_batch_of_long_texts(tokenizer, corpus, end):
+    """They are cut into bites, at line ends where there are any."""
+    long = end.join(corpus)
+    texts = [long, "", "red apple\n", long[::-1], "", "\0", long, "\n", long.replace(" ", "  "), ""]
+    for part in (texts, texts[1:], texts[2:3], texts[4:6]):
+        assert tokenizer.encode_batch(part).tolist() == [tokenizer.encode(text) for text in part]
+
+
 def test_batch_takes_any_sequence(tokenizer):
     wanted = tokenizer.encode_batch(["a", "b"])
     assert tokenizer.encode_batch(("a", "b")) == wanted

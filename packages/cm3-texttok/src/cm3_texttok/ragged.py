@@ -5,7 +5,7 @@ an id. `values` and `offsets` are what Arrow's list columns and most batchers wa
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -51,6 +51,17 @@ class Ragged(Sequence[np.ndarray]):
     def lengths(self) -> np.ndarray:
         """(N,) int64 lengths of the rows."""
         return np.diff(self.offsets)
+
+    def with_rows(self, rows: Mapping[int, Sequence[int]]) -> "Ragged":
+        """A copy in which the rows of these numbers, empty here, hold these values."""
+        numbers = np.array(sorted(rows), np.int64)
+        sizes = np.array([len(rows[n]) for n in numbers.tolist()], np.int64)
+        new = np.fromiter(itertools.chain.from_iterable(rows[n] for n in numbers), np.int64)
+        places = np.repeat(self.offsets[numbers], sizes)
+        grown = np.zeros_like(self.offsets)
+        grown[numbers + 1] = sizes
+        values = np.insert(self.values, places, new.astype(self.values.dtype))
+        return Ragged(values, self.offsets + np.cumsum(grown))
 
     def tolist(self) -> list[list[int]]:
         """The rows as lists of Python ints."""
