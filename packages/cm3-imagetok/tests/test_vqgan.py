@@ -1,7 +1,9 @@
+import copy
+
 import pytest
 import torch
 
-from cm3_imagetok import VQGAN, VQGANConfig, revive_dead_codes
+from cm3_imagetok import PRESETS, VQGAN, VQGANConfig, revive_dead_codes
 
 
 def test_paper_shape_at_full_size():
@@ -11,6 +13,44 @@ def test_paper_shape_at_full_size():
         codes = model.encode(torch.empty(1, 3, 256, 256))
     assert (config.grid_size, config.num_codes) == (32, 8192)
     assert codes.shape == (1, 32, 32)
+
+
+@pytest.mark.slow
+def test_paper_tokenizer_with_real_pictures_at_full_size():
+    torch.manual_seed(0)
+    model = VQGAN(PRESETS["cm3leon-256"]).eval()
+    codes = model.encode(torch.rand(1, 3, 256, 256) * 2 - 1)
+    assert codes.shape == (1, 32, 32) and codes.dtype == torch.int64
+    assert 0 <= int(codes.min()) and int(codes.max()) < 8192
+    decoded = model.decode(codes)
+    assert decoded.shape == (1, 3, 256, 256)
+    assert decoded.isfinite().all() and float(decoded.abs().max()) <= 1
+
+
+@pytest.mark.skipif(
+    torch.cpu._is_avx512_bf16_supported(), reason="this CPU computes in bfloat16 itself"
+)
+def test_where_bfloat16_is_emulated_its_weights_work_in_float32(tokenizer):
+    halved = copy.deepcopy(tokenizer).bfloat16()
+    rounded = copy.deepcopy(halved).float()
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    images = images.bfloat16().float()  # what both get
+    codes = halved.encode(images)
+    assert torch.equal(codes, rounded.encode(images))
+    torch.testing.assert_close(halved.decode(codes), rounded.decode(codes), atol=0.02, rtol=0)
+    if tokenizer.config.quantizer != "ema":  # whose averages need float32
+        halved.train()(images)[0].square().mean().backward()
+        assert halved.encoder.conv_in.weight.grad.abs().sum() > 0
+
+
+def test_gradients_and_their_absence_give_the_same_pictures(tokenizer):
+    images = torch.rand(2, 3, 16, 16) * 2 - 1
+    codes = tokenizer.encode(images)  # without gradients memory is reused
+    z = tokenizer.latent(images)
+    assert z.requires_grad
+    torch.testing.assert_close(tokenizer.quantize.encode(z), codes)
+    drawn = tokenizer.render(tokenizer.quantize.decode(codes)).clamp(-1, 1)
+    torch.testing.assert_close(drawn.detach(), tokenizer.decode(codes))
 
 
 def test_parameter_names_are_tamings():

@@ -66,9 +66,8 @@ class NearestQuantizer(nn.Module):
     @property
     def codebook(self) -> Tensor:
         """(num_codes, dim) code vectors as they are compared and returned."""
-        return (
-            F.normalize(self.embedding.weight, dim=-1) if self.normalise else self.embedding.weight
-        )
+        weight = self.embedding.weight
+        return F.normalize(weight.float(), dim=-1) if self.normalise else weight
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Index of the nearest code, (N, dim) -> (N,). Distances are taken in float32."""
@@ -204,7 +203,8 @@ class GumbelQuantizer(nn.Module):
 
     def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Quantized:
         """Quantize; see `Quantized`. In training ``generator`` draws the codes (None: torch's)."""
-        logits = self.proj(z).float()  # (B, K, h, w)
+        weight, bias = self.proj.weight.float(), self._bias.float()
+        logits = F.conv2d(z.float(), weight, bias).float()  # (B, K, h, w)
         share = logits.softmax(1)
         loss = self.kl_weight * (share * (logits.log_softmax(1) + math.log(self.num_codes))).sum(1)
         if not self.training:
@@ -231,13 +231,16 @@ class GumbelQuantizer(nn.Module):
         rows = F.normalize(vectors, dim=-1) * weight.norm(dim=-1).mean()
         biases = best + math.log(2.0) - (rows * vectors).sum(-1)
         self.proj.weight[codes] = rows[:, :, None, None].to(self.proj.weight.dtype)
-        assert self.proj.bias is not None
-        self.proj.bias[codes] = biases.to(self.proj.bias.dtype)
+        self._bias[codes] = biases.to(self._bias.dtype)
         self.embed.weight[codes] = self.embed.weight[winner]
 
-    def _classifier(self) -> tuple[Tensor, Tensor]:
+    @property
+    def _bias(self) -> Tensor:
         assert self.proj.bias is not None
-        return self.proj.weight.detach()[:, :, 0, 0].float(), self.proj.bias.detach().float()
+        return self.proj.bias
+
+    def _classifier(self) -> tuple[Tensor, Tensor]:
+        return self.proj.weight.detach()[:, :, 0, 0].float(), self._bias.detach().float()
 
 
 Quantizer = NearestQuantizer | GumbelQuantizer

@@ -97,7 +97,7 @@ class VQGAN(nn.Module):
                 "this VQGAN has no decoder: its weights came from an encoder-only checkpoint; "
                 "it gives codes, not pictures"
             )
-        grid = grid.contiguous(memory_format=torch.channels_last)
+        grid = grid.to(self.post_quant_conv.weight.dtype, memory_format=torch.channels_last)
         return _run(self.decoder, _run(self.post_quant_conv, grid))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
