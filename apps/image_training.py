@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +11,29 @@ import lightning as L
 import numpy as np
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.loggers import TensorBoardLogger
 from recipe import ImageRecipe
 from torch import Tensor
 
 from cm3_imagetok import (
     VQGAN,
+    AdversarialLoss,
+    PatchDiscriminator,
+    PerceptualLoss,
+    codebook_use,
     psnr,
     reconstruction_loss,
+    region_weights,
     revive_dead_codes,
     save_vqgan,
+    ssim,
     to_tensor,
 )
 from cm3_imagetok.causal import CausalPredictor
 from cm3_train import (
     BatchLoader,
     SampleOrder,
+    average_weights,
     build_optimizer,
     build_schedule,
     fit,
@@ -31,9 +41,22 @@ from cm3_train import (
 )
 
 
+def left_out(recipe: ImageRecipe, has_boxes: bool) -> list[str]:
+    """What the recipe does not train on, a line each."""
+    lines = []
+    if recipe.vgg16 is None or recipe.lpips is None:
+        lines.append("perceptual loss is off: vgg16 and lpips name no files of weights")
+    if not recipe.gan_weight:
+        lines.append("adversarial loss is off: gan_weight is 0")
+    if recipe.region_weight != 1 and not has_boxes:
+        lines.append("region_weight does nothing: no picture has boxes")
+    return lines
+
+
 def train_image_tokenizer(
     recipe: ImageRecipe,
     pixels: np.ndarray,
+    boxes: Sequence[Sequence[Sequence[float]]],
     train: np.ndarray,
     held_out: np.ndarray,
     folder: Path,
@@ -44,42 +67,55 @@ def train_image_tokenizer(
 ) -> None:
     """Train, and save the best model by held-out PSNR as ``folder / "vqgan"``.
 
+    With a discriminator it is the last model: sharper pictures have a lower PSNR.
+
     Args:
-        recipe: Shape, loss, augmentation, optimizer.
+        recipe: Shape, losses, augmentation, optimizer.
         pixels: All pictures (N, H, W, 3) uint8; may be memory-mapped.
+        boxes: N lists of boxes in them, which `ImageRecipe.region_weight` weighs more.
         train: Rows of ``pixels`` that are trained on.
-        held_out: Rows that choose the best checkpoint.
+        held_out: Rows that are validated on.
         folder: Keeps checkpoints and logs; a training that was stopped there goes on.
         seed: Of the weights and of all that is drawn.
         precision: Lightning's name of it.
         checkpoint_every: Steps between two checkpoints.
     """
-    order = SampleOrder(train, seed, recipe.batch_size)
-    loader = BatchLoader(lambda keys, epochs: torch.from_numpy(pixels[np.asarray(keys)]), order)
+
+    def make_batch(rows: np.ndarray, epochs: np.ndarray) -> dict[str, Tensor]:
+        batch = {"pixels": torch.from_numpy(pixels[rows])}
+        if recipe.region_weight != 1:
+            size = pixels.shape[1:3]
+            batch["weights"] = region_weights(
+                [boxes[int(row)] for row in rows], *size, recipe.region_weight
+            )
+        return batch
+
     module = ImageTokenizerModule(recipe, seed)
     best = fit(
         module,
-        loader,
+        BatchLoader(make_batch, SampleOrder(train, seed, recipe.batch_size)),
         PixelBatches(pixels, held_out, 64),
         run_dir=folder,
         max_steps=recipe.optim.total_steps,
         val_every=recipe.val_every,
         checkpoint_every=checkpoint_every,
         precision=precision,
-        grad_clip=recipe.optim.grad_clip or None,
         monitor="val/psnr",
         mode="max",
         description="image tokenizer",
     )
-    load_weights(module, best)
-    save_vqgan(module.model, folder / "vqgan")
+    load_weights(module, folder / "last.ckpt" if recipe.gan_weight else best)
+    save_vqgan(module.best_model, folder / "vqgan")
 
 
 class ImageTokenizerModule(L.LightningModule):
-    """Reconstruction training with a codebook that is kept in use.
+    """Training of a VQGAN with a codebook that is kept in use.
+
+    Pixel loss, and where the recipe has them: perceptual loss, patch discriminator, weights of
+    regions, a regulariser that makes codes predictable, averaged weights.
 
     Args:
-        recipe: Shape, loss, augmentation, optimizer.
+        recipe: Shape, losses, augmentation, optimizer.
         seed: Of the weights and of all that is drawn.
     """
 
@@ -89,46 +125,112 @@ class ImageTokenizerModule(L.LightningModule):
         super().__init__()
         self.recipe = recipe
         self.seed = seed
+        self.perceptual: PerceptualLoss | None = None
+        self.adversarial: AdversarialLoss | None = None
+        self.predictor: CausalPredictor | None = None
+        self.averaged: VQGAN | None = None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = VQGAN(recipe.model).to(memory_format=torch.channels_last)
-            self.predictor = None
             if recipe.causal_weight:
                 model = recipe.model
                 self.predictor = CausalPredictor(model.embed_dim, model.grid_size**2)
+            if recipe.gan_weight:
+                judge = PatchDiscriminator(recipe.gan_channels, recipe.gan_layers)
+                self.adversarial = AdversarialLoss(judge, recipe.gan_weight, recipe.gan_start)
+        if recipe.vgg16 is not None and recipe.lpips is not None:
+            self.perceptual = PerceptualLoss.from_files(recipe.vgg16, recipe.lpips)
+        if recipe.optim.ema_decay:
+            self.averaged = copy.deepcopy(self.model).requires_grad_(False)
         self.register_buffer("usage", torch.ones(recipe.model.num_codes))
 
-    def training_step(self, pixels: Tensor, batch_idx: int) -> Tensor:
-        """Loss of a batch of pixels (B, H, W, 3) uint8."""
-        generator = self._generator()
-        images = augment(to_tensor(pixels), self.recipe.max_shift, generator)
+    @property
+    def best_model(self) -> VQGAN:
+        """The model to keep: the averaged one, if there is one."""
+        return self.model if self.averaged is None else self.averaged
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Loss of a batch: ``pixels`` (B, H, W, 3) uint8, perhaps ``weights`` (B, 1, H, W)."""
+        recipe, generator = self.recipe, self._generator()
+        images, weights = to_tensor(batch["pixels"]), batch.get("weights")
+        if weights is not None:  # moved and mirrored with the picture; outside of it they are 1
+            both = augment(torch.cat([images, weights], 1), recipe.max_shift, generator)
+            images, weights = both[:, :3], both[:, 3:]
+        else:
+            images = augment(images, recipe.max_shift, generator)
         z = self.model.latent(images.contiguous(memory_format=torch.channels_last))
         quantized = self.model.quantize(z)
         reconstruction = self.model.render(quantized.grid).float()
         loss = reconstruction_loss(
-            reconstruction, images, self.recipe.l1_weight, self.recipe.l2_weight
+            reconstruction, images, recipe.l1_weight, recipe.l2_weight, weights
         )
-        self._look_after_codebook(z.detach(), quantized.codes, generator)
         self.log("train/reconstruction", loss.detach(), prog_bar=True)
+        if self.perceptual is not None:
+            distance = self.perceptual(reconstruction, images).mean()
+            self.log("train/perceptual", distance.detach())
+            loss = loss + recipe.perceptual_weight * distance
+        loss = loss + self._adversarial_loss(images, reconstruction, loss)
+        self._look_after_codebook(z.detach(), quantized.codes, generator)
         self.log("train/quantizer", quantized.loss.detach())
         loss = loss + quantized.loss
         if self.predictor is not None:
             unexplained = self.predictor(quantized.grid)
             self.log("train/unexplained", unexplained.detach())
             # first something to predict, then a wish to be predictable
-            ramp = min(1.0, self.global_step / self.recipe.causal_warmup)
-            loss = loss + ramp * self.recipe.causal_weight * unexplained
+            ramp = min(1.0, self.global_step / recipe.causal_warmup)
+            loss = loss + ramp * recipe.causal_weight * unexplained
         return loss
 
+    def _adversarial_loss(
+        self, images: Tensor, reconstruction: Tensor, base_loss: Tensor
+    ) -> Tensor | float:
+        """Both players' losses: each reaches its own parameters alone, so one step serves both."""
+        if self.adversarial is None:
+            return 0.0
+        last_layer = self.model.decoder.conv_out.weight
+        step = self.global_step
+        mine = self.adversarial.generator(reconstruction, base_loss, last_layer, step)
+        other = self.adversarial.discriminator_loss(images, reconstruction, step)
+        self.log("train/generator", mine.detach())
+        self.log("train/discriminator", other.detach(), prog_bar=True)
+        return mine + other
+
     def validation_step(self, pixels: Tensor, batch_idx: int) -> None:
-        """PSNR of held-out pixels (B, H, W, 3) uint8."""
+        """Quality of held-out pixels (B, H, W, 3) uint8, and how the codebook is used."""
         images = to_tensor(pixels)
-        reconstruction = self.model.decode(self.model.encode(images))
+        codes = self.best_model.encode(images)
+        reconstruction = self.best_model.decode(codes)
+        use = codebook_use(codes, self.model.num_codes)
         self.log("val/psnr", psnr(reconstruction, images).mean(), prog_bar=True, on_epoch=True)
+        self.log("val/ssim", ssim(reconstruction, images).mean(), on_epoch=True)
+        self.log("val/code_perplexity_share", use.perplexity_share, on_epoch=True)
+        if batch_idx == 0:
+            rows = torch.stack([images[:8], reconstruction[:8]], 1).flatten(0, 1)
+            for logger in self.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_images(
+                        "val/reconstructions", (rows + 1) / 2, self.global_step
+                    )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Step, then move the averaged weights."""
+        super().optimizer_step(*args, **kwargs)
+        if self.averaged is not None:
+            decay = self.recipe.optim.ema_decay
+            average_weights(self.averaged, self.model, self.global_step + 1, decay)
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip the VQGAN's gradients; the discriminator's are its own."""
+        if self.recipe.optim.grad_clip:
+            mine = [p for n, p in self.named_parameters() if not n.startswith("adversarial.")]
+            torch.nn.utils.clip_grad_norm_(mine, self.recipe.optim.grad_clip)
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule of the recipe."""
-        optimizer = build_optimizer(self, self.recipe.optim)
+        rates = {"adversarial.": self.recipe.gan_lr}
+        optimizer = build_optimizer(self, self.recipe.optim, rates)
         schedule = build_schedule(optimizer, self.recipe.optim)
         return {
             "optimizer": optimizer,
@@ -151,7 +253,7 @@ class ImageTokenizerModule(L.LightningModule):
 
 
 def augment(images: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
-    """Move the pictures (B, 3, H, W) of a batch together, white coming in, and mirror half."""
+    """Move pictures (B, C, H, W) of a batch together, white (1) coming in, and mirror half."""
     height, width = images.shape[2:]
     dy, dx = torch.randint(0, 2 * max_shift + 1, (2,), generator=generator).tolist()
     padded = F.pad(images, (max_shift,) * 4, value=1.0)

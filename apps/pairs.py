@@ -3,9 +3,10 @@
 Each line is a JSON object with ``file_name`` and ``text``.
 
 Optional columns: ``split`` ("train", "validation", "test", "variants"), ``group`` (pictures of one
-group never stand in training and in a held-out set at once) and ``category`` (judges drawn
-pictures). Without ``split``, whole groups are held out at random; without ``group``, pictures with
-the same caption are one group.
+group never stand in training and in a held-out set at once), ``category`` (judges drawn pictures)
+and ``boxes`` (faces and salient objects, which the image tokenizer can be told to weigh more).
+Without ``split``, whole groups are held out at random; without ``group``, pictures with the same
+caption are one group.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,6 +43,8 @@ class Pairs:
     groups: list[str]
     categories: list[str]
     """Empty strings where the metadata has none."""
+    boxes: list[list[list[float]]]
+    """Faces and salient objects of each picture, (x0, y0, x1, y1) in pixels of the upright one."""
 
     def __len__(self) -> int:
         """Number of pairs."""
@@ -60,6 +64,7 @@ class Pairs:
             self.split[rows],
             [self.groups[i] for i in pick],
             [self.categories[i] for i in pick],
+            [self.boxes[i] for i in pick],
         )
 
 
@@ -116,10 +121,12 @@ def read_pairs(
         if part in ("validation", "test") and group in train:
             raise DataError(f"{path}: wanted group {group!r} on one side, got train and {part}")
     categories = [row.get("category") or "" for row in rows]
-    return Pairs(np.array([key_of(f) for f in files]), files, captions, split, groups, categories)
+    boxes = [row.get("boxes") or [] for row in rows]
+    keys = np.array([key_of(f) for f in files])
+    return Pairs(keys, files, captions, split, groups, categories, boxes)
 
 
-def _row(path: Path, number: int, line: str) -> dict[str, str]:
+def _row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError:
@@ -138,12 +145,28 @@ def _row(path: Path, number: int, line: str) -> dict[str, str]:
             )
     if row.get("split") and row["split"] not in SPLITS:
         raise DataError(f"{path}, line {number}: wanted split in {SPLITS}, got {row['split']!r}")
+    if not _are_boxes(row.get("boxes", [])):
+        raise DataError(
+            f"{path}, line {number}: wanted 'boxes' as a list of [x0, y0, x1, y1] in pixels with "
+            f"x0 < x1 and y0 < y1, got {row['boxes']!r}"
+        )
     file = Path(row["file_name"])
     if file.is_absolute() or ".." in file.parts:
         raise DataError(
             f"{path}, line {number}: wanted a path inside the folder, got {row['file_name']!r}"
         )
     return row
+
+
+def _are_boxes(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in box)
+        and box[0] < box[2]
+        and box[1] < box[3]
+        for box in value
+    )
 
 
 def _split_groups(
@@ -160,7 +183,7 @@ def _split_groups(
 
 def decode_pictures(
     folder: Path, pairs: Pairs, size: int, out: Path, progress: Callable[[int, int], None]
-) -> list[str]:
+) -> tuple[list[str], list[list[list[float]]]]:
     """Decode all pictures to ``out``, an ``.npy`` of (N, size, size, 3) uint8.
 
     Args:
@@ -172,22 +195,34 @@ def decode_pictures(
 
     Returns:
         One message for each broken picture, which names it and the cause; its row number stands in
-        front, as ``"17: ..."``.
+        front, as ``"17: ..."``. And each picture's boxes, in pixels of the decoded one.
     """
     shape = (len(pairs), size, size, 3)
-    broken = []
+    broken, boxes = [], []
     # written, not mapped: on a full disk a map dies of SIGBUS where a write raises OSError
     with open(out, "wb") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
         for i, file in enumerate(pairs.files):
             try:
-                stream.write(np.asarray(square(load_image(folder / file), size)).tobytes())
+                picture = load_image(folder / file)
+                stream.write(np.asarray(square(picture, size)).tobytes())
+                boxes.append([cropped(box, *picture.size, size) for box in pairs.boxes[i]])
             except ImageError as error:
                 stream.write(b"\xff" * (size * size * 3))
                 broken.append(f"{i}: {error}")
+                boxes.append([])
             progress(i + 1, len(pairs))
-    return broken
+    return broken, boxes
+
+
+def cropped(box: list[float], width: int, height: int, size: int) -> list[float]:
+    """A box of a picture in pixels of its centre square at ``size``; may lie outside of it."""
+    shorter = min(width, height)
+    left, top = (width - shorter) / 2, (height - shorter) / 2
+    scale = size / shorter
+    x0, y0, x1, y1 = box
+    return [(x0 - left) * scale, (y0 - top) * scale, (x1 - left) * scale, (y1 - top) * scale]
 
 
 def fingerprint_of_folder(folder: Path) -> str:

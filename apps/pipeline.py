@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from decoder_training import train_decoder
-from image_training import train_image_tokenizer
+from image_training import left_out, train_image_tokenizer
 from memory import write_memory
 from openmoji import write_openmoji
 from pairs import DataError, decode_pictures, fingerprint_of_folder, read_pairs
@@ -70,15 +70,16 @@ class Run:
 
         def work(out: Path) -> None:
             with bar("decoding pictures") as progress:
-                broken = decode_pictures(
+                broken, boxes = decode_pictures(
                     self.folder, pairs, recipe.size, out / "pixels.npy", progress
                 )
-            write_json(out / "skipped.json", {"skipped": broken})
+            write_json(out / "pictures.json", {"skipped": broken, "boxes": boxes})
 
         shares = (recipe.validation_share, recipe.test_share)
         config = [origin, recipe.size, shares, self.recipe.seed]
         stage = self.stages.run("pictures", config, [], work)
-        skipped = json.loads((stage.folder / "skipped.json").read_text("utf-8"))["skipped"]
+        found = json.loads((stage.folder / "pictures.json").read_text("utf-8"))
+        skipped, self.boxes = found["skipped"], found["boxes"]
         if skipped:
             first = skipped[0].split(": ", 1)[1]
             self.say(f"pictures: skipped {len(skipped)} of {len(pairs)}, the first: {first}")
@@ -123,11 +124,14 @@ class Run:
             return
 
         rows, pairs = self.pixel_rows, self.pairs
+        for line in left_out(recipe, any(self.boxes)):
+            self.say(f"imagetok: {line}")
 
         def work(out: Path) -> None:
             train_image_tokenizer(
                 recipe,
                 self.pixels,
+                self.boxes,
                 rows[pairs.rows("train")],
                 rows[pairs.rows("validation")],
                 out,

@@ -67,6 +67,24 @@ class ImageRecipe:
     """Weight of the absolute error."""
     l2_weight: float = 1.0
     """Weight of the squared error."""
+    perceptual_weight: float = 1.0
+    """Weight of LPIPS; off without the two files of its weights."""
+    vgg16: Path | None = None
+    """torchvision's weights of VGG16, a local file."""
+    lpips: Path | None = None
+    """The lpips package's weights of its linear layers for VGG, a local file."""
+    gan_weight: float = 0.0
+    """Weight of the discriminator's loss, times the adaptive weight; 0 is no discriminator."""
+    gan_start: int = 0
+    """First step that the discriminator takes part in."""
+    gan_lr: float = 2e-4
+    """Peak rate of the discriminator, which AdamW trains."""
+    gan_channels: int = 64
+    """Channels of the discriminator's first layer."""
+    gan_layers: int = 3
+    """Layers of the discriminator that halve the side."""
+    region_weight: float = 1.0
+    """Weight of pixels inside the `boxes` of the metadata (faces, salient objects)."""
     causal_weight: float = 0.0
     """Weight of `cm3_imagetok.causal.CausalPredictor`, which makes codes easier to predict."""
     causal_warmup: int = 300

@@ -46,6 +46,7 @@ def test_keys_stay_when_pictures_are_added(tmp_path):
         ('{"file_name": "0.png"}', "line 1: wanted a string as 'text'"),
         ('{"file_name": "0.png", "text": 3}', "line 1: wanted a string as 'text'"),
         ('{"file_name": "0.png", "text": "a", "split": "dev"}', "line 1: wanted split in"),
+        ('{"file_name": "0.png", "text": "a", "boxes": [[0, 0, 0, 1]]}', "line 1: wanted 'boxes'"),
         ('{"file_name": "../0.png", "text": "a"}', "inside the folder"),
         ('{"file_name": "gone.png", "text": "a"}', "gone.png"),
     ],
@@ -76,11 +77,11 @@ def test_broken_pictures_are_counted_and_named(tmp_path):
     (tmp_path / "2.png").write_bytes(b"no picture")
     found = read_pairs(tmp_path)
     done = []
-    broken = decode_pictures(
+    broken, boxes = decode_pictures(
         tmp_path, found, 8, tmp_path / "pixels.npy", lambda *at: done.append(at)
     )
     assert len(broken) == 1 and broken[0].startswith("2: ") and "2.png" in broken[0]
     pixels = np.load(tmp_path / "pixels.npy")
     assert pixels.shape == (5, 8, 8, 3)
     assert (pixels[2] == 255).all() and (pixels[1] == [255, 0, 0]).all()
-    assert done[-1] == (5, 5)
+    assert done[-1] == (5, 5) and boxes == [[]] * 5

@@ -4,20 +4,6 @@ import torch
 from cm3_train import CM3Module, OptimConfig
 
 
-def test_averaged_weights_follow_by_hand(tiny):
-    module = CM3Module(tiny.Model(), OptimConfig(ema_decay=0.3), tiny.image_range)
-    kept = module.averaged.qkv.weight.clone()
-    assert torch.equal(kept, module.model.qkv.weight)
-    for step in range(1, 6):
-        with torch.no_grad():
-            module.model.qkv.weight += 1
-        module._average(module.averaged)
-        decay = min(0.3, (1 + step) / (10 + step))
-        kept = decay * kept + (1 - decay) * module.model.qkv.weight.detach()
-        assert torch.allclose(module.averaged.qkv.weight, kept, atol=1e-5)
-    assert torch.allclose(module.export_state()["qkv.weight"], kept, atol=1e-5)
-
-
 def test_without_averaging_the_model_is_exported(tiny):
     model = tiny.Model()
     exported = CM3Module(model, OptimConfig(), tiny.image_range).export_state()

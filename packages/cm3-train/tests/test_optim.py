@@ -184,3 +184,20 @@ def test_schedule_moves_every_group(tiny):
 def test_config_names_the_parameter(values):
     with pytest.raises(ValueError, match=f"^{next(iter(values))}: wanted"):
         OptimConfig(**values)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_part_can_have_its_own_rate(name):
+    model = nn.ModuleDict({"body": nn.Linear(8, 8), "judge": nn.Linear(8, 8)})
+    config = OptimConfig(name=name, lr=1e-2, weight_decay=0.5)
+    optimizer = build_optimizer(model, config, {"judge.": 3e-4})
+    rates = {
+        id(p): (group["lr"], group["weight_decay"], group.get("kind"))
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    for parameter in model["judge"].parameters():
+        assert rates[id(parameter)][:2] == (3e-4, 0.0)
+        assert rates[id(parameter)][2] != "muon"
+    assert len(rates) == 4
+    assert rates[id(model["body"].weight)][0] == (config.muon_lr if name == "muon" else 1e-2)

@@ -1,5 +1,6 @@
 """Training CM3: token shards, the CM3 objective, deterministic batches, Lightning modules."""
 
+from .averaging import average_weights
 from .batch import (
     IGNORE,
     BatchLoader,
@@ -47,6 +48,7 @@ __all__ = [
     "TrainableModel",
     "TrainingInterrupted",
     "ValidationLoader",
+    "average_weights",
     "bits",
     "build_optimizer",
     "build_schedule",

@@ -15,6 +15,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from .averaging import average_weights
 from .interface import TrainableModel
 from .loss import split_losses, token_losses
 from .optim import OptimConfig, build_optimizer, build_schedule
@@ -102,24 +103,14 @@ class CM3Module(L.LightningModule):
         """Step, then move the averaged weights: here, so that a checkpoint always has both."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.averaged is not None:
-            self._average(self.averaged)
+            self.num_averaged += 1
+            model = cast(nn.Module, self.model)
+            average_weights(self.averaged, model, int(self.num_averaged), self.optim.ema_decay)
 
     def export_state(self) -> dict[str, Tensor]:
         """Return the weights to keep, under the model's own names: averaged ones, if kept."""
         model = cast(nn.Module, self.model) if self.averaged is None else self.averaged
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-    @torch.no_grad()
-    def _average(self, averaged: nn.Module) -> None:
-        self.num_averaged += 1
-        # Early on the mean of few steps is better than a mean with the random start.
-        steps = int(self.num_averaged)
-        decay = min(self.optim.ema_decay, (1 + steps) / (10 + steps))
-        model = cast(nn.Module, self.model)
-        for kept, weight in zip(averaged.parameters(), model.parameters(), strict=True):
-            kept.lerp_(weight.detach(), 1 - decay)
-        for kept, buffer in zip(averaged.buffers(), model.buffers(), strict=True):
-            kept.copy_(buffer)
 
     def _losses(
         self, model: TrainableModel, batch: dict[str, Tensor]

@@ -10,7 +10,7 @@ import functools
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -76,15 +76,29 @@ class OptimConfig:
         )
 
 
-def build_optimizer(model: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, config: OptimConfig, rates: Mapping[str, float] | None = None
+) -> torch.optim.Optimizer:
     """Return the optimizer of `config` over the trainable parameters of `model`.
 
     Weight decay falls on parameters of two and more dimensions only.
+
+    Args:
+        model: whose parameters are trained.
+        config: how.
+        rates: peak rates of parts by the start of their parameters' names, such as
+            `{"discriminator.": 2e-4}`. They take AdamW without weight decay, whatever the config.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    muon_names = hidden_matrices(model) if config.name == "muon" else []
+    groups: list[dict[str, Any]] = []
+    for start, rate in (rates or {}).items():
+        part = [name for name in named if name.startswith(start)]
+        groups.append(
+            {"params": [named.pop(name) for name in part], "lr": rate, "weight_decay": 0.0}
+        )
+    muon_names = [n for n in hidden_matrices(model) if n in named] if config.name == "muon" else []
     rest = [p for name, p in named.items() if name not in set(muon_names)]
-    groups: list[dict[str, Any]] = [
+    groups += [
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]

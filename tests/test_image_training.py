@@ -1,0 +1,130 @@
+"""Training of the image tokenizer: each loss reaches what it should, and regions move along."""
+
+from dataclasses import replace
+
+import image_training
+import numpy as np
+import pytest
+import torch
+from pairs import cropped
+from recipe import ImageRecipe
+
+from cm3_imagetok import PRESETS, load_vqgan
+from cm3_train import AtomicCheckpointIO, OptimConfig
+
+SHAPE = replace(
+    PRESETS["tiny-64"],
+    image_size=32,
+    channels=16,
+    norm_groups=8,
+    z_channels=16,
+    embed_dim=8,
+    num_codes=32,
+)
+RECIPE = ImageRecipe(
+    model=SHAPE,
+    optim=OptimConfig(name="muon", lr=1e-3, total_steps=4, ema_decay=0.5),
+    batch_size=4,
+    val_every=2,
+    gan_weight=0.5,
+    gan_start=1,
+    gan_channels=8,
+    gan_layers=2,
+    region_weight=4.0,
+    causal_weight=0.01,
+)
+
+
+@pytest.fixture
+def pixels():
+    return np.random.default_rng(0).integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
+
+
+def module_at(step, recipe=RECIPE):
+    class AtStep(image_training.ImageTokenizerModule):
+        global_step = step
+
+        def log(self, *args, **kwargs):
+            pass
+
+    return AtStep(recipe, seed=0)
+
+
+def gradients(module, loss):
+    module.zero_grad()
+    loss.backward()
+    return {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+
+
+def test_each_player_learns_from_its_own_loss_alone(pixels):
+    module = module_at(1)
+    module.model.eval()  # the codebook stays as it is
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+
+    def both():
+        made, quantized = module.model(images)
+        base = (made - images).abs().mean()
+        return base, made, quantized
+
+    base, made, _ = both()
+    together = gradients(module, base + module._adversarial_loss(images, made, base))
+    base, made, _ = both()
+    step, last = 1, module.model.decoder.conv_out.weight
+    alone = gradients(module, base + module.adversarial.generator(made, base, last, step))
+    assert not any(name.startswith("adversarial") for name in alone)
+    _, made, _ = both()
+    judge = gradients(module, module.adversarial.discriminator_loss(images, made, step))
+    assert judge and all(name.startswith("adversarial") for name in judge)
+    for name, gradient in together.items():
+        wanted = judge[name] if name.startswith("adversarial") else alone[name]
+        torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-6)
+
+
+def test_before_its_start_the_discriminator_is_not_trained(pixels):
+    batch = {"pixels": torch.from_numpy(pixels[:4])}
+    module = module_at(0)
+    module.training_step(batch, 0).backward()
+    assert all(p.grad is None for p in module.adversarial.parameters())
+    assert module.model.decoder.conv_out.weight.grad.abs().sum() > 0
+
+
+def test_weights_of_regions_move_with_the_picture():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.full((8, 3, 16, 16), 1.0)
+    weights = torch.ones(8, 1, 16, 16)
+    images[:, :, 6:9, 5:7], weights[:, :, 6:9, 5:7] = -1.0, 4.0
+    moved = image_training.augment(torch.cat([images, weights], 1), 4, generator)
+    assert torch.equal(moved[:, :1] < 0, moved[:, 3:] == 4)
+    assert not torch.equal(moved[:, 3:], weights)
+
+
+def test_a_box_is_cropped_and_scaled_as_its_picture():
+    assert cropped([60, 0, 100, 40], 140, 100, 50) == [20, 0, 40, 20]
+    assert cropped([0, 60, 10, 70], 100, 140, 100) == [0, 40, 10, 50]
+
+
+def test_everything_at_once_trains_and_the_averaged_model_is_kept(pixels, tmp_path):
+    boxes = [[[4.0, 4.0, 20.0, 20.0]] if i % 2 else [] for i in range(12)]
+    image_training.train_image_tokenizer(
+        RECIPE,
+        pixels,
+        boxes,
+        np.arange(8),
+        np.arange(8, 12),
+        tmp_path,
+        seed=0,
+        precision="32-true",
+        checkpoint_every=2,
+    )
+    state = AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")["state_dict"]
+    kept = load_vqgan(tmp_path / "vqgan").state_dict()
+    for name, value in kept.items():
+        assert torch.equal(value, state[f"averaged.{name}"])
+    assert any(not torch.equal(kept[name], state[f"model.{name}"]) for name in kept)
+
+
+def test_the_recipe_says_what_it_leaves_out():
+    lines = image_training.left_out(RECIPE, has_boxes=False)
+    assert any("perceptual loss is off" in line for line in lines)
+    assert any("region_weight does nothing" in line for line in lines)
+    assert not any("adversarial" in line for line in lines)
