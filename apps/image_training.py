@@ -84,9 +84,9 @@ def train_image_tokenizer(
     def make_batch(rows: np.ndarray, epochs: np.ndarray) -> dict[str, Tensor]:
         batch = {"pixels": torch.from_numpy(pixels[rows])}
         if recipe.region_weight != 1:
-            size = pixels.shape[1:3]
+            _, height, width, _ = pixels.shape
             batch["weights"] = region_weights(
-                [boxes[int(row)] for row in rows], *size, recipe.region_weight
+                [boxes[int(row)] for row in rows], height, width, recipe.region_weight
             )
         return batch
 
@@ -187,8 +187,8 @@ class ImageTokenizerModule(L.LightningModule):
         """Both players' losses: each reaches its own parameters alone, so one step serves both."""
         if self.adversarial is None:
             return 0.0
-        last_layer = self.model.decoder.conv_out.weight
-        step = self.global_step
+        assert self.model.decoder is not None  # what is trained has both halves
+        last_layer, step = self.model.decoder.conv_out.weight, self.global_step
         mine = self.adversarial.generator(reconstruction, base_loss, last_layer, step)
         other = self.adversarial.discriminator_loss(images, reconstruction, step)
         self.log("train/generator", mine.detach())

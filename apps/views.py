@@ -21,7 +21,7 @@ from cm3_train import write_shards
 
 
 def write_views(
-    encode_texts: Callable[[list[str]], Sequence[Sequence[int]]],
+    encode_texts: Callable[[Sequence[str]], Sequence[np.ndarray]],
     encode_images: Callable[[Tensor], Tensor],
     pairs: Pairs,
     pixels_of: Callable[[np.ndarray], np.ndarray],
