@@ -117,7 +117,24 @@ def speed(rounds: int, side: int) -> dict[str, float]:
     a, b = alternate(rounds, lambda: ours.decode(codes), lambda: janus.decode(flat))
     table |= {"decode_ours_fp32_seconds": a, "decode_janus_fp32_seconds": b}
     table["decode_fp32_over_janus"] = b / a
-    return table
+    return table | exactness()
+
+
+def exactness() -> dict[str, float]:
+    """Pictures of 64 px beside Janus in float64, and each model's own rounding error in float32."""
+    ours, janus = janus_pair(64)
+    codes = ours.encode(picture(64, 64, 0))
+    single = ours.render(ours.quantize.decode(codes)), janus.decode(codes.flatten(1))
+    ours, janus = ours.double(), janus.double()
+    exact = janus.decode(codes.flatten(1))
+    return {
+        "janus_difference_float64": float(
+            (ours.render(ours.quantize.decode(codes)) - exact).abs().max()
+        ),
+        "ours_rounding_float32": float((single[0] - exact).abs().max()),
+        "janus_rounding_float32": float((single[1] - exact).abs().max()),
+        "janus_largest_value": float(exact.abs().max()),
+    }
 
 
 def compare(count: int) -> dict[str, float]:

@@ -67,7 +67,9 @@ class NearestQuantizer(nn.Module):
     def codebook(self) -> Tensor:
         """(num_codes, dim) code vectors as they are compared and returned."""
         weight = self.embedding.weight
-        return F.normalize(weight.float(), dim=-1) if self.normalise else weight
+        if not self.normalise:
+            return weight
+        return F.normalize(weight.to(torch.promote_types(weight.dtype, torch.float32)), dim=-1)
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """Index of the nearest code, (N, dim) -> (N,). Distances are taken in float32."""
