@@ -18,6 +18,7 @@ from torch import Tensor
 from cm3_imagetok import (
     VQGAN,
     AdversarialLoss,
+    CausalPredictor,
     PatchDiscriminator,
     PerceptualLoss,
     codebook_use,
@@ -29,7 +30,6 @@ from cm3_imagetok import (
     ssim,
     to_tensor,
 )
-from cm3_imagetok.causal import CausalPredictor
 from cm3_train import (
     BatchLoader,
     SampleOrder,

@@ -1,6 +1,6 @@
 import torch
 
-from cm3_imagetok.causal import CausalPredictor
+from cm3_imagetok import CausalPredictor
 
 
 def predictor(dim=4, positions=16):

@@ -1,5 +1,6 @@
 """VQGAN image tokenizer: pictures to discrete codes and back (CM3Leon, paper section 2.1)."""
 
+from cm3_imagetok.causal import CausalPredictor
 from cm3_imagetok.checkpoint import CheckpointError, load_vqgan, save_vqgan
 from cm3_imagetok.config import VQGANConfig
 from cm3_imagetok.exchange import Imported, export_vqgan, import_vqgan
@@ -40,6 +41,7 @@ __all__ = [
     "PRESETS",
     "VQGAN",
     "AdversarialLoss",
+    "CausalPredictor",
     "CheckpointError",
     "CodebookUse",
     "EMAQuantizer",
