@@ -123,11 +123,10 @@ class Run:
             self.image_origin = fingerprint_of_part(recipe.tokenizer)
             return
 
-        rows, pairs = self.pixel_rows, self.pairs
-        for line in left_out(recipe, any(self.boxes)):
-            self.say(f"imagetok: {line}")
-
         def work(out: Path) -> None:
+            for line in left_out(recipe, any(self.boxes)):
+                self.say(f"imagetok: {line}")
+            rows, pairs = self.pixel_rows, self.pairs
             train_image_tokenizer(
                 recipe,
                 self.pixels,

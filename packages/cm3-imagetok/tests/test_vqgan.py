@@ -127,17 +127,3 @@ def test_wrong_pictures_are_named(tokenizer, shape):
 def test_wrong_codes_are_named(tokenizer, codes):
     with pytest.raises(ValueError, match="codes: wanted"):
         tokenizer.decode(codes)
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"quantizer": "best"},
-        {"norm_groups": 3},
-        {"image_size": 17},
-        {"num_codes": 0},
-    ],
-)
-def test_wrong_config_names_the_parameter(tiny, change):
-    with pytest.raises(ValueError, match=next(iter(change))):
-        VQGANConfig(**{**vars(tiny), **change})
