@@ -138,6 +138,8 @@ class DecoderRecipe:
     caption asks for a plain picture."""
     plain_share: float = 0.5
     """How often the first encoding is trained on, where there are several."""
+    final_plain_share: float | None = None
+    """The same in the last epoch, with even steps on the way; null keeps `plain_share`."""
     max_shift: int = 4
     """Pixels that the further encodings are moved by, at most."""
     cm3: CM3Config = field(default_factory=CM3Config)
