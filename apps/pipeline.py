@@ -159,7 +159,7 @@ class Run:
         self.image_origin = stage.fingerprint
 
     def train_encoder(self) -> None:
-        """Stage ``clip``: the small CLIP, on training pairs, as they are and through the tokenizer."""
+        """Stage ``clip``: the small CLIP, on training pairs, plain and through the tokenizer."""
         recipe = self.recipe.retrieval
         if recipe.encoder is not None:
             self.encoder: Encoder = instantiate(recipe.encoder)
