@@ -86,7 +86,9 @@ def generate(
         "image_conditional": image_conditional,
         "unconditional": unconditional,
     }
-    needed = {name: _checked(name, given[name], len(prompts), config) for name in config.streams}
+    needed: dict[Stream, Sequence[Tensor]] = {
+        name: _checked(name, given[name], len(prompts), config) for name in config.streams
+    }
     limits = [max_new_tokens(segments) for segments in rows]
     steps = max(limits, default=0)
     if steps == 0:

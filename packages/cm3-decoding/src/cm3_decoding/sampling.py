@@ -75,7 +75,8 @@ class SamplingConfig:
         if self.sampler == "cd-k":
             return ("conditional", "unconditional")
         if self.image_guidance_scale is None:
-            return ("conditional", "unconditional")[: 1 + (self.guidance_scale != 1)]
+            plain = self.guidance_scale == 1
+            return ("conditional",) if plain else ("conditional", "unconditional")
         # uncond + image_scale * (image - uncond) + text_scale * (cond - image)
         names: list[Stream] = ["conditional"]
         if self.image_guidance_scale != self.guidance_scale:

@@ -53,7 +53,7 @@ class Streams:
         self.lengths = torch.tensor([len(ids) for ids in unique])
         """(N,) lengths."""
         self._source = torch.tensor(source)
-        self._places = places
+        self._places: dict[Stream, Tensor] = places
 
     def to(self, device: torch.device | str) -> Streams:
         """Move everything; gives itself."""
@@ -69,7 +69,7 @@ class Streams:
     def split(self, logits: Tensor) -> dict[Stream, Tensor]:
         """Logits (B, V) of every stream, of the model's (N, V)."""
         if len(self._places) == 1:
-            return dict.fromkeys(self._places, logits)
+            return {name: logits for name in self._places}
         return {name: logits[place] for name, place in self._places.items()}
 
 
