@@ -151,6 +151,13 @@ class DecoderRecipe:
     val_every: int = 100
     """Steps between two validations; the best checkpoint counts."""
 
+    def __post_init__(self) -> None:
+        """Refuse shares that are none, before any work."""
+        for name in ("plain_share", "final_plain_share"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"decoder.{name}: wanted 0..1, got {share}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRecipe:

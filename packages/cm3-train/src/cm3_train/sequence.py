@@ -71,7 +71,8 @@ class SequenceBuilder:
         plain_share: float | Callable[[int], float] | None = None,
     ) -> None:
         """Keep the arguments; nothing is drawn yet."""
-        if isinstance(plain_share, float | int) and not 0 <= plain_share <= 1:
+        fixed = plain_share is not None and not callable(plain_share)
+        if fixed and not 0 <= plain_share <= 1:
             raise ValueError(f"plain_share: wanted 0..1 or None, got {plain_share}")
         self.plain_share = plain_share
         self.shards = shards
