@@ -51,3 +51,8 @@ def paper_decoder():
 @pytest.fixture
 def ids():
     return torch.randint(37, (3, 24), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def transformers():
+    return pytest.importorskip("transformers")

@@ -110,6 +110,7 @@ def generate(
     with torch.inference_mode():
         logits = model.prefill(streams.input_ids, streams.lengths, cache)  # (N, V)
         state = Constraint(rows, logits.shape[-1], device)
+        active = ~state.finished()
         for step in range(steps):
             if step > 0:
                 logits = model.decode_one_token(streams.feed(chosen[:, step - 1]), cache)
@@ -117,7 +118,6 @@ def generate(
             chosen[:, step] = choose(
                 streams.split(logits.float()), state.allowed(), uniforms[:, step], config, step
             )
-            active = ~state.finished()
             new_lengths += active
             state.advance(chosen[:, step])
             if progress is not None:
@@ -126,7 +126,8 @@ def generate(
                 event = Step(step=step + 1, steps=steps, ids=chosen[:, step].clone(), active=active)
                 if stream(event) is False:
                     break
-            if bool(state.finished().all()):
+            active = ~state.finished()
+            if not bool(active.any()):
                 break
     ids = chosen.cpu()
     return [row[:length].clone() for row, length in zip(ids, new_lengths.tolist(), strict=True)]

@@ -90,11 +90,6 @@ class SamplingConfig:
         """Whether the stream without the prompt has to be computed."""
         return "unconditional" in self.streams
 
-    @property
-    def needs_image_conditional(self) -> bool:
-        """Whether the stream with the source picture but without the text has to be computed."""
-        return "image_conditional" in self.streams
-
 
 def choose(
     logits: Mapping[Stream, Tensor],

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Activation = Literal["gelu", "relu", "swiglu"]
 Norm = Literal["layer", "rms"]
@@ -147,6 +147,18 @@ def _paper_size(num_layers: int, width: int, num_heads: int) -> DecoderConfig:
     )
 
 
+CHAMELEON_PARTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "activation": "swiglu",
+        "norm": "rms",
+        "positions": "rotary",
+        "qk_norm": True,
+        "qk_norm_affine": True,
+        "tie_embeddings": False,
+    }
+)
+"""What makes a decoder a Chameleon (arXiv 2405.09818, 2.3), at any size."""
+
 PRESETS: Mapping[str, DecoderConfig] = MappingProxyType(
     {
         "cm3leon-350m": _paper_size(num_layers=24, width=1024, num_heads=16),
@@ -159,13 +171,8 @@ PRESETS: Mapping[str, DecoderConfig] = MappingProxyType(
             width=4096,
             num_heads=32,
             mlp_width=11008,
-            activation="swiglu",
-            norm="rms",
-            positions="rotary",
-            qk_norm=True,
-            qk_norm_affine=True,
-            tie_embeddings=False,
             init_std=0.02,
+            **CHAMELEON_PARTS,
         ),
     }
 )

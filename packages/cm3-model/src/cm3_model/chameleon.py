@@ -1,32 +1,35 @@
-"""Chameleon, Anole and OPT weights in and out: folders of others to a `Decoder` and back.
+"""Chameleon and Anole weights in and out: folders of others to a `Decoder` and back.
 
-Chameleon and Anole come in two layouts: "original" (`consolidated*.pth`, one file per shard of
-model parallelism, with `params.json`) and "huggingface" (safetensors with `config.json`). They
-differ in the order of a head's channels for the rotary turn, ours is the original's. OPT
-(arXiv 2205.01068) comes from Hugging Face, without biases and learnt norms. Of a Chameleon folder
-the language model is read; its image tokenizer is another component.
+They come in two layouts: "original" (`consolidated*.pth`, one file per shard of model parallelism,
+with `params.json`) and "huggingface" (safetensors with `config.json`). They differ in the order of
+a head's channels for the rotary turn, ours is the original's. The language model is read; the image
+tokenizer is another component.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cm3_model.checkpoint import CheckpointError, check_shapes, write
-from cm3_model.config import DecoderConfig
+from cm3_model.checkpoint import CheckpointError, write
+from cm3_model.config import CHAMELEON_PARTS, DecoderConfig
+from cm3_model.foreign_files import (
+    Weights,
+    build,
+    guard,
+    read_json,
+    read_safetensors,
+    unpickle_tensors,
+)
 from cm3_model.transformer import Decoder
 
 Layout = Literal["huggingface", "original"]
-Weights = dict[str, Tensor]
 
 # Dimension along which a shard of model parallelism holds its part; others are whole everywhere.
 _SHARDED = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1}
@@ -56,24 +59,24 @@ def import_chameleon(
     """
     folder = Path(folder)
     if (folder / "config.json").is_file():
-        values = _json(folder / "config.json")
+        values = read_json(folder / "config.json")
         if values.get("model_type") != "chameleon":
             raise CheckpointError(
                 f"{folder}: model_type: wanted 'chameleon', got {values.get('model_type')!r}"
             )
-        weights = _hf_weights(folder, skip="model.vqmodel.")
+        weights = read_safetensors(folder, skip="model.vqmodel.")
         config = _hf_config(values, folder)
-        ours = _guard(folder, lambda: _from_huggingface(weights, config))
+        ours = guard(folder, lambda: _from_huggingface(weights, config))
     else:
         paths = sorted(folder.glob("consolidated*.pth"))
         if not paths:
             raise CheckpointError(f"{folder}: wanted config.json or consolidated*.pth, got neither")
-        shards = [_unpickle(path) for path in paths]
-        params = _json(folder / "params.json")
-        merged = _guard(folder, lambda: _merge(shards))
-        config = _guard(folder, lambda: _original_config(params, merged))
-        ours = _guard(folder, lambda: _from_original(merged, config))
-    return _build(config, ours, folder, device, dtype)
+        shards = [unpickle_tensors(path) for path in paths]
+        params = read_json(folder / "params.json")
+        merged = guard(folder, lambda: _merge(shards))
+        config = guard(folder, lambda: _original_config(params, merged))
+        ours = guard(folder, lambda: _from_original(merged, config))
+    return build(config, ours, folder, device, dtype)
 
 
 def export_chameleon(
@@ -100,9 +103,7 @@ def export_chameleon(
         CheckpointError: if the decoder is no Chameleon, or does not fit the shards.
     """
     folder, shape = Path(folder), model.config
-    wanted = {"norm": "rms", "positions": "rotary", "activation": "swiglu"}
-    wanted |= {"qk_norm_affine": True, "tie_embeddings": False}
-    wrong = [name for name, value in wanted.items() if getattr(shape, name) != value]
+    wrong = [name for name, value in CHAMELEON_PARTS.items() if getattr(shape, name) != value]
     if wrong:
         raise CheckpointError(f"model: wanted Chameleon's parts, other are {wrong}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,63 +140,6 @@ def export_chameleon(
     }  # fmt: skip
     text = json.dumps(values | dict(config or {}), indent=2) + "\n"
     write(folder / "config.json", lambda path: path.write_text(text, "utf-8"))
-
-
-def import_opt(
-    folder: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> Decoder:
-    """Read an OPT without biases and learnt norms from its Hugging Face folder, in eval mode.
-
-    Raises:
-        CheckpointError: if it has parts that the decoder lacks, or is damaged.
-    """
-    folder = Path(folder)
-    values = _json(folder / "config.json")
-    wanted = {
-        "model_type": ("opt",), "enable_bias": (False,), "layer_norm_elementwise_affine": (False,),
-        "do_layer_norm_before": (True, None), "activation_function": ("relu", "gelu", None),
-        "word_embed_proj_dim": (values.get("hidden_size"), None),
-    }  # fmt: skip
-    for name, choices in wanted.items():
-        if values.get(name) not in choices:
-            raise CheckpointError(
-                f"{folder}: {name}: wanted {choices[0]!r}, got {values.get(name)!r}"
-            )
-    config = _guard(
-        folder,
-        lambda: DecoderConfig(
-            vocab_size=values["vocab_size"],
-            max_length=values["max_position_embeddings"],
-            num_layers=values["num_hidden_layers"],
-            width=values["hidden_size"],
-            num_heads=values["num_attention_heads"],
-            mlp_width=values["ffn_dim"],
-            activation=values.get("activation_function") or "relu",
-            tie_embeddings=values.get("tie_word_embeddings", True),
-        ),
-    )
-    theirs = _hf_weights(folder)
-
-    def rename() -> Weights:
-        rest = {name.removeprefix("model."): value for name, value in theirs.items()}
-        ours = {
-            "token_embedding.weight": rest.pop("decoder.embed_tokens.weight"),
-            # its first two rows are for padding
-            "position_embedding.weight": rest.pop("decoder.embed_positions.weight")[2:],
-        }
-        output = rest.pop("lm_head.weight", None)
-        if not config.tie_embeddings:
-            ours["output.weight"] = ours["token_embedding.weight"] if output is None else output
-        for layer in range(config.num_layers):
-            old, new = f"decoder.layers.{layer}.", f"blocks.{layer}."
-            parts = [rest.pop(f"{old}self_attn.{part}_proj.weight") for part in "qkv"]
-            ours[new + "attention.qkv.weight"] = torch.cat(parts)
-            ours[new + "attention.out.weight"] = rest.pop(old + "self_attn.out_proj.weight")
-            ours[new + "mlp.up.weight"] = rest.pop(old + "fc1.weight")
-            ours[new + "mlp.down.weight"] = rest.pop(old + "fc2.weight")
-        return ours | rest
-
-    return _build(config, _guard(folder, rename), folder, device, dtype)
 
 
 def _from_original(theirs: Weights, config: DecoderConfig) -> Weights:
@@ -355,7 +299,7 @@ def _hf_config(values: Mapping[str, Any], folder: Path) -> DecoderConfig:
     kind = rotary.get("rope_type", "default")
     if kind != "default" or values.get("attention_bias") or values.get("mlp_bias"):
         raise CheckpointError(f"{folder}: wanted plain rotary positions and no biases, got other")
-    return _guard(
+    return guard(
         folder,
         lambda: _chameleon(
             vocab_size=values["vocab_size"],
@@ -373,80 +317,5 @@ def _hf_config(values: Mapping[str, Any], folder: Path) -> DecoderConfig:
 
 
 def _chameleon(*, swin_norm: bool, **values: Any) -> DecoderConfig:
-    return DecoderConfig(
-        **values,
-        activation="swiglu",
-        norm="rms",
-        norm_placement="after" if swin_norm else "before",
-        positions="rotary",
-        qk_norm=True,
-        qk_norm_affine=True,
-        tie_embeddings=False,
-        init_std=0.02,
-    )
-
-
-def _build(
-    config: DecoderConfig,
-    weights: Weights,
-    folder: Path,
-    device: torch.device | str,
-    dtype: torch.dtype | None,
-) -> Decoder:
-    with torch.device("meta"):
-        model = Decoder(config)
-    check_shapes(model, weights, folder)
-    weights = {name: value.to(device=device, dtype=dtype) for name, value in weights.items()}
-    model.load_state_dict(weights, assign=True)
-    return model.requires_grad_().eval()
-
-
-def _guard(folder: Path, make: Any) -> Any:
-    """Run `make`; what is missing or misshapen becomes an error that names the folder."""
-    try:
-        return make()
-    except KeyError as error:
-        raise CheckpointError(f"{folder}: missing {error.args[0]}") from error
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
-        raise CheckpointError(f"{folder}: does not fit its config: {error}") from error
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: wanted an object, got {values!r}")
-    return values
-
-
-def _hf_weights(folder: Path, skip: str = "\0") -> Weights:
-    """Tensors of all safetensors files, memory-mapped, but those whose names start with `skip`."""
-    index = folder / "model.safetensors.index.json"
-    names = ["model.safetensors"]
-    if index.is_file():
-        names = sorted(set(_guard(index, lambda: _json(index)["weight_map"]).values()))
-    weights: Weights = {}
-    for name in names:
-        if not re.fullmatch(r"[\w.-]+", name):
-            raise CheckpointError(f"{index}: wanted names of files beside it, got {name!r}")
-        path = folder / name
-        try:
-            with safe_open(path, framework="pt") as file:
-                wanted = [key for key in file.keys() if not key.startswith(skip)]  # noqa: SIM118
-                weights |= {key: file.get_tensor(key) for key in wanted}
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    return weights
-
-
-def _unpickle(path: Path) -> Weights:
-    """Tensors of a .pth file; nothing but tensors is let in."""
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
-        raise CheckpointError(f"{path}: wanted tensors by name, got something else")
-    return values
+    placement = "after" if swin_norm else "before"
+    return DecoderConfig(**values, **CHAMELEON_PARTS, norm_placement=placement, init_std=0.02)
