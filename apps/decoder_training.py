@@ -17,9 +17,10 @@ from cm3_train import (
     BatchLoader,
     CM3Config,
     CM3Module,
-    SampleOrder,
+    GroupOrder,
     SequenceBuilder,
     ValidationLoader,
+    add_input_noise,
     collate,
     fit,
     load_weights,
@@ -36,6 +37,7 @@ def train_decoder(
     neighbours: NeighbourTable,
     held_out_documents: Retrieve,
     train: np.ndarray,
+    groups: np.ndarray,
     held_out: np.ndarray,
     folder: Path,
     *,
@@ -52,6 +54,7 @@ def train_decoder(
         neighbours: Candidates of each training pair.
         held_out_documents: Documents of a held-out pair.
         train: Keys that are trained on.
+        groups: The group of each, a number.
         held_out: Keys that choose the best checkpoint.
         folder: Keeps checkpoints and logs; a training that was stopped there goes on.
         seed: Of the weights and of all that is drawn.
@@ -63,7 +66,7 @@ def train_decoder(
         model = Decoder(decoder_config(recipe, vocabulary.size))
     block = vocabulary.image
     module = CM3Module(model, recipe.optim, (block.offset, block.offset + block.size))
-    batches = training_batches(recipe, vocabulary, sequences, neighbours, train, seed)
+    batches = training_batches(recipe, vocabulary, sequences, neighbours, train, groups, seed)
     best = fit(
         module,
         batches,
@@ -93,6 +96,7 @@ def training_batches(
     sequences: Callable[[Retrieve | None, CM3Config | None], SequenceBuilder],
     neighbours: NeighbourTable,
     train: np.ndarray,
+    groups: np.ndarray,
     seed: int,
 ) -> BatchLoader:
     """Endless batches of training sequences; arguments as of `train_decoder`.
@@ -101,6 +105,7 @@ def training_batches(
     its first sample: so no row is padded to the length of another row's documents.
     """
     shares = np.array(recipe.context_shares) / sum(recipe.context_shares)
+    codes = (vocabulary.image.offset, vocabulary.image.offset + vocabulary.image.size)
 
     def builder(count: int) -> SequenceBuilder:
         def retrieve(key: int, epoch: int) -> list[int]:
@@ -114,9 +119,11 @@ def training_batches(
         rng = np.random.default_rng((seed, 7, int(epochs[0]), int(keys[0])))
         build = builders[int(rng.choice(len(shares), p=shares))]
         pairs = zip(keys.tolist(), epochs.tolist(), strict=True)
-        return collate([build(*pair) for pair in pairs], vocabulary.pad_id)
+        batch = collate([build(*pair) for pair in pairs], vocabulary.pad_id)
+        return add_input_noise(batch, codes, recipe.input_noise, rng)
 
-    return BatchLoader(make_batch, SampleOrder(train, seed, recipe.batch_size))
+    order = GroupOrder(train, groups, recipe.group_power, seed, recipe.batch_size)
+    return BatchLoader(make_batch, order)
 
 
 def decoder_config(recipe: DecoderRecipe, vocab_size: int) -> DecoderConfig:

@@ -30,7 +30,7 @@ from cm3_retrieval import ClipEncoder, MemoryBank, NeighbourTable, train_clip
 from cm3_retrieval.interface import Encoder
 from cm3_texttok import DocumentLayout, TextTokenizer, Vocabulary
 from cm3_texttok.interface import Tokenizer
-from cm3_train import CM3Config, SequenceBuilder, TokenShards
+from cm3_train import CM3Config, SequenceBuilder, TokenShards, group_repeats
 
 
 class Run:
@@ -244,7 +244,7 @@ class Run:
 
     def train_decoder(self) -> None:
         """Stage ``decoder``: CM3 pretraining with retrieved documents."""
-        recipe = self.recipe.decoder
+        recipe, rows = self.recipe.decoder, self.pairs.rows("train")
 
         def work(out: Path) -> None:
             train_decoder(
@@ -253,7 +253,8 @@ class Run:
                 self.sequences,
                 self.training_neighbours,
                 self.true_documents,
-                self.pairs.keys[self.pairs.rows("train")],
+                self.pairs.keys[rows],
+                self.group_numbers[rows],
                 self.pairs.keys[self.pairs.rows("validation")],
                 out,
                 seed=self.recipe.seed,
@@ -307,10 +308,12 @@ class Run:
 
     def _plain_share(self) -> Callable[[int], float]:
         """Epoch -> how often a training picture is shown as it is."""
-        recipe, pictures = self.recipe.decoder, len(self.pairs.rows("train"))
+        recipe = self.recipe.decoder
+        _, counts = np.unique(self.group_numbers[self.pairs.rows("train")], return_counts=True)
+        epoch_length = int(group_repeats(counts, recipe.group_power).sum())
         start, end = recipe.plain_share, recipe.final_plain_share
         end = start if end is None else end
-        last = max(1, math.ceil(recipe.optim.total_steps * recipe.batch_size / pictures) - 1)
+        last = max(1, math.ceil(recipe.optim.total_steps * recipe.batch_size / epoch_length) - 1)
         return lambda epoch: start + (end - start) * min(1.0, epoch / last)
 
     def true_documents(self, key: int, epoch: int = 0) -> list[int]:

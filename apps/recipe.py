@@ -140,6 +140,12 @@ class DecoderRecipe:
     """How often the first encoding is trained on, where there are several."""
     final_plain_share: float | None = None
     """The same in the last epoch, with even steps on the way; null keeps `plain_share`."""
+    group_power: float = 1.0
+    """A group of n training pictures comes n ** group_power times an epoch: 1 shows each picture
+    once, 0 each group once, with its pictures in turn."""
+    input_noise: float = 0.0
+    """Each training sequence draws a share from 0 to this; so many of its input codes are replaced
+    by others. A drawing then rests more on its caption, less on the codes drawn so far."""
     max_shift: int = 4
     """Pixels that the further encodings are moved by, at most."""
     cm3: CM3Config = field(default_factory=CM3Config)
@@ -153,7 +159,7 @@ class DecoderRecipe:
 
     def __post_init__(self) -> None:
         """Refuse shares that are none, before any work."""
-        for name in ("plain_share", "final_plain_share"):
+        for name in ("plain_share", "final_plain_share", "group_power", "input_noise"):
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"decoder.{name}: wanted 0..1, got {share}")

@@ -37,12 +37,14 @@ def train(run: Run, shares: tuple[float, ...], seconds: float) -> tuple[Decoder,
     optimizer = build_optimizer(model, recipe.optim)
     peaks = [group["lr"] for group in optimizer.param_groups]
     start, steps, tokens = time.process_time(), 0, 0
+    rows = run.pairs.rows("train")
     batches = training_batches(
         recipe,
         run.vocabulary,
         run.sequences,
         run.training_neighbours,
-        run.pairs.keys[run.pairs.rows("train")],
+        run.pairs.keys[rows],
+        run.group_numbers[rows],
         run.recipe.seed,
     )
     for batch in batches:

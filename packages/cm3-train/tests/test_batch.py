@@ -6,7 +6,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cm3_train import BatchLoader, SampleOrder, TokenLoader, ValidationLoader, collate
+from cm3_train import (
+    BatchLoader,
+    GroupOrder,
+    SampleOrder,
+    TokenLoader,
+    ValidationLoader,
+    collate,
+    group_repeats,
+)
 
 
 def pairs_of(order, steps):
@@ -110,3 +118,46 @@ def test_validation_is_the_same_every_time_and_may_count_the_query_only():
     assert one[1]["labels"][0].tolist() == [-100] * 4 + [8, 2, 22, 1]
     everything = ValidationLoader(builder, np.arange(5), 2, pad_id=0)
     assert next(iter(everything))["labels"][0].tolist() == [8, 2, 20, 2, 8, 2, 20, 1]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=20),
+    st.sampled_from([0.0, 0.5, 1.0]),
+    st.integers(0, 3),
+)
+def test_a_group_comes_as_often_as_its_power_says(groups, power, seed):
+    groups, keys = np.array(groups), np.arange(len(groups)) * 7
+    names, counts = np.unique(groups, return_counts=True)
+    repeats = group_repeats(counts, power)
+    order = GroupOrder(keys, groups, power, seed, 1)
+    length = int(repeats.sum())
+    seen = [order.batch(step) for step in range(4 * length)]
+    for epoch in range(4):
+        here = [int(key[0]) for key, _ in seen[epoch * length : (epoch + 1) * length]]
+        assert len(set(here)) == len(here)
+        assert [int((groups[np.array(here) // 7] == name).sum()) for name in names] == list(repeats)
+
+
+def test_members_of_a_group_take_turns():
+    order = GroupOrder(np.arange(6), np.array([0, 0, 0, 1, 1, 2]), 0.0, 3, 3)
+    keys = np.concatenate([order.batch(3 * epoch)[0] for epoch in range(6)])
+    assert np.bincount(keys).tolist() == [2, 2, 2, 3, 3, 6]
+
+
+def test_power_one_shows_every_key_once():
+    order = GroupOrder(np.arange(6), np.array([0, 0, 0, 1, 1, 2]), 1.0, 3, 6)
+    assert sorted(order.batch(0)[0]) == sorted(order.batch(6)[0]) == list(range(6))
+
+
+def test_bad_groups_and_other_groups():
+    keys = np.arange(4)
+    with pytest.raises(ValueError, match="groups: wanted one for each"):
+        GroupOrder(keys, np.zeros(3), 0.5, 0, 1)
+    with pytest.raises(ValueError, match="power: wanted 0..1, got 2"):
+        GroupOrder(keys, np.zeros(4), 2, 0, 1)
+    with pytest.raises(ValueError, match="keys: wanted at least one"):
+        GroupOrder(keys[:0], np.zeros(0), 0.5, 0, 1)
+    same = [GroupOrder(keys, np.array(g), 0.5, 0, 1).fingerprint() for g in ([0, 0, 1, 1],) * 2]
+    other = GroupOrder(keys, np.array([0, 1, 1, 1]), 0.5, 0, 1).fingerprint()
+    assert same[0] == same[1] != other

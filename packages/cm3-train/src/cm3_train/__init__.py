@@ -4,15 +4,18 @@ from .averaging import average_weights
 from .batch import (
     IGNORE,
     BatchLoader,
+    GroupOrder,
     SampleOrder,
     TokenLoader,
     ValidationLoader,
     collate,
+    group_repeats,
 )
 from .callbacks import RunCheckpoints, StopSignals, TimeLeftBar, TrainingInterrupted
 from .checkpoint_io import AtomicCheckpointIO
 from .cm3 import CM3Config, cm3_transform, query_start, undo_cm3
 from .contract import check_trainable_model
+from .input_noise import add_input_noise
 from .interface import INTERFACE_VERSION, TrainableModel
 from .loss import bits, next_token_loss, split_losses, token_losses
 from .module import CM3Module
@@ -36,6 +39,7 @@ __all__ = [
     "BatchLoader",
     "CM3Config",
     "CM3Module",
+    "GroupOrder",
     "MuonAdamW",
     "OptimConfig",
     "RunCheckpoints",
@@ -48,6 +52,7 @@ __all__ = [
     "TrainableModel",
     "TrainingInterrupted",
     "ValidationLoader",
+    "add_input_noise",
     "average_weights",
     "bits",
     "build_optimizer",
@@ -56,6 +61,7 @@ __all__ = [
     "cm3_transform",
     "collate",
     "fit",
+    "group_repeats",
     "hidden_matrices",
     "load_weights",
     "lr_share",

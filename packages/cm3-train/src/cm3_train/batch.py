@@ -89,6 +89,74 @@ class SampleOrder:
         return self._permutations[epoch]
 
 
+class GroupOrder(SampleOrder):
+    """The order of groups of samples: a group comes with its members in turn, one at a time.
+
+    Near copies (one concept in thirty colours) then do not take thirty times the training that a
+    lone picture gets. An epoch holds `sum(group_repeats(counts, power))` samples, no key twice.
+
+    Args:
+        keys: the samples, int64 (N,).
+        groups: the group of each, any labels (N,).
+        power: see `group_repeats`.
+        seed: of the run.
+        batch_size: samples of one batch on one rank.
+        world_size: number of ranks.
+        rank: this one.
+    """
+
+    def __init__(
+        self,
+        keys: np.ndarray,
+        groups: np.ndarray,
+        power: float,
+        seed: int,
+        batch_size: int,
+        world_size: int = 1,
+        rank: int = 0,
+    ) -> None:
+        """Check and keep the arguments."""
+        keys, groups = np.asarray(keys, dtype=np.int64), np.asarray(groups)
+        if keys.shape != groups.shape:
+            raise ValueError(
+                f"groups: wanted one for each of {keys.shape} keys, got {groups.shape}"
+            )
+        mixed = np.random.default_rng(seed).permutation(len(keys))
+        by_group = mixed[np.argsort(groups[mixed], kind="stable")]
+        self._members = keys[by_group]
+        _, self._first, self._count = np.unique(
+            groups[by_group], return_index=True, return_counts=True
+        )
+        self._repeats = group_repeats(self._count, power)
+        ends = np.cumsum(self._repeats)
+        places = np.arange(ends[-1] if len(ends) else 0)
+        self._group = np.repeat(np.arange(len(ends)), self._repeats)
+        self._turn = places - (ends - self._repeats)[self._group]
+        super().__init__(places, seed, batch_size, world_size, rank)
+
+    def batch(self, consumed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return this rank's keys and epochs, (batch_size,) each, after `consumed` samples."""
+        places, epochs = super().batch(consumed)
+        group = self._group[places]
+        turn = epochs * self._repeats[group] + self._turn[places]
+        return self._members[self._first[group] + turn % self._count[group]], epochs
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of what the order is a function of: keys, groups, power and seed."""
+        known = self._members.tobytes() + self._count.tobytes() + self._repeats.tobytes()
+        return hashlib.sha256(known + str(self.seed).encode()).hexdigest()
+
+
+def group_repeats(counts: np.ndarray, power: float) -> np.ndarray:
+    """How often groups of `counts` (G,) members come in an epoch: counts ** power, rounded.
+
+    1 shows every member once, 0 every group once.
+    """
+    if not 0 <= power <= 1:
+        raise ValueError(f"power: wanted 0..1, got {power}")
+    return np.round(np.asarray(counts) ** power).astype(np.int64)
+
+
 class BatchLoader:
     """Endless loader of any kind of batch; goes on where its state says.
 
