@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 from drawing import draw
+from inception import inception_features
 from memory import encode_pictures
 from pipeline import Run
 from progress import bar
 
-from cm3_imagetok import codebook_use, psnr, to_tensor
+from cm3_imagetok import codebook_use, frechet_distance, psnr, to_pixels, to_tensor
 from cm3_train import ValidationLoader
 from cm3_train.loss import split_losses, token_losses
 
@@ -25,6 +26,9 @@ HOW = {
     "validation and variant pictures (none of them seen in training).",
     "imagetok.code_perplexity_share": "2 to the entropy of those codes' frequencies, over the size "
     "of the codebook.",
+    "imagetok.rfid": "Frechet distance of the Inception-v3 features of those pictures (test, "
+    "validation, variants) and of the same through the tokenizer. Few pictures make it large: "
+    "compare it with runs on the same ones.",
     "decoder.heldout_bits_per_code": "Mean negative log2-probability of the codes of the test "
     "pictures, given the caption, the earlier codes and the documents that the strategy retrieves "
     "for the caption (as many as `evaluation.retrieve`).",
@@ -66,24 +70,33 @@ HOW = {
 def image_tokenizer_figures(run: Run) -> dict[str, Any]:
     """Quality and codebook use on pictures that training has not seen."""
     tokenizer = run.image_tokenizer
-    decibels, codes = [], []
+    weights = run.recipe.imagetok.inception
+    features = None if weights is None else inception_features(weights)
+    decibels, codes, real, rebuilt = [], [], [], []
     test = set(run.pairs.rows("test").tolist())
     rows = run.pairs.rows("test", "validation", "variants")
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
         images = to_tensor(run.pixels_of(part))
         found = tokenizer.encode(images)
-        quality = psnr(tokenizer.decode(found), images)
+        seen = tokenizer.decode(found)
+        quality = psnr(seen, images)
         decibels += [float(q) for q, row in zip(quality, part, strict=True) if int(row) in test]
         codes.append(found)
+        if features is not None:
+            real.append(features(run.pixels_of(part)))
+            rebuilt.append(features(to_pixels(seen)))
     use = codebook_use(torch.cat(codes), tokenizer.num_codes)
-    return {
+    figures: dict[str, Any] = {
         "heldout_psnr_db": float(np.mean(decibels)),
         "codes_per_picture": run.grid[0] * run.grid[1],
         "num_codes": tokenizer.num_codes,
         "codes_used_share": use.used_share,
         "code_perplexity_share": use.perplexity_share,
     }
+    if features is not None:
+        figures["rfid"] = frechet_distance(torch.cat(real), torch.cat(rebuilt))
+    return figures
 
 
 def bits_per_code(

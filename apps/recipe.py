@@ -73,6 +73,8 @@ class ImageRecipe:
     """torchvision's weights of VGG16, a local file."""
     lpips: Path | None = None
     """The lpips package's weights of its linear layers for VGG, a local file."""
+    inception: Path | None = None
+    """torch-fidelity's weights of Inception-v3, a local file: with it the report has rFID."""
     gan_weight: float = 0.0
     """Weight of the discriminator's loss, times the adaptive weight; 0 is no discriminator."""
     gan_start: int = 0
