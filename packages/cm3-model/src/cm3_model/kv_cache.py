@@ -7,8 +7,6 @@ between prompt and continuation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -52,25 +50,23 @@ class KVCache:
         Raises:
             ValueError: if a row would not fit.
         """
-        lengths = self.lengths + new_lengths
-        end = int(lengths.max())
-        self._check_room(end)
-        column = torch.arange(width, device=self.lengths.device)
-        positions = self.lengths[:, None] + column  # (B, T)
-        rows, columns = (column < new_lengths[:, None]).nonzero(as_tuple=True)
-        slots = positions[rows, columns]
-        visible = None if self.longest == 0 else _visible(positions, end)
-        return Append(self, positions, rows, columns, slots, end, lengths, visible)
+        new = Append(self, new_lengths, width)
+        self._check_room(new.end)
+        return new
 
-    def append_one(self) -> Append:
-        """Plan to append one token to every row; never waits for the device."""
-        end = self.longest + 1
-        self._check_room(end)
-        rows = torch.arange(self.batch_size, device=self.lengths.device)
-        positions = self.lengths[:, None]  # (B, 1)
-        columns = torch.zeros_like(rows)
-        visible = _visible(positions, end)
-        return Append(self, positions, rows, columns, self.lengths, end, self.lengths + 1, visible)
+    def append_one(self) -> int:
+        """Length of the longest row with one more token; never waits for the device.
+
+        Raises:
+            ValueError: if that row is full.
+        """
+        self._check_room(self.longest + 1)
+        return self.longest + 1
+
+    def count_one(self) -> None:
+        """Count one new token in every row, once every layer is written."""
+        self.lengths = self.lengths + 1
+        self.longest += 1
 
     def reset(self) -> None:
         """Forget everything; the memory stays."""
@@ -104,9 +100,8 @@ class KVCache:
             )
 
 
-@dataclass(frozen=True)
 class Append:
-    """Where the new tokens of one forward pass go, and what they may see.
+    """Where the new tokens of a prefill go, and what they may see.
 
     Two rows hold 2 and 4 tokens and get 3 and 1 new ones, right-padded to 3 columns:
 
@@ -121,21 +116,19 @@ class Append:
     written before a query gets there. So right padding needs no mask.
     """
 
-    cache: KVCache
-    positions: Tensor
-    """(B, T) positions of the new tokens, padding included."""
-    rows: Tensor
-    """(N,) row of each token that is not padding."""
-    columns: Tensor
-    """(N,) its column."""
-    slots: Tensor
-    """(N,) the slot it goes to."""
-    end: int
-    """Length of the longest row after the pass; attention reads no further."""
-    lengths: Tensor
-    """(B,) lengths after the pass."""
-    visible: Tensor | None
-    """(B, 1, T, end) what each query may attend to; None if the cache was empty."""
+    def __init__(self, cache: KVCache, new_lengths: Tensor, width: int) -> None:
+        """Plan to append `new_lengths` (B,) tokens, right-padded to `width` columns."""
+        self.cache = cache
+        self.lengths = cache.lengths + new_lengths
+        self.end = int(self.lengths.max())
+        column = torch.arange(width, device=self.lengths.device)
+        self.positions = cache.lengths[:, None] + column
+        """(B, T) positions of the new tokens, padding included."""
+        self.rows, self.columns = (column < new_lengths[:, None]).nonzero(as_tuple=True)  # 2 x (N,)
+        self.slots = self.positions[self.rows, self.columns]  # (N,)
+        empty = cache.longest == 0
+        self.visible = None if empty else visible_slots(self.positions, self.end)
+        """(B, 1, T, end) what each query may attend to; None if the cache was empty."""
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store one layer's new keys and values (B, H, T, W); give what to attend to.
@@ -156,7 +149,25 @@ class Append:
         self.cache.longest = self.end
 
 
-def _visible(positions: Tensor, end: int) -> Tensor:
+class AppendOne:
+    """Where one new token per row goes. Made of tensors alone, so that a step can be compiled."""
+
+    def __init__(self, keys: Tensor, values: Tensor, lengths: Tensor, end: int) -> None:
+        """Plan to write behind `lengths` (B,) and to attend to the first `end` slots."""
+        self.keys, self.values, self.end = keys, values, end  # 2 x (layers, B, H, L, W)
+        self.positions = lengths[:, None]  # (B, 1)
+        self.visible = visible_slots(self.positions, end)  # (B, 1, 1, end)
+        self.slots = lengths[:, None, None, None].expand(-1, keys.shape[2], 1, keys.shape[4])
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store one layer's new key and value (B, H, 1, W); give what to attend to."""
+        keys, values = self.keys[layer], self.values[layer]  # (B, H, L, W)
+        keys.scatter_(2, self.slots, key.to(keys.dtype))
+        values.scatter_(2, self.slots, value.to(values.dtype))
+        return keys[:, :, : self.end], values[:, :, : self.end]
+
+
+def visible_slots(positions: Tensor, end: int) -> Tensor:
     """(B, 1, T, end): slots that queries at `positions` (B, T) may attend to."""
     slots = torch.arange(end, device=positions.device)
     return (slots <= positions[..., None])[:, None]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from cm3_model.config import DecoderConfig
-from cm3_model.kv_cache import Append, KVCache
+from cm3_model.kv_cache import Append, AppendOne, KVCache
 
 
 class Decoder(nn.Module):
@@ -152,16 +152,22 @@ class Decoder(nn.Module):
 
     def decode_one_token(self, input_ids: Tensor, cache: KVCache) -> Tensor:
         """Append one id per row (B,); logits (B, V) after it. Ids are trusted, for speed."""
-        new = cache.append_one()
-        hidden = self._run(input_ids[:, None], new.positions, new)  # (B, 1, D)
-        new.commit()
-        return self.head(hidden[:, 0])
+        end = cache.append_one()
+        logits = self._step(input_ids, cache.keys, cache.values, cache.lengths, end)
+        cache.count_one()
+        return logits
+
+    def _step(
+        self, input_ids: Tensor, keys: Tensor, values: Tensor, lengths: Tensor, end: int
+    ) -> Tensor:
+        new = AppendOne(keys, values, lengths, end)
+        return self.head(self._run(input_ids[:, None], new.positions, new)[:, 0])
 
     def _run(
         self,
         input_ids: Tensor,
         positions: Tensor,
-        new: Append | None = None,
+        new: Append | AppendOne | None = None,
         visible: Tensor | None = None,
     ) -> Tensor:
         """Normed last states (B, T, D); `positions` is (T,) or (B, T)."""
@@ -174,6 +180,10 @@ class Decoder(nn.Module):
             # Padding may lie behind the context; nothing reads it, any position will do.
             positions = positions.clamp(max=self.config.max_length - 1)
             x = x + self.position_embedding(positions)
+        if new is not None:
+            visible = new.visible
+        if visible is not None:
+            visible = _additive(visible, x.dtype)
         again = self.activation_checkpointing and self.training and new is None
         for block in self.blocks:
             if again:
@@ -212,7 +222,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rotation: Tensor | None,
-        new: Append | None,
+        new: Append | AppendOne | None,
         visible: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D)."""
@@ -240,7 +250,7 @@ class Norm(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """Layer norm of every head's channels, with or without a learnt scale and shift."""
+    """What is learnt of `head_norm`: a scale and a shift of every head's channels, or nothing."""
 
     def __init__(self, config: DecoderConfig, num_heads: int) -> None:
         """Build for `num_heads` heads."""
@@ -251,12 +261,15 @@ class HeadNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(shape)) if affine else None
         self.bias = nn.Parameter(torch.zeros(shape)) if affine else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, T, W) to (B, H, T, W)."""
-        x = F.layer_norm(x, x.shape[-1:], eps=self.eps)
-        if self.weight is None or self.bias is None:
-            return x
-        return x * self.weight[:, None] + self.bias[:, None]
+
+def head_norm(x: Tensor, *norms: HeadNorm) -> Tensor:
+    """Layer norm of every head's channels (B, H, T, W); `norms` are of the first heads and so on."""
+    x = F.layer_norm(x, x.shape[-1:], eps=norms[0].eps)
+    weights = [norm.weight for norm in norms if norm.weight is not None]
+    biases = [norm.bias for norm in norms if norm.bias is not None]
+    if not weights:
+        return x
+    return torch.addcmul(torch.cat(biases)[:, None], x, torch.cat(weights)[:, None])
 
 
 class Attention(nn.Module):
@@ -267,8 +280,9 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_width = config.head_width
-        self.heads = (config.num_heads, config.kv_heads, config.kv_heads)
-        self.qkv = nn.Linear(config.width, sum(self.heads) * self.head_width, bias=False)
+        self.kv_heads = config.kv_heads
+        rows = (config.num_heads + 2 * config.kv_heads) * config.head_width
+        self.qkv = nn.Linear(config.width, rows, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
         self.query_norm = HeadNorm(config, config.num_heads) if config.qk_norm else None
         self.key_norm = HeadNorm(config, config.kv_heads) if config.qk_norm else None
@@ -277,19 +291,20 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         rotation: Tensor | None,
-        new: Append | None,
+        new: Append | AppendOne | None,
         visible: Tensor | None = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D); with `new`, also to what the cache holds."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
-        query, key, value = heads.split(self.heads, dim=1)  # (B, H, T, W), 2 x (B, K, T, W)
+        # What happens to queries and keys alike happens to both at once.
+        turned, value = heads.split((heads.shape[1] - self.kv_heads, self.kv_heads), dim=1)
         if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+            turned = head_norm(turned, self.query_norm, self.key_norm)
         if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
+            turned = rotate(turned, rotation)
+        query, key = turned.split((turned.shape[1] - self.kv_heads, self.kv_heads), dim=1)
         if new is not None:
             key, value = new.write(self.layer, key, value)
-            visible = new.visible
         mixed = attend(query, key, value, visible)  # (B, H, T, W)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
 
@@ -332,6 +347,11 @@ class MLP(nn.Module):
             gate, up = self.up(x).chunk(2, -1)  # 2 x (B, T, F)
             return self.down(self.activation(gate) * up)
         return self.down(self.activation(self.up(x)))
+
+
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as what is added to the scores; done once, not by every layer's attention."""
+    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, float("-inf"))
 
 
 def empty_embedding(num_rows: int, width: int) -> nn.Embedding:
