@@ -2,6 +2,7 @@
 
 from cm3_model.chameleon import export_chameleon, import_chameleon
 from cm3_model.checkpoint import CheckpointError, load_decoder, read_manifest, save_decoder
+from cm3_model.compiled import compile_decoding
 from cm3_model.config import PRESETS, DecoderConfig, num_parameters
 from cm3_model.interface import INTERFACE_VERSION, CausalLM
 from cm3_model.kv_cache import KVCache
@@ -19,6 +20,7 @@ __all__ = [
     "DecoderConfig",
     "KVCache",
     "chunked_cross_entropy",
+    "compile_decoding",
     "export_chameleon",
     "import_chameleon",
     "import_opt",

@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+Layers = list[tuple[Tensor, Tensor]]
+"""Keys and values of every layer, each (B, H, L, W)."""
+
 
 class KVCache:
     """Keys and values of `num_layers` layers for `batch_size` rows of up to `length` tokens."""
@@ -26,23 +29,36 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """Lay out the memory."""
-        shape = (num_layers, batch_size, num_heads, length, head_width)
+        shape = (batch_size, num_heads, length, head_width)
+
         # Zeros, not empty memory: a masked slot has weight 0, and 0 * NaN would still be NaN.
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        def zeros() -> Tensor:
+            return torch.zeros(shape, device=device, dtype=dtype)
+
+        self.layers: Layers = [(zeros(), zeros()) for _ in range(num_layers)]
         self.lengths = torch.zeros(batch_size, device=device, dtype=torch.long)
         # The longest of `lengths` as an int: known without asking the device in every step.
         self.longest = 0
 
     @property
+    def keys(self) -> Tensor:
+        """A copy of all keys, (layers, B, H, L, W)."""
+        return torch.stack([key for key, _ in self.layers])
+
+    @property
+    def values(self) -> Tensor:
+        """A copy of all values, (layers, B, H, L, W)."""
+        return torch.stack([value for _, value in self.layers])
+
+    @property
     def batch_size(self) -> int:
         """Number of rows."""
-        return self.keys.shape[1]
+        return self.layers[0][0].shape[0]
 
     @property
     def capacity(self) -> int:
         """Tokens that fit in a row."""
-        return self.keys.shape[3]
+        return self.layers[0][0].shape[2]
 
     def append(self, new_lengths: Tensor, width: int) -> Append:
         """Plan to append `new_lengths` (B,) tokens, right-padded to `width` columns.
@@ -89,7 +105,7 @@ class KVCache:
     def select_rows(self, rows: Tensor) -> None:
         """Make old row `rows[i]` row i; any number, any order, repeats allowed."""
         rows = rows.to(self.lengths)
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.layers = [(key[rows], value[rows]) for key, value in self.layers]
         self.lengths = self.lengths[rows]
         self.longest = int(self.lengths.max())
 
@@ -136,7 +152,7 @@ class Append:
         With an empty cache that is just what came, under a plain causal mask; else everything
         that the cache holds, (B, H, end, W), under `visible`.
         """
-        keys, values = self.cache.keys[layer], self.cache.values[layer]  # (B, H, L, W)
+        keys, values = self.cache.layers[layer]  # 2 x (B, H, L, W)
         keys[self.rows, :, self.slots] = key[self.rows, :, self.columns].to(keys.dtype)
         values[self.rows, :, self.slots] = value[self.rows, :, self.columns].to(values.dtype)
         if self.visible is None:
@@ -152,16 +168,17 @@ class Append:
 class AppendOne:
     """Where one new token per row goes. Made of tensors alone, so that a step can be compiled."""
 
-    def __init__(self, keys: Tensor, values: Tensor, lengths: Tensor, end: int) -> None:
+    def __init__(self, layers: Layers, lengths: Tensor, end: int) -> None:
         """Plan to write behind `lengths` (B,) and to attend to the first `end` slots."""
-        self.keys, self.values, self.end = keys, values, end  # 2 x (layers, B, H, L, W)
+        self.layers, self.end = layers, end
         self.positions = lengths[:, None]  # (B, 1)
         self.visible = visible_slots(self.positions, end)  # (B, 1, 1, end)
-        self.slots = lengths[:, None, None, None].expand(-1, keys.shape[2], 1, keys.shape[4])
+        heads, width = layers[0][0].shape[1], layers[0][0].shape[3]
+        self.slots = lengths[:, None, None, None].expand(-1, heads, 1, width)
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store one layer's new key and value (B, H, 1, W); give what to attend to."""
-        keys, values = self.keys[layer], self.values[layer]  # (B, H, L, W)
+        keys, values = self.layers[layer]  # 2 x (B, H, L, W)
         keys.scatter_(2, self.slots, key.to(keys.dtype))
         values.scatter_(2, self.slots, value.to(values.dtype))
         return keys[:, :, : self.end], values[:, :, : self.end]
