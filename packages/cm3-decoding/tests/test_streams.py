@@ -34,6 +34,14 @@ def test_every_stream_finds_its_logits(streams):
     assert found == {"conditional": [0, 1], "image_conditional": [0, 2], "unconditional": [3, 1]}
 
 
+def test_only_the_conditional_stream_can_be_kept(streams):
+    assert streams.keep_conditional().tolist() == [0, 1]
+    assert streams.lengths.tolist() == [2, 1]
+    assert streams.feed(ids(20, 21)).tolist() == [20, 21]
+    logits = torch.randn(2, 3)
+    assert torch.equal(streams.split(logits)["conditional"], logits)
+
+
 def test_equal_prompts_of_different_rows_stay_apart():
     assert len(Streams({"conditional": [ids(5), ids(5)]}).lengths) == 2
 

@@ -23,11 +23,11 @@ class FiniteCheck:
         self._asks = self._every == 1
 
     def see(self, logits: Tensor, step: int) -> None:
-        """Take the logits (N, V) of a step, counted from 0."""
+        """Take the logits (N, V), or of the first rows, of a step counted from 0."""
         # One pass instead of four: a sum is finite unless a number is not, or the sum overflows.
         if self._asks and math.isfinite(float(logits.sum())):
             return
-        self._good[step] = logits.isfinite().all(-1)
+        self._good[step, : len(logits)] = logits.isfinite().all(-1)
         if (step + 1) % self._every == 0:
             self.report()
 

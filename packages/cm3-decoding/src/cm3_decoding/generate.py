@@ -115,6 +115,8 @@ def generate(
         start, stop = state.span
         active = ~state.finished()
         for step in range(steps):
+            if step == config.guidance_interval[1] and hasattr(cache, "select_rows"):
+                cache.select_rows(streams.keep_conditional())  # the others have no more say
             if step > 0:
                 logits = model.decode_one_token(streams.feed(chosen[:, step - 1]), cache)
             finite.see(logits, step)

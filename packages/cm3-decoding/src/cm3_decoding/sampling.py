@@ -40,7 +40,8 @@ class SamplingConfig:
     stream (paper 4.1: 1.5 and 7.5). None: two streams. Not used by "cd-k"."""
     guidance_interval: tuple[int, int | None] = (0, None)
     """Guidance or contrast acts on a row's new ids from the first number to before the second
-    (None: to the end); other ids are drawn from the conditional stream alone."""
+    (None: to the end); other ids are drawn from the conditional stream alone. Behind the interval
+    the other streams are not computed, if the model's cache can drop rows."""
     cd_alpha: float = 0.3
     """"cd-k": an id is plausible from this share of the k-th largest probability on."""
     cd_k: int = 8

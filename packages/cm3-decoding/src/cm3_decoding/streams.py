@@ -68,6 +68,15 @@ class Streams:
         }
         return self
 
+    def keep_conditional(self) -> Tensor:
+        """Drop all streams but the conditional one; gives the rows (B,) of the batch that stay."""
+        place = self._places["conditional"]
+        rows = torch.arange(len(self.lengths), device=self.lengths.device)[place]
+        self.input_ids, self.lengths = self.input_ids[rows], self.lengths[rows]
+        self._source = self._source[rows]
+        self._places = {"conditional": slice(0, len(rows))}
+        return rows
+
     def feed(self, ids: Tensor) -> Tensor:
         """New ids (B,) of the rows as the model's batch wants them (N,)."""
         return ids[self._source]
