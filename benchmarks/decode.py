@@ -2,20 +2,21 @@
 
     pip install transformers
     python benchmarks/decode.py --out FILE
-    python benchmarks/decode.py --preset cm3leon-7b --sweep 1 2 4 8 16 32 64 --picture FILE --out FILE
+    python benchmarks/decode.py --preset cm3leon-7b --out FILE
+    python benchmarks/decode.py --preset cm3leon-7b --sweep 1 2 4 8 16 32 64 --picture PNG
 
 Without ``--preset``: a Chameleon of about 50M random weights, the same in both, draws image codes
 with classifier-free guidance (scale 3) at batch 1 and 8, in alternating rounds, medians; as many
-rounds, from 2 to 5, as fit in ``--minutes``, or ``--rounds``. transformers has the cache, dynamic or
-static, that was faster with 64 codes just before. ``cfg_batchN_over_hf`` is our tokens a second over
-the peer's; ``cfg_cost_batch1`` is our seconds with guidance over those without.
+rounds, from 2 to 5, as fit in ``--minutes``, or ``--rounds``. transformers has the cache, dynamic
+or static, that was faster with 64 codes just before. ``cfg_batchN_over_hf`` is our tokens a second
+over the peer's; ``cfg_cost_batch1`` is our seconds with guidance over those without.
 
 With ``--preset``, for a GPU: random weights, one picture of 1024 codes at batch 1 with guidance, in
 bfloat16 and int8; the floor is the bytes of the weights that a step reads over the memory's
-bandwidth, as measured by a copy, times the steps. The step is compiled ("reduce-overhead", one CUDA
-graph) unless ``--eager``. ``--sweep`` adds pictures a second over batch sizes, as the paper's figure
-11. Without a GPU a small decoder takes the preset's place, in float32 where the CPU has no bfloat16
-arithmetic, and the table says so.
+bandwidth, as measured by a copy, times the steps. The step is compiled ("reduce-overhead", one
+CUDA graph) unless ``--eager``. ``--sweep`` gives pictures a second over batch sizes, as the paper's
+figure 11. Without a GPU a small decoder takes the preset's place, in float32 where the CPU has no
+bfloat16 arithmetic, and the table says so.
 """
 
 from __future__ import annotations
