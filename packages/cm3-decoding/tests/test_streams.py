@@ -49,3 +49,5 @@ def test_equal_prompts_of_different_rows_stay_apart():
 def test_a_bad_prompt_is_named():
     with pytest.raises(ValueError, match="^unconditional: wanted at least one id .* in row 0"):
         Streams({"conditional": [ids(5)], "unconditional": [torch.tensor([])]})
+    with pytest.raises(ValueError, match="^prompts: wanted ids of at least 0 in row 1, got -3"):
+        Streams({"conditional": [ids(5), ids(4, -3)]})

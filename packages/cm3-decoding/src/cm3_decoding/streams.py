@@ -100,3 +100,6 @@ def _check_prompt(prompt: Tensor, row: int, stream: Stream) -> None:
             f"{name}: wanted at least one id (length,) in row {row}, "
             f"got {prompt.dtype} {tuple(prompt.shape)}"
         )
+    if int(prompt.min()) < 0:
+        name = "prompts" if stream == "conditional" else stream
+        raise ValueError(f"{name}: wanted ids of at least 0 in row {row}, got {int(prompt.min())}")

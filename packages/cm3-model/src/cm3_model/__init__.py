@@ -8,6 +8,7 @@ from cm3_model.interface import INTERFACE_VERSION, CausalLM
 from cm3_model.kv_cache import KVCache
 from cm3_model.loss import chunked_cross_entropy
 from cm3_model.opt import import_opt
+from cm3_model.packing import pack_weights
 from cm3_model.quantization import quantize_int8
 from cm3_model.transformer import Decoder
 
@@ -26,6 +27,7 @@ __all__ = [
     "import_opt",
     "load_decoder",
     "num_parameters",
+    "pack_weights",
     "quantize_int8",
     "read_manifest",
     "save_decoder",

@@ -288,8 +288,8 @@ class HeadNorm(nn.Module):
 def head_norm(x: Tensor, *norms: HeadNorm) -> Tensor:
     """Layer norm of every head's channels (B, H, T, W); `norms` for the first heads and so on."""
     x = F.layer_norm(x, x.shape[-1:], eps=norms[0].eps)
-    weights = [norm.weight for norm in norms if norm.weight is not None]
-    biases = [norm.bias for norm in norms if norm.bias is not None]
+    weights = tuple(norm.weight for norm in norms if norm.weight is not None)
+    biases = tuple(norm.bias for norm in norms if norm.bias is not None)
     if not weights:
         return x
     return torch.addcmul(torch.cat(biases)[:, None], x, torch.cat(weights)[:, None])
