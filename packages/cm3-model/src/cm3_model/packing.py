@@ -35,7 +35,9 @@ class PackedLinear(nn.Module):
 
 
 def pack_weights(model: Decoder, rows: int) -> Decoder:
-    """Pack the blocks' matrices for decode steps of `rows` rows, in place; gives the decoder.
+    """Pack the matrices for decode steps of `rows` rows, in place; gives the decoder.
+
+    A tied output stays as it is.
 
     Args:
         model: float32 on the CPU; in eval mode afterwards. Saving it stays possible.
@@ -52,7 +54,7 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
         raise ValueError(f"model: wanted float32 on a CPU, got {weight.dtype} on {weight.device}")
     if not can_pack():
         raise RuntimeError("pack_weights: wanted a PyTorch with MKL, got one without")
-    for module in list(model.blocks.modules()):
+    for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
                 setattr(module, name, PackedLinear(child, rows))

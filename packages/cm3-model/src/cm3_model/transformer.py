@@ -110,8 +110,9 @@ class Decoder(nn.Module):
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of last states (..., D)."""
-        output = self.token_embedding if self.output is None else self.output
-        return F.linear(hidden, output.weight)
+        if self.output is None:
+            return F.linear(hidden, self.token_embedding.weight)
+        return self.output(hidden)
 
     def make_cache(self, batch_size: int, length: int) -> KVCache:
         """An empty cache for `batch_size` rows of up to `length` tokens each.
