@@ -1,31 +1,51 @@
-"""Drawing pictures with guidance beside transformers' ``generate``: tokens a second.
+"""Drawing pictures with guidance: beside transformers' ``generate``, and beside the memory's floor.
 
     pip install transformers
     python benchmarks/decode.py --out FILE
-    python benchmarks/decode.py --preset cm3leon-7b     # on a GPU: one picture, seconds and floor
+    python benchmarks/decode.py --preset cm3leon-7b --out FILE
+    python benchmarks/decode.py --preset cm3leon-7b --sweep 1 2 4 8 16 32 64 --picture PNG
 
 Without ``--preset``: a Chameleon of about 50M random weights, the same in both, draws image codes
-with classifier-free guidance (scale 3) at batch 1 and 8, in alternating rounds, medians.
+with classifier-free guidance (scale 3) at batch 1 and 8, in alternating rounds, medians; as many
+rounds, from 2 to 5, as fit in ``--minutes``, or ``--rounds``. transformers has the cache, dynamic
+or static, that was faster with 64 codes just before; ours has `pack_weights` from batch 4 on.
 ``cfg_batchN_over_hf`` is our tokens a second over the peer's; ``cfg_cost_batch1`` is our seconds
-with guidance over those without. With ``--preset``: random weights, one picture of 1024 codes at
-batch 1; the floor is the weights' bytes over the memory's bandwidth, a step.
+with guidance over those without.
+
+With ``--preset``, for a GPU: random weights, one picture of 1024 codes at batch 1 with guidance, in
+bfloat16 and int8; the floor is the bytes of the weights that a step reads over the memory's
+bandwidth, as measured by a copy, times the steps. The step is compiled ("reduce-overhead", one
+CUDA graph) unless ``--eager``. ``--sweep`` gives pictures a second over batch sizes, as the paper's
+figure 11. Without a GPU a small decoder takes the preset's place, in float32 where the CPU has no
+bfloat16 arithmetic, and the table says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from cm3_decoding import CodeBlock, SamplingConfig, generate
-from cm3_model import PRESETS, Decoder, DecoderConfig, export_chameleon, quantize_int8
+from cm3_model import (
+    PRESETS,
+    Decoder,
+    DecoderConfig,
+    compile_decoding,
+    export_chameleon,
+    pack_weights,
+    quantize_int8,
+)
+from cm3_model.packing import can_pack
 
 SMALL = DecoderConfig(
     vocab_size=12288, max_length=2048, num_layers=11, width=512, num_heads=8, mlp_width=1408,
@@ -37,16 +57,21 @@ WITHOUT = [100, 101, 131]
 GUIDED = SamplingConfig(guidance_scale=3.0)
 
 
-def alternate(rounds: int, calls: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """Median seconds of each call over alternating rounds, after one round that is not counted."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
+def alternate(
+    calls: dict[str, Callable[[], object]], rounds: int | None, seconds: float = 0.0
+) -> dict[str, list[float]]:
+    """Seconds of each call in alternating rounds: `rounds`, or 2 to 5 as fit in `seconds`."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    began = time.perf_counter()
+    for done in range(rounds or 5):
+        spent = time.perf_counter() - began
+        if rounds is None and done >= 2 and spent / done * (done + 1) > seconds:
+            break
         for name, call in calls.items():
             start = time.perf_counter()
             call()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(taken) for name, taken in seconds.items()}
+            taken[name].append(time.perf_counter() - start)
+    return taken
 
 
 def ours(
@@ -64,10 +89,13 @@ def ours(
     )
 
 
-def beside_transformers(rounds: int, tokens: int, batches: list[int]) -> dict[str, float]:
+def beside_transformers(
+    rounds: int | None, minutes: float, tokens: int, batches: list[int]
+) -> dict[str, object]:
     """Both models with the same weights; every figure of one batch size from the same rounds."""
     import transformers
 
+    transformers.logging.set_verbosity_error()
     model = Decoder(SMALL, torch.Generator().manual_seed(0)).eval()
     with torch.no_grad():
         for weight in model.parameters():  # the residual projections start as 0
@@ -80,34 +108,47 @@ def beside_transformers(rounds: int, tokens: int, batches: list[int]) -> dict[st
         )
         peer = transformers.ChameleonForConditionalGeneration.from_pretrained(folder).eval()
     ids = torch.tensor([PROMPT])
-    difference = float((model(ids) - peer(ids).logits).abs().max())
-    table = {
+    table: dict[str, object] = {
         "parameters": float(sum(weight.numel() for weight in model.parameters())),
-        "largest_logit_difference": difference,
+        "largest_logit_difference": float((model(ids) - peer(ids).logits).abs().max()),
     }
 
-    def theirs(batch: int) -> torch.Tensor:
+    def theirs(batch: int, tokens: int, cache: str) -> torch.Tensor:
         return peer.generate(
             ids.repeat(batch, 1), attention_mask=torch.ones(batch, len(PROMPT)).long(),
             negative_prompt_ids=torch.tensor([WITHOUT]).repeat(batch, 1), guidance_scale=3.0,
             do_sample=True, top_k=0, min_new_tokens=tokens, max_new_tokens=tokens,
-            pad_token_id=1, eos_token_id=2,
+            pad_token_id=1, eos_token_id=2, cache_implementation=cache,
         )  # fmt: skip
 
+    kinds = ("dynamic", "static")
     for batch in batches:
+        few = min(tokens, 64)
+        warm = alternate({kind: partial(theirs, batch, few, kind) for kind in kinds}, 2)
+        cache = min(kinds, key=lambda kind: min(warm[kind]))
+        mine = copy.deepcopy(model)
+        if packed := batch >= 4 and can_pack():  # two streams a picture
+            pack_weights(mine, 2 * batch)
+        ours(mine, batch, few, GUIDED)
         calls: dict[str, Callable[[], object]] = {
-            "ours": lambda batch=batch: ours(model, batch, tokens, GUIDED),
-            "hf": lambda batch=batch: theirs(batch),
+            "ours": partial(ours, mine, batch, tokens, GUIDED),
+            "hf": partial(theirs, batch, tokens, cache),
         }
         if batch == 1:
-            calls["plain"] = lambda: ours(model, 1, tokens, SamplingConfig())
-        seconds = alternate(rounds, calls)
+            calls["plain"] = partial(ours, model, 1, tokens, SamplingConfig())
+        # The larger the batch, the longer a round.
+        share = 60 * minutes * (batch + 3) / sum(other + 3 for other in batches)
+        taken = alternate(calls, rounds, share)
+        seconds = {name: statistics.median(times) for name, times in taken.items()}
         for name, value in seconds.items():
             table[f"{name}_batch{batch}_tokens_per_second"] = batch * tokens / value
         table[f"cfg_batch{batch}_over_hf"] = seconds["hf"] / seconds["ours"]
         if batch == 1:
             table["cfg_cost_batch1"] = seconds["ours"] / seconds["plain"]
-        print(f"batch {batch}: {seconds}", flush=True)
+        table[f"rounds_batch{batch}"] = len(taken["ours"])
+        table[f"hf_cache_batch{batch}"] = cache
+        table[f"packed_batch{batch}"] = packed
+        print(f"batch {batch}: {taken}", flush=True)
     return table
 
 
@@ -121,31 +162,73 @@ def bandwidth(device: str) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return 2 * block.nbytes / alternate(5, {"copy": copy})["copy"]
+    return 2 * block.nbytes / min(alternate({"copy": copy}, 6)["copy"])
 
 
-def picture(preset: str, rounds: int, tokens: int) -> dict[str, float]:
-    """Seconds of one picture with guidance at batch 1, in bfloat16 and int8, and the floors."""
+def bytes_a_step(model: Decoder) -> int:
+    """Bytes of the weights that a step reads whole: all but rows that are looked up."""
+    read = [*model.blocks.parameters(), *model.blocks.buffers()]
+    output = model.token_embedding if model.output is None else model.output
+    return sum(weight.nbytes for weight in [*read, output.weight])
+
+
+def pictures(
+    preset: str, rounds: int, tokens: int, batches: list[int], compiled: bool
+) -> dict[str, object]:
+    """Seconds of one picture with guidance at batch 1 in two kinds of weights, floors, a sweep."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config = PRESETS[preset]
-    if device == "cpu" and config.width > 1024:
-        raise SystemExit(f"--preset {preset}: wanted a GPU, found none; try cm3leon-350m")
+    config, dtype, name = PRESETS[preset], torch.bfloat16, preset.removeprefix("cm3leon-")
+    kinds = {"bf16": lambda model: model, "int8": quantize_int8}
     if device == "cpu":
-        print("no GPU: on the CPU, where bfloat16 and int8 may be emulated")
-    with torch.device(device):
-        generator = torch.Generator(device).manual_seed(0)
-        model = Decoder(config, generator).bfloat16().eval()
+        config, name = SMALL, "small"
+        if not torch.cpu._is_avx512_bf16_supported():
+            dtype = torch.float32
+            kinds = {"fp32": kinds["bf16"], "int8": kinds["int8"]}
+        print(f"no GPU: not {preset}, but a decoder of 50M on the CPU, {dtype}", flush=True)
     speed = bandwidth(device)
-    table = {"bandwidth_bytes_per_second": speed}
-    short = {"cm3leon-7b": "7b"}.get(preset, preset)
-    for kind in ("bf16", "int8"):
-        if kind == "int8":
-            quantize_int8(model)
-        weights = sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
-        seconds = alternate(rounds, {"draw": lambda: ours(model, 1, tokens, GUIDED, device)})
-        table[f"seconds_{short}_{kind}"] = seconds["draw"]
-        table[f"floor_seconds_{kind}"] = weights / speed * tokens
+    table: dict[str, object] = {"bandwidth_bytes_per_second": speed}
+    for kind, change in kinds.items():
+        with torch.device(device):
+            generator = torch.Generator(device).manual_seed(0)
+            model = change(Decoder(config, generator).to(dtype).eval())
+        if compiled and device == "cuda":
+            compile_decoding(model, mode="reduce-overhead")
+        floor = bytes_a_step(model) / speed * tokens
+        for batch in batches:
+            try:
+                ours(model, batch, min(tokens, 8), GUIDED, device)  # compiles
+                draw = {"draw": partial(ours, model, batch, tokens, GUIDED, device)}
+                seconds = statistics.median(alternate(draw, rounds)["draw"])
+            except torch.OutOfMemoryError:
+                print(f"{kind}, batch {batch}: out of memory", flush=True)
+                break
+            table[f"pictures_per_second_{kind}_batch{batch}"] = batch / seconds
+            if batch == 1:
+                table[f"seconds_{name}_{kind}"] = seconds
+                table[f"floor_seconds_{kind}"] = floor
+                table[f"seconds_over_floor_{kind}"] = seconds / floor
+            print(f"{kind}, batch {batch}: {seconds:.3f} s, floor {floor:.3f} s", flush=True)
+        del model
     return table
+
+
+def draw_sweep(table: dict[str, object], path: Path) -> None:
+    """Pictures a second over the batch size, a line for each kind of weights."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    start = "pictures_per_second_"
+    names = [name.removeprefix(start) for name in table if name.startswith(start)]
+    for kind in dict.fromkeys(name.split("_batch")[0] for name in names):
+        sizes = [int(name.split("_batch")[1]) for name in names if name.startswith(kind + "_")]
+        speeds = [table[f"{start}{kind}_batch{size}"] for size in sizes]
+        axes.plot(sizes, speeds, marker="o", label=kind)
+        axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set(xscale="log", xlabel="batch", ylabel="pictures a second, with guidance")
+    axes.set_xticks([], minor=True)
+    axes.legend()
+    figure.savefig(path, dpi=150)
 
 
 @torch.no_grad()
@@ -154,37 +237,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds, at least 5")
+    parser.add_argument("--rounds", type=int, help="alternating rounds; default: see --minutes")
+    parser.add_argument("--minutes", type=float, default=9.0, help="for the rounds; at least 2")
     parser.add_argument("--tokens", type=int, default=1024, help="image codes a picture")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--preset", choices=PRESETS, help="one picture with this decoder instead")
+    parser.add_argument("--preset", choices=PRESETS, help="this decoder alone, on a GPU")
+    parser.add_argument("--sweep", type=int, nargs="+", default=[1], help="--preset: batch sizes")
+    parser.add_argument("--picture", type=Path, help="--preset: PNG of the sweep to write")
+    parser.add_argument("--eager", action="store_true", help="--preset: do not compile")
     parser.add_argument("--note", default="", help="what else is worth knowing about this run")
     parser.add_argument("--out", type=Path, help="JSON to write")
     options = parser.parse_args()
-    if options.rounds < 5:
-        parser.error(f"--rounds: wanted at least 5, got {options.rounds}")
     torch.set_num_threads(options.threads)
     table: dict[str, object] = {}
     if options.preset:
-        table |= picture(options.preset, options.rounds, options.tokens)
+        table |= pictures(
+            options.preset, options.rounds or 3, options.tokens, options.sweep, not options.eager
+        )
+        if options.picture:
+            draw_sweep(table, options.picture)
     else:
-        table |= beside_transformers(options.rounds, options.tokens, options.batches)
-    table["config"] = {
+        table |= beside_transformers(
+            options.rounds, options.minutes, options.tokens, options.batches
+        )
+    config: dict[str, object] = {
         "machine": f"{platform.machine()}, {options.threads} threads",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "preset": options.preset or "Chameleon of 50M",
         "tokens": options.tokens,
-        "rounds": options.rounds,
         "torch": torch.__version__,
         "note": options.note,
     }
+    if options.preset and not torch.cuda.is_available():
+        config["preset"] = f"a decoder of 50M in place of {options.preset}, for want of a GPU"
     if not options.preset:
         import transformers
 
-        table["config"] |= {"transformers": transformers.__version__}  # type: ignore[operator]
+        config["transformers"] = transformers.__version__
+    table["config"] = config
     for name, value in table.items():
-        print(f"{name:32} {value:.5g}" if isinstance(value, float) else f"{name:32} {value}")
+        print(f"{name:36} {value:.5g}" if isinstance(value, float) else f"{name:36} {value}")
     if options.out:
         options.out.write_text(json.dumps(table, indent=2) + "\n")
 

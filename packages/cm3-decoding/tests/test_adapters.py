@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from cm3_decoding import CodeBlock, LanguageModel, SamplingConfig, TransformersModel, generate
+from cm3_decoding.adapters import TransformersCache
 from cm3_decoding.contract import check_language_model
 
 transformers = pytest.importorskip("transformers")
@@ -72,6 +73,22 @@ def test_guided_greedy_ids_are_those_of_transformers_generate(opt):
         seeds=[0],
     )
     assert ours[0].tolist() == theirs[0, 4:].tolist()
+
+
+def test_dropping_the_streams_behind_the_interval_changes_no_id(opt, monkeypatch):
+    def draw():
+        return generate(
+            TransformersModel(opt),
+            [torch.tensor([3, 14, 15, 9]), torch.tensor([4])],
+            unconditional=[torch.tensor([3, 9]), torch.tensor([2])],
+            constraint=CodeBlock(start=0, stop=60, length=12),
+            config=SamplingConfig(sampler="greedy", guidance_scale=3.0, guidance_interval=(0, 5)),
+            seeds=[0, 1],
+        )
+
+    dropped = draw()
+    monkeypatch.delattr(TransformersCache, "select_rows")
+    assert all(map(torch.equal, draw(), dropped))
 
 
 def test_chameleon_draws_a_picture_though_its_own_forward_hides_the_codes(chameleon):

@@ -151,6 +151,26 @@ def test_guidance_keeps_to_its_interval(model, prompts, unconditional, config):
         assert torch.equal(ids[:3], guided[row][:3])
 
 
+class RowsCanGo(dict):
+    def select_rows(self, rows):
+        self["sum"], self["used"] = self["sum"][rows], self["used"][rows]
+
+
+@pytest.mark.parametrize(("end", "reads"), [(0, [6] + [3] * 7), (3, [6] * 3 + [3] * 5)])
+@pytest.mark.parametrize("kind", ["greedy", "cd-k"])
+def test_streams_without_a_say_behind_the_interval_are_dropped(
+    model, prompts, unconditional, monkeypatch, kind, end, reads
+):
+    config = SamplingConfig(sampler=kind, guidance_scale=2.0, guidance_interval=(0, end))
+    kept = draw(model, prompts, unconditional, config=config)
+    assert model.rows_read == [6] * 8
+    make_cache = model.make_cache
+    monkeypatch.setattr(model, "make_cache", lambda *size: RowsCanGo(make_cache(*size)))
+    model.rows_read.clear()
+    assert same(draw(model, prompts, unconditional, config=config), kept)
+    assert model.rows_read == reads
+
+
 def test_equal_streams_make_guidance_a_no_op(model, prompts):
     # Only up to rounding, which could tip a draw; greedy is safe.
     greedy = SamplingConfig(sampler="greedy")

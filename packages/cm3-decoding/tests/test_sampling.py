@@ -49,6 +49,7 @@ def test_every_draw_is_the_papers_distribution(scale):
         ({"guidance_interval": (3, 2)}, "guidance_interval"),
         ({"guidance_interval": (-1, None)}, "guidance_interval"),
         ({"cd_alpha": 0.0}, "cd_alpha"),
+        ({"cd_alpha": 1.1}, "cd_alpha"),
         ({"cd_k": 0}, "cd_k"),
     ],
 )

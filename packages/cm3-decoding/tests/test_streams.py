@@ -34,6 +34,14 @@ def test_every_stream_finds_its_logits(streams):
     assert found == {"conditional": [0, 1], "image_conditional": [0, 2], "unconditional": [3, 1]}
 
 
+def test_only_the_conditional_stream_can_be_kept(streams):
+    assert streams.keep_conditional().tolist() == [0, 1]
+    assert streams.lengths.tolist() == [2, 1]
+    assert streams.feed(ids(20, 21)).tolist() == [20, 21]
+    logits = torch.randn(2, 3)
+    assert torch.equal(streams.split(logits)["conditional"], logits)
+
+
 def test_equal_prompts_of_different_rows_stay_apart():
     assert len(Streams({"conditional": [ids(5), ids(5)]}).lengths) == 2
 
@@ -41,3 +49,5 @@ def test_equal_prompts_of_different_rows_stay_apart():
 def test_a_bad_prompt_is_named():
     with pytest.raises(ValueError, match="^unconditional: wanted at least one id .* in row 0"):
         Streams({"conditional": [ids(5)], "unconditional": [torch.tensor([])]})
+    with pytest.raises(ValueError, match="^prompts: wanted ids of at least 0 in row 1, got -3"):
+        Streams({"conditional": [ids(5), ids(4, -3)]})

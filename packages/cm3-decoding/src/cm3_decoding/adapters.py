@@ -25,6 +25,12 @@ class TransformersCache:
     room: int
     """Ids that a row may have."""
 
+    def select_rows(self, rows: Tensor) -> None:
+        """Make old row `rows[i]` row i."""
+        if self.past is not None:
+            self.past.batch_select_indices(rows)
+        self.mask, self.lengths = self.mask[rows], self.lengths[rows]
+
 
 class TransformersModel:
     """A causal language model of transformers, with the three methods of `LanguageModel`.

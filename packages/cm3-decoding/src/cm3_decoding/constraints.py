@@ -159,7 +159,14 @@ class Constraint:
         for phase, line in lines.items():
             phase.mark(allowed[line], ends[line], opens[line])
             limits[line] = phase.limit
-        allowed[-1, 0] = True  # a row that is done has to be fed something
+        possible = allowed.any(0).nonzero()[:, 0].tolist() or [0]
+        self.span = (possible[0], possible[-1] + 1)
+        """No id outside `start <= id < stop` comes in any row at any step."""
+        self.free = bool(allowed[:-1, slice(*self.span)].all())
+        """Whether every id of the span may come at every step."""
+        self.ends_early = bool(ends.any()) or any(phase.runs for phase in lines)
+        """Whether ids that are drawn decide when a row is done."""
+        allowed[-1, self.span[0]] = True  # a row that is done has to be fed something
 
         longest = max(map(len, plans), default=0) + 1
         plan = torch.full((len(rows), longest), len(lines))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cm3_decoding.constraints import Constraint, Segment, max_new_tokens, segments_per_row
+from cm3_decoding.finite import FiniteCheck
 from cm3_decoding.interface import LanguageModel
 from cm3_decoding.sampling import SamplingConfig, Stream, choose, sample
 from cm3_decoding.streams import Streams
@@ -107,16 +108,22 @@ def generate(
     uniforms = _uniforms(seeds, limits, steps).to(device)  # (B, steps)
     chosen = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
     new_lengths = torch.zeros(len(rows), dtype=torch.long, device=device)
+    finite = FiniteCheck(steps, len(streams.lengths), device)
     with torch.inference_mode():
         logits = model.prefill(streams.input_ids, streams.lengths, cache)  # (N, V)
         state = Constraint(rows, logits.shape[-1], device)
+        start, stop = state.span
         active = ~state.finished()
         for step in range(steps):
+            if step == config.guidance_interval[1] and hasattr(cache, "select_rows"):
+                cache.select_rows(streams.keep_conditional())  # the others have no more say
             if step > 0:
                 logits = model.decode_one_token(streams.feed(chosen[:, step - 1]), cache)
-            _check_finite(logits, step)
-            chosen[:, step] = choose(
-                streams.split(logits.float()), state.allowed(), uniforms[:, step], config, step
+            finite.see(logits, step)
+            logits = logits[:, start:stop].float()
+            allowed = None if state.free else state.allowed()[:, start:stop]
+            chosen[:, step] = start + choose(
+                streams.split(logits), allowed, uniforms[:, step], config, step
             )
             new_lengths += active
             state.advance(chosen[:, step])
@@ -127,8 +134,9 @@ def generate(
                 if stream(event) is False:
                     break
             active = ~state.finished()
-            if not bool(active.any()):
+            if state.ends_early and not bool(active.any()):
                 break
+    finite.report()
     ids = chosen.cpu()
     return [row[:length].clone() for row, length in zip(ids, new_lengths.tolist(), strict=True)]
 
@@ -154,12 +162,3 @@ def _uniforms(seeds: Sequence[int], limits: Sequence[int], steps: int) -> Tensor
     for row, (seed, limit) in enumerate(zip(seeds, limits, strict=True)):
         uniforms[row, :limit] = torch.rand(limit, generator=torch.Generator().manual_seed(seed))
     return uniforms
-
-
-def _check_finite(logits: Tensor, step: int) -> None:
-    good = logits.isfinite().all(-1)
-    if not bool(good.all()):
-        rows = (~good).nonzero()[:, 0].tolist()
-        raise FloatingPointError(
-            f"model: wanted finite logits, got NaN or infinity in step {step}, stream rows {rows}"
-        )

@@ -20,7 +20,9 @@ class LanguageModel(Protocol):
     def make_cache(self, batch_size: int, length: int) -> Any:
         """Make an empty cache for `batch_size` rows of up to `length` tokens each.
 
-        Raises `ValueError` if `length` is more than the model's context.
+        Raises `ValueError` if `length` is more than the model's context. If the cache has a method
+        `select_rows(rows)`, which makes old row `rows[i]` row i, then streams that guidance needs
+        no longer are dropped.
         """
         ...
 

@@ -16,7 +16,7 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     """Divide logits by a temperature above 0: below 1 sharpens, above 1 flattens."""
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature: wanted a number above 0, got {temperature}")
-    return logits / temperature
+    return logits if temperature == 1 else logits / temperature
 
 
 def top_k_filter(logits: Tensor, top_k: int) -> Tensor:
@@ -42,6 +42,8 @@ def top_p_filter(logits: Tensor, top_p: float) -> Tensor:
     return torch.empty_like(logits).scatter(-1, ids, ordered)
 
 
-def restrict(logits: Tensor, allowed: Tensor) -> Tensor:
-    """Keep the ids that `allowed`, a mask (V,) or (..., V), is true for."""
+def restrict(logits: Tensor, allowed: Tensor | None) -> Tensor:
+    """Keep the ids that `allowed`, a mask (V,) or (..., V), is true for; None keeps all."""
+    if allowed is None:
+        return logits
     return logits.masked_fill(~allowed, -math.inf)

@@ -40,7 +40,8 @@ class SamplingConfig:
     stream (paper 4.1: 1.5 and 7.5). None: two streams. Not used by "cd-k"."""
     guidance_interval: tuple[int, int | None] = (0, None)
     """Guidance or contrast acts on a row's new ids from the first number to before the second
-    (None: to the end); other ids are drawn from the conditional stream alone."""
+    (None: to the end); other ids are drawn from the conditional stream alone. Behind the interval
+    the other streams are not computed, if the model's cache can drop rows."""
     cd_alpha: float = 0.3
     """"cd-k": an id is plausible from this share of the k-th largest probability on."""
     cd_k: int = 8
@@ -93,7 +94,7 @@ class SamplingConfig:
 
 def choose(
     logits: Mapping[Stream, Tensor],
-    allowed: Tensor,
+    allowed: Tensor | None,
     uniforms: Tensor,
     config: SamplingConfig,
     step: int = 0,
@@ -102,7 +103,7 @@ def choose(
 
     Args:
         logits: (B, V) of every one of `config.streams`.
-        allowed: (B, V) mask.
+        allowed: (B, V) mask; None allows all.
         uniforms: (B,) numbers in [0, 1), which decide the draw.
         config: How to choose.
         step: How many new ids there are already, for `guidance_interval`.
@@ -164,6 +165,8 @@ def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
     target = uniforms[:, None].double() * sums[:, -1:]
     ids = torch.searchsorted(sums, target, right=True)  # (B, 1)
     ids = ids.clamp(max=logits.shape[-1] - 1)
+    if logits.device.type == "cpu":
+        return ids[:, 0]
     # An accelerator sums in parallel, where rounding may lift a sum without a probability.
     impossible = probabilities.gather(-1, ids) == 0
     return torch.where(impossible, probabilities.argmax(-1, keepdim=True), ids)[:, 0]

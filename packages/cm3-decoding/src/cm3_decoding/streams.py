@@ -53,14 +53,29 @@ class Streams:
         self.lengths = torch.tensor([len(ids) for ids in unique])
         """(N,) lengths."""
         self._source = torch.tensor(source)
-        self._places: dict[Stream, Tensor] = places
+        # Rows that follow each other, as they mostly do, need no copy.
+        self._places: dict[Stream, Tensor | slice] = {
+            name: _run(place.tolist()) or place for name, place in places.items()
+        }
 
     def to(self, device: torch.device | str) -> Streams:
         """Move everything; gives itself."""
         self.input_ids, self.lengths = self.input_ids.to(device), self.lengths.to(device)
         self._source = self._source.to(device)
-        self._places = {name: place.to(device) for name, place in self._places.items()}
+        self._places = {
+            name: place if isinstance(place, slice) else place.to(device)
+            for name, place in self._places.items()
+        }
         return self
+
+    def keep_conditional(self) -> Tensor:
+        """Drop all streams but the conditional one; gives the rows (B,) of the batch that stay."""
+        place = self._places["conditional"]
+        rows = torch.arange(len(self.lengths), device=self.lengths.device)[place]
+        self.input_ids, self.lengths = self.input_ids[rows], self.lengths[rows]
+        self._source = self._source[rows]
+        self._places = {"conditional": slice(0, len(rows))}
+        return rows
 
     def feed(self, ids: Tensor) -> Tensor:
         """New ids (B,) of the rows as the model's batch wants them (N,)."""
@@ -68,9 +83,14 @@ class Streams:
 
     def split(self, logits: Tensor) -> dict[Stream, Tensor]:
         """Logits (B, V) of every stream, of the model's (N, V)."""
-        if len(self._places) == 1:
-            return {name: logits for name in self._places}
         return {name: logits[place] for name, place in self._places.items()}
+
+
+def _run(places: Sequence[int]) -> slice | None:
+    """The slice that picks `places`, if one does."""
+    if not places or list(places) != list(range(places[0], places[0] + len(places))):
+        return None
+    return slice(places[0], places[0] + len(places))
 
 
 def _check_prompt(prompt: Tensor, row: int, stream: Stream) -> None:
@@ -80,3 +100,6 @@ def _check_prompt(prompt: Tensor, row: int, stream: Stream) -> None:
             f"{name}: wanted at least one id (length,) in row {row}, "
             f"got {prompt.dtype} {tuple(prompt.shape)}"
         )
+    if int(prompt.min()) < 0:
+        name = "prompts" if stream == "conditional" else stream
+        raise ValueError(f"{name}: wanted ids of at least 0 in row {row}, got {int(prompt.min())}")

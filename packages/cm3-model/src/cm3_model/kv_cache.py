@@ -7,10 +7,11 @@ between prompt and continuation.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
+
+Layers = list[tuple[Tensor, Tensor]]
+"""Keys and values of every layer, each (B, H, L, W)."""
 
 
 class KVCache:
@@ -28,23 +29,36 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         """Lay out the memory."""
-        shape = (num_layers, batch_size, num_heads, length, head_width)
+        shape = (batch_size, num_heads, length, head_width)
+
         # Zeros, not empty memory: a masked slot has weight 0, and 0 * NaN would still be NaN.
-        self.keys = torch.zeros(shape, device=device, dtype=dtype)
-        self.values = torch.zeros(shape, device=device, dtype=dtype)
+        def zeros() -> Tensor:
+            return torch.zeros(shape, device=device, dtype=dtype)
+
+        self.layers: Layers = [(zeros(), zeros()) for _ in range(num_layers)]
         self.lengths = torch.zeros(batch_size, device=device, dtype=torch.long)
         # The longest of `lengths` as an int: known without asking the device in every step.
         self.longest = 0
 
     @property
+    def keys(self) -> Tensor:
+        """A copy of all keys, (layers, B, H, L, W)."""
+        return torch.stack([key for key, _ in self.layers])
+
+    @property
+    def values(self) -> Tensor:
+        """A copy of all values, (layers, B, H, L, W)."""
+        return torch.stack([value for _, value in self.layers])
+
+    @property
     def batch_size(self) -> int:
         """Number of rows."""
-        return self.keys.shape[1]
+        return self.layers[0][0].shape[0]
 
     @property
     def capacity(self) -> int:
         """Tokens that fit in a row."""
-        return self.keys.shape[3]
+        return self.layers[0][0].shape[2]
 
     def append(self, new_lengths: Tensor, width: int) -> Append:
         """Plan to append `new_lengths` (B,) tokens, right-padded to `width` columns.
@@ -52,25 +66,23 @@ class KVCache:
         Raises:
             ValueError: if a row would not fit.
         """
-        lengths = self.lengths + new_lengths
-        end = int(lengths.max())
-        self._check_room(end)
-        column = torch.arange(width, device=self.lengths.device)
-        positions = self.lengths[:, None] + column  # (B, T)
-        rows, columns = (column < new_lengths[:, None]).nonzero(as_tuple=True)
-        slots = positions[rows, columns]
-        visible = None if self.longest == 0 else _visible(positions, end)
-        return Append(self, positions, rows, columns, slots, end, lengths, visible)
+        new = Append(self, new_lengths, width)
+        self._check_room(new.end)
+        return new
 
-    def append_one(self) -> Append:
-        """Plan to append one token to every row; never waits for the device."""
-        end = self.longest + 1
-        self._check_room(end)
-        rows = torch.arange(self.batch_size, device=self.lengths.device)
-        positions = self.lengths[:, None]  # (B, 1)
-        columns = torch.zeros_like(rows)
-        visible = _visible(positions, end)
-        return Append(self, positions, rows, columns, self.lengths, end, self.lengths + 1, visible)
+    def append_one(self) -> int:
+        """Length of the longest row with one more token; never waits for the device.
+
+        Raises:
+            ValueError: if that row is full.
+        """
+        self._check_room(self.longest + 1)
+        return self.longest + 1
+
+    def count_one(self) -> None:
+        """Count one new token in every row, once every layer is written."""
+        self.lengths = self.lengths + 1
+        self.longest += 1
 
     def reset(self) -> None:
         """Forget everything; the memory stays."""
@@ -93,7 +105,7 @@ class KVCache:
     def select_rows(self, rows: Tensor) -> None:
         """Make old row `rows[i]` row i; any number, any order, repeats allowed."""
         rows = rows.to(self.lengths)
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+        self.layers = [(key[rows], value[rows]) for key, value in self.layers]
         self.lengths = self.lengths[rows]
         self.longest = int(self.lengths.max())
 
@@ -104,9 +116,8 @@ class KVCache:
             )
 
 
-@dataclass(frozen=True)
 class Append:
-    """Where the new tokens of one forward pass go, and what they may see.
+    """Where the new tokens of a prefill go, and what they may see.
 
     Two rows hold 2 and 4 tokens and get 3 and 1 new ones, right-padded to 3 columns:
 
@@ -121,21 +132,19 @@ class Append:
     written before a query gets there. So right padding needs no mask.
     """
 
-    cache: KVCache
-    positions: Tensor
-    """(B, T) positions of the new tokens, padding included."""
-    rows: Tensor
-    """(N,) row of each token that is not padding."""
-    columns: Tensor
-    """(N,) its column."""
-    slots: Tensor
-    """(N,) the slot it goes to."""
-    end: int
-    """Length of the longest row after the pass; attention reads no further."""
-    lengths: Tensor
-    """(B,) lengths after the pass."""
-    visible: Tensor | None
-    """(B, 1, T, end) what each query may attend to; None if the cache was empty."""
+    def __init__(self, cache: KVCache, new_lengths: Tensor, width: int) -> None:
+        """Plan to append `new_lengths` (B,) tokens, right-padded to `width` columns."""
+        self.cache = cache
+        self.lengths = cache.lengths + new_lengths
+        self.end = int(self.lengths.max())
+        column = torch.arange(width, device=self.lengths.device)
+        self.positions = cache.lengths[:, None] + column
+        """(B, T) positions of the new tokens, padding included."""
+        self.rows, self.columns = (column < new_lengths[:, None]).nonzero(as_tuple=True)  # 2 x (N,)
+        self.slots = self.positions[self.rows, self.columns]  # (N,)
+        empty = cache.longest == 0
+        self.visible = None if empty else visible_slots(self.positions, self.end)
+        """(B, 1, T, end) what each query may attend to; None if the cache was empty."""
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store one layer's new keys and values (B, H, T, W); give what to attend to.
@@ -143,7 +152,7 @@ class Append:
         With an empty cache that is just what came, under a plain causal mask; else everything
         that the cache holds, (B, H, end, W), under `visible`.
         """
-        keys, values = self.cache.keys[layer], self.cache.values[layer]  # (B, H, L, W)
+        keys, values = self.cache.layers[layer]  # 2 x (B, H, L, W)
         keys[self.rows, :, self.slots] = key[self.rows, :, self.columns].to(keys.dtype)
         values[self.rows, :, self.slots] = value[self.rows, :, self.columns].to(values.dtype)
         if self.visible is None:
@@ -156,7 +165,26 @@ class Append:
         self.cache.longest = self.end
 
 
-def _visible(positions: Tensor, end: int) -> Tensor:
+class AppendOne:
+    """Where one new token per row goes. Made of tensors alone, so that a step can be compiled."""
+
+    def __init__(self, layers: Layers, lengths: Tensor, end: int) -> None:
+        """Plan to write behind `lengths` (B,) and to attend to the first `end` slots."""
+        self.layers, self.end = layers, end
+        self.positions = lengths[:, None]  # (B, 1)
+        self.visible = visible_slots(self.positions, end)  # (B, 1, 1, end)
+        heads, width = layers[0][0].shape[1], layers[0][0].shape[3]
+        self.slots = lengths[:, None, None, None].expand(-1, heads, 1, width)
+
+    def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Store one layer's new key and value (B, H, 1, W); give what to attend to."""
+        keys, values = self.layers[layer]  # 2 x (B, H, L, W)
+        keys.scatter_(2, self.slots, key.to(keys.dtype))
+        values.scatter_(2, self.slots, value.to(values.dtype))
+        return keys[:, :, : self.end], values[:, :, : self.end]
+
+
+def visible_slots(positions: Tensor, end: int) -> Tensor:
     """(B, 1, T, end): slots that queries at `positions` (B, T) may attend to."""
     slots = torch.arange(end, device=positions.device)
     return (slots <= positions[..., None])[:, None]

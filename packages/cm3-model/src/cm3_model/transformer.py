@@ -8,13 +8,27 @@ other parts: with RMS norm, rotary positions, SwiGLU and query/key norm this is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from cm3_model.attention import (
+    Visible,
+    additive,
+    attend,
+    document_mask,
+    document_starts,
+    rotary_angles,
+    rotate,
+)
 from cm3_model.config import DecoderConfig
-from cm3_model.kv_cache import Append, KVCache
+from cm3_model.kv_cache import Append, AppendOne, KVCache, Layers
+
+COMPILED_LENGTHS = 256
+"""A cache for a compiled step has a multiple of so many slots."""
 
 
 class Decoder(nn.Module):
@@ -39,6 +53,8 @@ class Decoder(nn.Module):
         )
         self.activation_checkpointing = False
         """In training, keep each block's input only and compute the block again for backward."""
+        self.compiled_step: Callable[[Tensor, Layers, Tensor, int], Tensor] | None = None
+        """What `compile_decoding` puts in the place of `step`."""
         self.initialise(generator)
 
     @torch.no_grad()
@@ -89,20 +105,20 @@ class Decoder(nn.Module):
                 f"documents: wanted one number per id {tuple(input_ids.shape)}, "
                 f"got {tuple(documents.shape)}"
             )
-        starts = torch.ones_like(documents, dtype=torch.bool)
-        starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
-        first = (positions * starts).cummax(1).values  # (B, T) where each id's document starts
-        same = first[:, :, None] == first[:, None]
-        visible = (same & (positions[:, None] >= positions))[:, None]  # (B, 1, T, T)
-        return self._run(input_ids, positions - first, visible=visible)
+        first = document_starts(documents)  # (B, T)
+        return self._run(input_ids, positions - first, visible=document_mask(first))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of last states (..., D)."""
-        output = self.token_embedding if self.output is None else self.output
-        return F.linear(hidden, output.weight)
+        if self.output is None:
+            return F.linear(hidden, self.token_embedding.weight)
+        return self.output(hidden)
 
     def make_cache(self, batch_size: int, length: int) -> KVCache:
-        """An empty cache for `batch_size` rows of up to `length` tokens each."""
+        """An empty cache for `batch_size` rows of up to `length` tokens each.
+
+        If the step is compiled, `length` is rounded up to a multiple of `COMPILED_LENGTHS`.
+        """
         for name, value in (("batch_size", batch_size), ("length", length)):
             if value < 1:
                 raise ValueError(f"{name}: wanted at least 1, got {value}")
@@ -111,6 +127,9 @@ class Decoder(nn.Module):
                 f"length: wanted at most max_length = {self.config.max_length}, got {length}"
             )
         weight = self.token_embedding.weight
+        if self.compiled_step is not None:
+            # Every length is one more compilation, so there are few.
+            length = min(-(-length // COMPILED_LENGTHS) * COMPILED_LENGTHS, self.config.max_length)
         return KVCache(
             num_layers=self.config.num_layers,
             batch_size=batch_size,
@@ -152,17 +171,28 @@ class Decoder(nn.Module):
 
     def decode_one_token(self, input_ids: Tensor, cache: KVCache) -> Tensor:
         """Append one id per row (B,); logits (B, V) after it. Ids are trusted, for speed."""
-        new = cache.append_one()
-        hidden = self._run(input_ids[:, None], new.positions, new)  # (B, 1, D)
-        new.commit()
-        return self.head(hidden[:, 0])
+        end = cache.append_one()
+        if self.compiled_step is None:
+            logits = self.step(input_ids, cache.layers, cache.lengths, end)
+        else:  # to the last slot, for what grows cannot be compiled once
+            logits = self.compiled_step(input_ids, cache.layers, cache.lengths, cache.capacity)
+        cache.count_one()
+        return logits
+
+    def step(self, input_ids: Tensor, layers: Layers, lengths: Tensor, end: int) -> Tensor:
+        """Logits (B, V) after ids (B,) behind `lengths` (B,); a function of tensors alone.
+
+        Writes to the `layers` of a cache and attends to their first `end` slots.
+        """
+        new = AppendOne(layers, lengths, end)
+        return self.head(self._run(input_ids[:, None], new.positions, new)[:, 0])
 
     def _run(
         self,
         input_ids: Tensor,
         positions: Tensor,
-        new: Append | None = None,
-        visible: Tensor | None = None,
+        new: Append | AppendOne | None = None,
+        visible: Visible = None,
     ) -> Tensor:
         """Normed last states (B, T, D); `positions` is (T,) or (B, T)."""
         x = self.token_embedding(input_ids)  # (B, T, D)
@@ -174,6 +204,10 @@ class Decoder(nn.Module):
             # Padding may lie behind the context; nothing reads it, any position will do.
             positions = positions.clamp(max=self.config.max_length - 1)
             x = x + self.position_embedding(positions)
+        if new is not None:
+            visible = new.visible
+        if isinstance(visible, Tensor):
+            visible = additive(visible, x.dtype)
         again = self.activation_checkpointing and self.training and new is None
         for block in self.blocks:
             if again:
@@ -212,8 +246,8 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rotation: Tensor | None,
-        new: Append | None,
-        visible: Tensor | None = None,
+        new: Append | AppendOne | None,
+        visible: Visible = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D)."""
         if self.norm_first:
@@ -240,7 +274,7 @@ class Norm(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """Layer norm of every head's channels, with or without a learnt scale and shift."""
+    """What is learnt of `head_norm`: a scale and a shift of every head's channels, or nothing."""
 
     def __init__(self, config: DecoderConfig, num_heads: int) -> None:
         """Build for `num_heads` heads."""
@@ -251,12 +285,15 @@ class HeadNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(shape)) if affine else None
         self.bias = nn.Parameter(torch.zeros(shape)) if affine else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, H, T, W) to (B, H, T, W)."""
-        x = F.layer_norm(x, x.shape[-1:], eps=self.eps)
-        if self.weight is None or self.bias is None:
-            return x
-        return x * self.weight[:, None] + self.bias[:, None]
+
+def head_norm(x: Tensor, *norms: HeadNorm) -> Tensor:
+    """Layer norm of every head's channels (B, H, T, W); `norms` for the first heads and so on."""
+    x = F.layer_norm(x, x.shape[-1:], eps=norms[0].eps)
+    weights = tuple(norm.weight for norm in norms if norm.weight is not None)
+    biases = tuple(norm.bias for norm in norms if norm.bias is not None)
+    if not weights:
+        return x
+    return torch.addcmul(torch.cat(biases)[:, None], x, torch.cat(weights)[:, None])
 
 
 class Attention(nn.Module):
@@ -267,8 +304,9 @@ class Attention(nn.Module):
         super().__init__()
         self.layer = layer
         self.head_width = config.head_width
-        self.heads = (config.num_heads, config.kv_heads, config.kv_heads)
-        self.qkv = nn.Linear(config.width, sum(self.heads) * self.head_width, bias=False)
+        self.kv_heads = config.kv_heads
+        rows = (config.num_heads + 2 * config.kv_heads) * config.head_width
+        self.qkv = nn.Linear(config.width, rows, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
         self.query_norm = HeadNorm(config, config.num_heads) if config.qk_norm else None
         self.key_norm = HeadNorm(config, config.kv_heads) if config.qk_norm else None
@@ -277,41 +315,22 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         rotation: Tensor | None,
-        new: Append | None,
-        visible: Tensor | None = None,
+        new: Append | AppendOne | None,
+        visible: Visible = None,
     ) -> Tensor:
         """(B, T, D) to (B, T, D); with `new`, also to what the cache holds."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
-        query, key, value = heads.split(self.heads, dim=1)  # (B, H, T, W), 2 x (B, K, T, W)
+        # What happens to queries and keys alike happens to both at once.
+        turned, value = heads.split((heads.shape[1] - self.kv_heads, self.kv_heads), dim=1)
         if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+            turned = head_norm(turned, self.query_norm, self.key_norm)
         if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
+            turned = rotate(turned, rotation)
+        query, key = turned.split((turned.shape[1] - self.kv_heads, self.kv_heads), dim=1)
         if new is not None:
             key, value = new.write(self.layer, key, value)
-            visible = new.visible
         mixed = attend(query, key, value, visible)  # (B, H, T, W)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) -> Tensor:
-    """Softmax attention (B, H, T, W); causal where no mask of `visible` slots is given."""
-    # PyTorch's CPU kernel has a backward in bf16 that is 3 to 5 times slower than two matrix
-    # products and a softmax, as long as the (T, T) scores are small.
-    length = query.shape[-2]
-    small = query.device.type == "cpu" and query.dtype == torch.bfloat16 and length <= 512
-    grouped = key.shape[1] != query.shape[1]
-    if visible is None and small and not grouped and torch.is_grad_enabled():
-        later = query.new_full((length, length), float("-inf")).triu(1)
-        scores = torch.baddbmm(
-            later,
-            (query * query.shape[-1] ** -0.5).flatten(0, 1),
-            key.flatten(0, 1).mT,
-        )  # (B * H, T, T)
-        return (scores.softmax(-1) @ value.flatten(0, 1)).view_as(query)
-    return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=visible, is_causal=visible is None, enable_gqa=grouped
-    )
 
 
 class MLP(nn.Module):
@@ -337,26 +356,3 @@ class MLP(nn.Module):
 def empty_embedding(num_rows: int, width: int) -> nn.Embedding:
     """Make an embedding that draws no start values; `nn.Embedding` always does, slowly on meta."""
     return nn.Embedding.from_pretrained(torch.empty(num_rows, width), freeze=False)
-
-
-def rotary_angles(positions: Tensor, head_width: int, theta: float = 10_000.0) -> Tensor:
-    """Unit complex numbers by which each pair of channels turns at each position.
-
-    Args:
-        positions: (T,) or (B, T).
-        head_width: W, even.
-        theta: Slowest turn is about one in `2 * pi * theta` positions.
-
-    Returns:
-        (T, W/2) or (B, 1, T, W/2) complex numbers that broadcast over heads.
-    """
-    pair = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32)
-    angles = positions[..., None] * theta ** (-pair / head_width)  # (..., T, W/2)
-    turns = torch.polar(torch.ones_like(angles), angles)
-    return turns if turns.ndim == 2 else turns[:, None]
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn neighbouring channels (0, 1), (2, 3), ... of `x` (B, H, T, W) by `rotation`."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))  # (B, H, T, W/2)
-    return torch.view_as_real(pairs * rotation).flatten(-2).type_as(x)

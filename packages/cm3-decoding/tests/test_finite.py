@@ -1,0 +1,45 @@
+import pytest
+import torch
+
+from cm3_decoding.finite import FiniteCheck
+
+
+def logits(bad=None, value=float("nan")):
+    values = torch.randn(3, 50, generator=torch.Generator().manual_seed(0))
+    if bad is not None:
+        values[bad, 7] = value
+    return values
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_cpu_tells_at_once(value):
+    check = FiniteCheck(8, 3, "cpu")
+    check.see(logits(), 0)
+    with pytest.raises(FloatingPointError, match=r"in step 1, stream rows \[2\]"):
+        check.see(logits(2, value), 1)
+
+
+def test_infinities_that_cancel_are_seen():
+    both = logits(0, float("inf"))
+    both[0, 8] = -float("inf")
+    with pytest.raises(FloatingPointError, match=r"rows \[0\]"):
+        FiniteCheck(8, 3, "cpu").see(both, 0)
+
+
+def test_huge_numbers_are_numbers():
+    check = FiniteCheck(2, 1, "cpu")
+    check.see(torch.full((1, 40), 3e38), 0)  # their sum is not one
+    check.report()
+
+
+def test_an_accelerator_is_asked_seldom_and_the_first_bad_step_is_named(monkeypatch):
+    check = FiniteCheck(8, 3, "cpu")
+    monkeypatch.setattr(check, "_every", 4)
+    monkeypatch.setattr(check, "_asks", False)
+    check.see(logits(), 0)
+    check.see(logits(1), 1)
+    check.see(logits(0), 2)
+    with pytest.raises(FloatingPointError, match=r"in step 1, stream rows \[1\]"):
+        check.see(logits(), 3)
+    with pytest.raises(FloatingPointError, match="in step 1"):
+        check.report()

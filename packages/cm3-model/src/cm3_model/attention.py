@@ -1,0 +1,117 @@
+"""How queries look at keys: who sees whom, where they stand, and the softmax itself.
+
+Takes queries, keys and values by head, gives what they mix to. Masks of packed documents are
+FlexAttention's (arXiv 2412.05496) on a CUDA device, where they are never laid out in memory, and
+plain tensors for PyTorch's `scaled_dot_product_attention` elsewhere. Rotary positions are
+RoFormer's (arXiv 2104.09864).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+
+Visible = Tensor | BlockMask | None
+"""(B, 1, T, S) mask, true or 0 where a query may look; or FlexAttention's; None is causal."""
+
+
+def document_starts(documents: Tensor) -> Tensor:
+    """(B, T) where each id's document starts; `documents` (B, T) are equal within each.
+
+    Numbers 7 7 7 2 2 7 are three documents, which start at 0 0 0 3 3 5.
+    """
+    starts = torch.ones_like(documents, dtype=torch.bool)
+    starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    positions = torch.arange(documents.shape[1], device=documents.device)
+    return (positions * starts).cummax(1).values
+
+
+def document_mask(first: Tensor) -> Tensor | BlockMask:
+    """Causal within documents that start at `first` (B, T), nothing across."""
+    rows, length = first.shape
+    if not has_flex(first.device):
+        positions = torch.arange(length, device=first.device)
+        same = first[:, :, None] == first[:, None]
+        return (same & (positions[:, None] >= positions))[:, None]  # (B, 1, T, T)
+
+    def may_look(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (first[row, query] == first[row, key])
+
+    return create_block_mask(may_look, rows, None, length, length, device=str(first.device))
+
+
+def has_flex(device: torch.device) -> bool:
+    """Whether FlexAttention can train there; on a CPU it has no backward."""
+    return device.type == "cuda"
+
+
+@functools.cache
+def _compiled_flex() -> Callable[..., object]:
+    """FlexAttention is fast when compiled only."""
+    return torch.compile(flex_attention)
+
+
+def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    """A mask as what is added to the scores; done once, not in every layer."""
+    return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, float("-inf"))
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, visible: Visible) -> Tensor:
+    """Softmax attention (B, H, T, W); causal where no mask of `visible` slots is given."""
+    grouped = key.shape[1] != query.shape[1]
+    if isinstance(visible, BlockMask):
+        mixed = _compiled_flex()(query, key, value, block_mask=visible, enable_gqa=grouped)
+        assert isinstance(mixed, Tensor)  # no auxiliary output was asked for
+        return mixed
+    # PyTorch's CPU kernel has a backward in bf16 that is 3 to 5 times slower than two matrix
+    # products and a softmax, as long as the (T, T) scores are small.
+    length = query.shape[-2]
+    small = query.device.type == "cpu" and query.dtype == torch.bfloat16 and length <= 512
+    if visible is None and small and not grouped and torch.is_grad_enabled():
+        later = query.new_full((length, length), float("-inf")).triu(1)
+        scores = torch.baddbmm(
+            later,
+            (query * query.shape[-1] ** -0.5).flatten(0, 1),
+            key.flatten(0, 1).mT,
+        )  # (B * H, T, T)
+        return (scores.softmax(-1) @ value.flatten(0, 1)).view_as(query)
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=visible, is_causal=visible is None, enable_gqa=grouped
+    )
+
+
+def rotary_angles(positions: Tensor, head_width: int, theta: float = 10_000.0) -> Tensor:
+    """Cosine and sine of the angle by which each pair of channels turns at each position.
+
+    Args:
+        positions: (T,) or (B, T).
+        head_width: W, even.
+        theta: Slowest turn is about one in `2 * pi * theta` positions.
+
+    Returns:
+        (T, W/2, 2) or (B, 1, T, W/2, 2), which broadcast over heads.
+    """
+    pair = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32)
+    angles = positions[..., None] * theta ** (-pair / head_width)  # (..., T, W/2)
+    if torch.compiler.is_compiling():  # which has no complex numbers
+        turns = torch.stack([angles.cos(), angles.sin()], -1)
+    else:
+        turns = torch.view_as_real(torch.polar(torch.ones_like(angles), angles))
+    return turns if turns.ndim == 3 else turns[:, None]
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Turn neighbouring channels (0, 1), (2, 3), ... of `x` (B, H, T, W) by `rotation`."""
+    pairs = x.float().unflatten(-1, (-1, 2))  # (B, H, T, W/2, 2)
+    if torch.compiler.is_compiling():
+        (left, right), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
+        turned = torch.stack([left * cos - right * sin, left * sin + right * cos], -1)
+    else:
+        turned = torch.view_as_complex(pairs) * torch.view_as_complex(rotation)
+        turned = torch.view_as_real(turned)
+    return turned.flatten(-2).type_as(x)

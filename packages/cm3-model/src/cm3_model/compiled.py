@@ -1,0 +1,43 @@
+"""The decode step through `torch.compile`: one graph, whatever the number of tokens so far.
+
+Takes a decoder, gives the same decoder with a compiled `decode_one_token`. A step then attends to
+all slots of the cache under a mask, so its shapes do not change from token to token. On a CUDA
+device mode "reduce-overhead" replays the whole step as one CUDA graph, for which the cache's
+memory stays where it is. Tried on a CPU only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cm3_model.kv_cache import Layers
+from cm3_model.transformer import Decoder
+
+
+def compile_decoding(model: Decoder, **options: Any) -> Decoder:
+    """Compile the decode step of a decoder, in place; make its caches afterwards.
+
+    The first token of every new batch size and cache length (a multiple of 256) then takes long:
+    minutes on a small CPU, where eager steps are the better choice for a few pictures.
+
+    Args:
+        model: in eval mode; quantize it before, not after.
+        options: for `torch.compile`, such as `mode="reduce-overhead"` on a CUDA device, or
+            `backend`.
+    """
+    compiled = torch.compile(model.step, fullgraph=True, dynamic=False, **options)
+
+    def step(input_ids: Tensor, layers: Layers, lengths: Tensor, end: int) -> Tensor:
+        if input_ids.device.type == "cuda":
+            # A graph replays at fixed addresses: the cache's are declared, what it gives is copied.
+            for memory in (part for layer in layers for part in layer):
+                torch._dynamo.mark_static_address(memory)
+            torch.compiler.cudagraph_mark_step_begin()
+            return compiled(input_ids, layers, lengths, end).clone()
+        return compiled(input_ids, layers, lengths, end)
+
+    model.compiled_step = step
+    return model

@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from cm3_model import attention
+from cm3_model.attention import attend, document_mask, document_starts, rotary_angles, rotate
+
+
+def heads(*shape, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(shape, generator=generator, dtype=dtype)
+    few = (shape[0], 1, *shape[2:])  # keys and values shared by all heads
+    key, value = (torch.randn(few, generator=generator, dtype=dtype) for _ in range(2))
+    return query, key, value
+
+
+def test_starts_of_the_docstring():
+    documents = torch.tensor([[7, 7, 7, 2, 2, 7]])
+    assert document_starts(documents).tolist() == [[0, 0, 0, 3, 3, 5]]
+
+
+def random_documents(rows, length):
+    generator = torch.Generator().manual_seed(3)
+    return (torch.rand(rows, length, generator=generator) < 0.05).cumsum(1)
+
+
+def test_the_mask_equals_a_loop():
+    documents = random_documents(2, 40)
+    mask = document_mask(document_starts(documents))
+    for row in range(2):
+        for query in range(40):
+            for key in range(40):
+                alike = documents[row, key : query + 1].unique().numel() == 1
+                assert bool(mask[row, 0, query, key]) == (key <= query and alike)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@torch.no_grad()
+def test_flex_attention_equals_sdpa(monkeypatch):
+    """On a CPU, without compilation; what runs on a CUDA device is this, compiled."""
+    first = document_starts(random_documents(2, 200))
+    parts = heads(2, 3, 200, 16)
+    wanted = attend(*parts, document_mask(first))
+    monkeypatch.setattr(attention, "has_flex", lambda device: True)
+    monkeypatch.setattr(attention, "_compiled_flex", lambda: attention.flex_attention)
+    mask = document_mask(first)
+    assert isinstance(mask, attention.BlockMask)
+    torch.testing.assert_close(attend(*parts, mask), wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@torch.no_grad()
+def test_a_decoder_with_flex_attention_has_the_same_logits(decoder, ids, monkeypatch):
+    documents = torch.tensor([[0] * 5 + [1] * 12 + [0] * 7] * 3)
+    wanted = decoder(ids, documents)
+    monkeypatch.setattr(attention, "has_flex", lambda device: True)
+    monkeypatch.setattr(attention, "_compiled_flex", lambda: attention.flex_attention)
+    torch.testing.assert_close(decoder(ids, documents), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_compiled_flex_attention_equals_sdpa(monkeypatch):
+    first = document_starts(random_documents(2, 128))
+    parts = heads(2, 2, 128, 16)
+    wanted = attend(*parts, document_mask(first))
+    monkeypatch.setattr(attention, "has_flex", lambda device: True)
+    torch.testing.assert_close(attend(*parts, document_mask(first)), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_compiled_turn_is_the_same_turn(monkeypatch):
+    x, positions = heads(2, 3, 9, 8)[0], torch.arange(18).view(2, 9) * 100
+    wanted = rotate(x, rotary_angles(positions, 8))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(rotate(x, rotary_angles(positions, 8)), wanted)

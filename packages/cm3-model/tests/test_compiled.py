@@ -1,0 +1,79 @@
+import pytest
+import torch
+
+from cm3_model import Decoder, DecoderConfig, compile_decoding, quantize_int8
+from cm3_model.config import CHAMELEON_PARTS
+
+LENGTH = 40
+
+
+def make(**changes):
+    values = {"vocab_size": 37, "max_length": 512, "num_layers": 2, "width": 24, "num_heads": 3}
+    model = Decoder(DecoderConfig(**(values | changes))).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(0, 0.3, generator=generator)
+    return model
+
+
+def steps(model, ids, count):
+    """Logits (count, B, V) of a ragged prefill and what follows."""
+    cache = model.make_cache(3, LENGTH)
+    rows, lengths = torch.arange(3), torch.tensor([4, 9, 7])
+    logits = [model.prefill(ids[:, :9], lengths, cache)]
+    for step in range(count - 1):
+        logits.append(model.decode_one_token(ids[rows, lengths + step], cache))
+    return torch.stack(logits)
+
+
+@pytest.fixture
+def counted():
+    """Fresh counters of what is compiled."""
+    torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
+    yield torch._dynamo.utils.counters
+    torch.compiler.reset()
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(37, (3, LENGTH), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.mark.parametrize("parts", [{}, CHAMELEON_PARTS, {"num_kv_heads": 1}], ids=str)
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+@torch.no_grad()
+def test_one_graph_gives_the_eager_steps_logits(ids, counted, parts, backend):
+    wanted = steps(make(**parts), ids, 20)
+    model = compile_decoding(make(**parts), backend=backend)
+    got = steps(model, ids, 20)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    steps(model, ids, 20)  # another cache of the same shape
+    assert counted["stats"]["unique_graphs"] == 1
+    assert not counted["graph_break"]
+
+
+@torch.no_grad()
+def test_int8_weights_compile_too(ids, counted):
+    wanted = steps(quantize_int8(make()), ids, 5)
+    model = compile_decoding(quantize_int8(make()), backend="aot_eager")
+    torch.testing.assert_close(steps(model, ids, 5), wanted, rtol=1e-4, atol=1e-4)
+    assert counted["stats"]["unique_graphs"] == 1
+
+
+def test_caches_of_a_compiled_step_have_few_lengths():
+    model = compile_decoding(make(), backend="eager")
+    lengths = [1, 256, 257, 500, 512]
+    assert [model.make_cache(1, n).capacity for n in lengths] == [256, 256, 512, 512, 512]
+    assert make().make_cache(1, 40).capacity == 40
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_inductor_gives_the_eager_steps_logits(ids, counted):
+    wanted = steps(make(**CHAMELEON_PARTS), ids, 10)
+    model = compile_decoding(make(**CHAMELEON_PARTS))
+    torch.testing.assert_close(steps(model, ids, 10), wanted, rtol=1e-4, atol=1e-4)
+    assert counted["stats"]["unique_graphs"] == 1
+    assert not counted["graph_break"]

@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from cm3_model import pack_weights
+from cm3_model.packing import PackedLinear, can_pack
+
+packable = pytest.mark.skipif(not can_pack(), reason="this PyTorch has no MKL")
+
+
+@packable
+@pytest.mark.parametrize("rows", [1, 4, 16])
+def test_a_packed_layer_is_right_for_any_number_of_rows(rows):
+    generator = torch.Generator().manual_seed(0)
+    linear = torch.nn.Linear(48, 80, bias=False)
+    packed = PackedLinear(linear, 4)
+    x = torch.randn(rows, 1, 48, generator=generator)
+    assert packed(x).shape == (rows, 1, 80)
+    torch.testing.assert_close(packed(x), linear(x), rtol=1e-5, atol=1e-5)
+
+
+@packable
+@torch.no_grad()
+def test_packing_changes_neither_logits_nor_what_is_saved(decoder, ids):
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    lengths, cache = torch.tensor([4, 9, 7]), decoder.make_cache(3, 12)
+    decoder.prefill(ids[:, :9], lengths, cache)
+    wanted = decoder.decode_one_token(ids[:, 9], cache)
+    pack_weights(decoder, 3)
+    wanted_layers = 8 if decoder.config.tie_embeddings else 9
+    assert sum(isinstance(module, PackedLinear) for module in decoder.modules()) == wanted_layers
+    cache = decoder.make_cache(3, 12)
+    decoder.prefill(ids[:, :9], lengths, cache)
+    got = decoder.decode_one_token(ids[:, 9], cache)
+    torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
+    after = decoder.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@packable
+def test_what_cannot_be_packed_is_refused(paper_decoder):
+    with pytest.raises(ValueError, match="rows: wanted at least 1, got 0"):
+        pack_weights(paper_decoder, 0)
+    with pytest.raises(ValueError, match="model: wanted float32 on a CPU, got torch.bfloat16"):
+        pack_weights(paper_decoder.bfloat16(), 2)
+
+
+def test_a_pytorch_without_mkl_says_so(paper_decoder, monkeypatch):
+    monkeypatch.setattr("cm3_model.packing.can_pack", lambda: False)
+    with pytest.raises(RuntimeError, match="wanted a PyTorch with MKL"):
+        pack_weights(paper_decoder, 2)
