@@ -1,12 +1,14 @@
 """Multimodal dense retrieval: CLIP documents, a FAISS memory bank, and CM3Leon's strategy."""
 
 from cm3_retrieval.contract import check_encoder
+from cm3_retrieval.documents import encode_documents, search_documents
 from cm3_retrieval.encoder import ClipEncoder, document_vectors
 from cm3_retrieval.index import build_index, search
+from cm3_retrieval.index_plan import IndexConfig, expected_bytes, plan_index
 from cm3_retrieval.interface import INTERFACE_VERSION, Encoder
 from cm3_retrieval.memory_bank import MemoryBank
+from cm3_retrieval.neighbour_table import NeighbourTable
 from cm3_retrieval.neighbours import (
-    NeighbourTable,
     build_neighbour_table,
     inference_context,
     training_context,
@@ -19,6 +21,7 @@ __all__ = [
     "ClipEncoder",
     "ClipTrainingConfig",
     "Encoder",
+    "IndexConfig",
     "MemoryBank",
     "NeighbourTable",
     "RetrievalConfig",
@@ -27,8 +30,12 @@ __all__ = [
     "check_encoder",
     "document_vectors",
     "drop_query_tokens",
+    "encode_documents",
+    "expected_bytes",
     "inference_context",
+    "plan_index",
     "search",
+    "search_documents",
     "select",
     "train_clip",
     "training_context",

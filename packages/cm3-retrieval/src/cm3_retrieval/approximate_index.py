@@ -137,9 +137,7 @@ class ApproximateIndex:
         rows = self.index.search(queries, width)[1]  # (Q, width)
         return self._best(queries, rows, k)
 
-    def _best(
-        self, queries: np.ndarray, rows: np.ndarray, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _best(self, queries: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Rank rows (Q, width) by their whole vectors; a row of -1 goes last."""
         scores = np.empty(rows.shape, np.float32)
         faiss.fvec_inner_products_by_idx(
