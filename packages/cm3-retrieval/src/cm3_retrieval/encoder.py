@@ -167,7 +167,8 @@ class ClipEncoder:
     def _dim_and_id(self) -> tuple[int, str]:
         digest = weights_hash(self.model, self._preprocess, self.amp)
         with torch.inference_mode():
-            one = self.model.encode_text(self._tokenizer([""]).to(self.device))  # pyright: ignore
+            encode: Any = self.model.encode_text
+            one = encode(self._tokenizer([""]).to(self.device))
         return one.shape[1], f"{self.name}:{digest[:16]}"
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:

@@ -127,7 +127,8 @@ def expected_bytes(rows: int, dim: int, config: IndexConfig | None = None) -> di
         return {"memory": index, "disk": raw + 8 * rows, "build": raw + index}
     empty: Any = open_factory(plan.factory, dim)
     if isinstance(empty, faiss.IndexHNSW):
-        links = 4 * rows * (empty.hnsw.nb_neighbors(0) + 2)
+        graph: Any = empty.hnsw
+        links = 4 * rows * (graph.nb_neighbors(0) + 2)
         index = links + rows * faiss.downcast_index(empty.storage).sa_code_size()
     else:
         code = (faiss.try_extract_index_ivf(empty) or empty).sa_code_size()

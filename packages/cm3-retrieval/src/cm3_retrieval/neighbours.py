@@ -119,7 +119,8 @@ def build_neighbour_table(
     if parts is not None:
         job = digest_of(
             bank.keys, bank.vectors_of(bank.keys[:: max(1, len(bank) // 64)]), asdict(bank.config),
-            encoder.encoder_id, keys, list(captions), None if groups is None else [int(group) for group in groups],
+            encoder.encoder_id, keys, list(captions),
+            None if groups is None else [int(group) for group in groups],
             image_vectors, asdict(config), seed,
         )  # fmt: skip
     for start in range(0, len(keys), _PART):

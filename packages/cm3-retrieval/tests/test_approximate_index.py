@@ -1,0 +1,152 @@
+import faiss
+import numpy as np
+import pytest
+
+from cm3_retrieval.approximate_index import build_approximate, merge_indexes, train_index
+from cm3_retrieval.index import build_index, search
+from cm3_retrieval.index_plan import IndexConfig
+
+FACTORIES = ["IVF16,PQ16x4fs", "IVF16,PQ8", "IVF16,Flat", "IVF16,SQ8", "HNSW16", "HNSW16,SQ8", "PQ8"]
+COUNT, DIM = 3000, 32
+
+
+@pytest.fixture(scope="module")
+def clustered():
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((20, DIM))[rng.integers(20, size=COUNT)]
+    vectors = vectors + 0.6 * rng.standard_normal((COUNT, DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32), rng.permutation(10**9)[:COUNT]
+
+
+def recall(found, true):
+    return np.mean([len(set(a) & set(b)) / len(b) for a, b in zip(found, true, strict=True)])
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_it_finds_what_exact_search_finds(clustered, factory):
+    vectors, keys = clustered
+    index = build_approximate(vectors, keys, IndexConfig(factory=factory, nprobe=8))
+    queries = vectors[::30]
+    scores, found = index.search(queries, 10)
+    true_scores, true = search(build_index(vectors, keys), queries, 10)
+    assert recall(found, true) > 0.9
+    assert scores.dtype == np.float32 and found.dtype == np.int64
+    assert (np.diff(scores, axis=1) <= 0).all()
+    row = {key: place for place, key in enumerate(keys)}
+    own = np.einsum("qd,qkd->qk", queries, vectors[np.vectorize(row.__getitem__)(found)])
+    np.testing.assert_allclose(scores, own, atol=1e-5)  # the scores are exact
+    assert true_scores[0, 0] == pytest.approx(scores[0, 0], abs=1e-5)
+
+
+def test_without_rescoring_it_is_what_faiss_says(clustered):
+    vectors, keys = clustered
+    index = build_approximate(vectors, keys, IndexConfig(factory="IVF16,PQ8", rescore=0, nprobe=4))
+    peer_scores, peer_rows = index.index.search(vectors[:50], 5)
+    scores, found = index.search(vectors[:50], 5)
+    np.testing.assert_array_equal(found[:, 0], keys[peer_rows[:, 0]])
+    np.testing.assert_array_equal(scores, peer_scores)
+    assert index.vectors is None
+    assert index.vectors_at(np.arange(3)).shape == (3, DIM)
+
+
+def test_rescoring_is_what_faiss_refining_says(clustered):
+    vectors, keys = clustered
+    index = build_approximate(vectors, keys, IndexConfig(factory="IVF16,PQ8", rescore=4, nprobe=4))
+    flat = faiss.IndexFlatIP(DIM)
+    flat.add(vectors)
+    peer = faiss.IndexRefine(index.index, flat)
+    peer.k_factor = 4
+    for batch in (1, 40):
+        scores, found = index.search(vectors[:batch], 10)
+        peer_scores, peer_rows = peer.search(vectors[:batch], 10)
+        np.testing.assert_allclose(scores, peer_scores, atol=1e-6)
+        assert (found == keys[peer_rows]).mean() > 0.99
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_delete_and_append(clustered, factory):
+    vectors, keys = clustered
+    index = build_approximate(vectors, keys, IndexConfig(factory=factory, nprobe=16))
+    gone = np.random.default_rng(1).permutation(COUNT)[:700]
+    left = np.setdiff1d(np.arange(COUNT), gone)
+    index.delete(gone)
+    assert index.ntotal == len(left)
+    np.testing.assert_array_equal(index.keys, keys[left])
+    queries = vectors[gone[:60]]
+    found = index.search(queries, 10)[1]
+    assert recall(found, search(build_index(vectors[left], keys[left]), queries, 10)[1]) > 0.9
+    index.append(vectors[gone], keys[gone])
+    found = index.search(queries, 1)[1][:, 0]
+    assert (found == keys[gone[:60]]).mean() > 0.9
+    kept = index.vectors_at(np.array([5, COUNT - 1]))
+    exact = vectors[[left[5], gone[-1]]]
+    np.testing.assert_allclose(kept, exact, atol=0.05)
+
+
+@pytest.mark.parametrize("factory", ["IVF16,PQ16x4fs", "IVF64,Flat", "HNSW16"])
+def test_k_beyond_what_the_cells_hold_is_found_all_the_same(clustered, factory):
+    vectors, keys = clustered
+    index = build_approximate(vectors, keys, IndexConfig(factory=factory, nprobe=1, ef_search=8))
+    scores, found = index.search(vectors[:2], COUNT)
+    for row in range(2):
+        assert sorted(found[row].tolist()) == sorted(keys.tolist())
+    assert (np.diff(scores, axis=1) <= 1e-6).all()
+
+
+def test_ties_go_by_key(unit_vectors):
+    vectors = np.repeat(unit_vectors(8, 16), 20, axis=0)
+    keys = np.random.default_rng(0).permutation(1000)[:160]
+    index = build_approximate(vectors, keys, IndexConfig(factory="IVF2,Flat", nprobe=2))
+    found = index.search(vectors[:1], 20)[1][0]
+    assert found.tolist() == sorted(keys[:20].tolist())
+
+
+def test_two_builds_are_alike(clustered):
+    vectors, keys = clustered
+    config = IndexConfig(factory="IVF16,PQ8x4fs", train_rows=1000)
+    one, two = (build_approximate(vectors, keys, config) for _ in range(2))
+    assert np.array_equal(faiss.serialize_index(one.index), faiss.serialize_index(two.index))
+
+
+def test_merged_parts_answer_as_the_whole(clustered):
+    vectors, keys = clustered
+    config = IndexConfig(factory="IVF16,PQ8", nprobe=4)
+    whole = build_approximate(vectors, keys, config)
+    parts = []
+    for rows in np.array_split(np.arange(COUNT), 3):
+        part = faiss.clone_index(train_index(vectors, config))
+        part.add(vectors[rows])
+        parts.append(part)
+    merged = merge_indexes(parts)
+    assert merged.ntotal == COUNT
+    whole_ids = whole.index.search(vectors[:50], 10)[1]
+    merged.nprobe = 4
+    np.testing.assert_array_equal(merged.search(vectors[:50], 10)[1], whole_ids)
+    with pytest.raises(ValueError, match="wanted at least one"):
+        merge_indexes([])
+    graphs = [build_approximate(vectors, keys, IndexConfig(factory="HNSW8")).index for _ in "ab"]
+    with pytest.raises(ValueError, match="wanted IVF or Flat"):
+        merge_indexes(graphs)
+
+
+def test_too_few_vectors_for_the_index(unit_vectors):
+    with pytest.raises(ValueError, match="could not be trained on 10 vectors"):
+        train_index(unit_vectors(10, 16), IndexConfig(factory="IVF64,PQ8"))
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "message"),
+    [
+        (np.full((1, DIM), np.nan), 1, "queries: wanted finite numbers"),
+        (np.ones((1, 5)), 1, r"queries: wanted shape \(N, 32\), got \(1, 5\)"),
+        (np.ones((1, DIM)), COUNT + 1, "k: wanted 1 to 3000"),
+        (np.ones((1, DIM)), 0, "k: wanted 1 to 3000"),
+    ],
+)
+def test_wrong_queries(clustered, queries, k, message):
+    index = build_approximate(*clustered, IndexConfig(factory="IVF16,SQ8"))
+    with pytest.raises(ValueError, match=message):
+        index.search(queries, k)
+    scores, keys = index.search(np.empty((0, DIM)), 3)
+    assert scores.shape == keys.shape == (0, 3)
