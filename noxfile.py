@@ -22,7 +22,11 @@ APPS = sorted(
 
 # What a package's tests compare it with, and the package itself does not need; no test is skipped
 # there for want of it.
-PEERS = {"cm3-imagetok": ("lpips", "scikit-image", "transformers")}
+PEERS = {
+    "cm3-decoding": ("transformers",),
+    "cm3-imagetok": ("lpips", "scikit-image", "transformers"),
+    "cm3-model": ("transformers",),
+}
 
 nox.options.sessions = ["lint", "types", "tests", "integration", "apps", "docs"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from drawing import draw, pixels_of_codes
+from drawing import draw
 from memory import encode_pictures
 from pipeline import Run
 from progress import bar
@@ -178,11 +178,6 @@ def vectors_of(run: Run, pixels: np.ndarray) -> np.ndarray:
     return encode_pictures(run.encoder, lambda rows: pixels[rows], len(pixels), lambda *_: None)
 
 
-def through_tokenizer(run: Run, rows: np.ndarray) -> np.ndarray:
-    """Real pictures as the decoder could draw them at best: pixels (N, H, W, 3)."""
-    return pixels_of_codes(run, np.stack([run.shards.codes(int(k)) for k in run.pairs.keys[rows]]))
-
-
 def draw_for(run: Run, rows: np.ndarray, scale: float, seed: int, what: str) -> np.ndarray:
     """Draw a picture for the caption of each pair, with the documents that its caption finds."""
     config = replace(run.recipe.evaluation.sampling, guidance_scale=scale)
@@ -229,7 +224,7 @@ def sample_figures(run: Run, scale: float) -> tuple[dict[str, Any], dict[str, np
     if any(categories):
         wanted = categories[test]
         nearest = categories[gallery[(vectors_of(run, drawn).dot(gallery_vectors.T)).argmax(1)]]
-        real = vectors_of(run, through_tokenizer(run, test))
+        real = vectors_of(run, run.through_tokenizer(run.pixels_of(test)))
         ceiling = categories[gallery[real.dot(gallery_vectors.T).argmax(1)]]
         match, chance = float((nearest == wanted).mean()), match_by_chance(wanted, nearest)
         figures |= {
@@ -245,7 +240,7 @@ def sample_figures(run: Run, scale: float) -> tuple[dict[str, Any], dict[str, np
     places = rng.choice(known, min(count, len(known)), replace=False)
     train = gallery[places]
     drawn_train = draw_for(run, train, scale, 30_000, "training prompts")
-    real = vectors_of(run, through_tokenizer(run, train)).dot(gallery_vectors.T)
+    real = vectors_of(run, run.through_tokenizer(run.pixels_of(train))).dot(gallery_vectors.T)
     hits = among_nearest(vectors_of(run, drawn_train).dot(gallery_vectors.T), places, 10)
     figures |= {
         "train_top10": float(np.diag(hits).mean()),

@@ -6,6 +6,7 @@ data -> pictures -> texttok -> imagetok -> clip -> retrieval -> shards -> decode
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from recipe import Recipe, fingerprint_of_part, instantiate, precision_of
 from stages import Stages, write_json
 from views import write_views
 
-from cm3_imagetok import load_vqgan
+from cm3_imagetok import load_vqgan, to_pixels, to_tensor
 from cm3_imagetok.interface import ImageTokenizer
 from cm3_model import load_decoder
 from cm3_retrieval import ClipEncoder, MemoryBank, NeighbourTable, train_clip
@@ -97,6 +98,14 @@ class Run:
         """Pixels (N, H, W, 3) uint8 of pairs by their row."""
         return np.asarray(self.pixels[self.pixel_rows[rows]])
 
+    def through_tokenizer(self, pixels: np.ndarray) -> np.ndarray:
+        """Pixels (N, H, W, 3) uint8 encoded and decoded: as the decoder could draw them at best."""
+        tokenizer, parts = self.image_tokenizer, []
+        for start in range(0, len(pixels), 64):
+            images = to_tensor(pixels[start : start + 64])
+            parts.append(to_pixels(tokenizer.decode(tokenizer.encode(images))))
+        return np.concatenate(parts)
+
     def train_text_tokenizer(self) -> None:
         """Stage ``texttok``: sentencepiece on the captions of the training split."""
         recipe = self.recipe.texttok
@@ -150,7 +159,7 @@ class Run:
         self.image_origin = stage.fingerprint
 
     def train_encoder(self) -> None:
-        """Stage ``clip``: the small CLIP, on pairs of the training split."""
+        """Stage ``clip``: the small CLIP, on training pairs, plain and through the tokenizer."""
         recipe = self.recipe.retrieval
         if recipe.encoder is not None:
             self.encoder: Encoder = instantiate(recipe.encoder)
@@ -159,17 +168,23 @@ class Run:
 
         def work(out: Path) -> None:
             rows = self.pairs.rows("train")
+            pixels = self.pixels_of(rows)
+            # It also judges drawn pictures, and all of those come out of the image tokenizer.
+            seen = np.concatenate([pixels, self.through_tokenizer(pixels)])
+            rows = np.tile(rows, 2)
             with bar("CLIP", unit="step") as progress:
                 train_clip(
                     [self.pairs.captions[i] for i in rows],
-                    self.pixels_of(rows),
+                    seen,
                     recipe.clip,
                     groups=self.group_numbers[rows].tolist(),
                     folder=out / "clip",
                     progress=lambda done, total, loss: progress(done, total),
                 )
 
-        stage = self.stages.run("clip", recipe.clip, ["pictures"], work)
+        stage = self.stages.run(
+            "clip", [recipe.clip, self.image_origin], self._made("pictures", "imagetok"), work
+        )
         self.encoder = ClipEncoder.from_folder(stage.folder / "clip")
         self.encoder_origin = stage.fingerprint
 
@@ -287,8 +302,16 @@ class Run:
             max_length=self.recipe.decoder.max_length,
             seed=self.recipe.seed,
             grid=self.grid,
-            plain_share=self.recipe.decoder.plain_share,
+            plain_share=self._plain_share(),
         )
+
+    def _plain_share(self) -> Callable[[int], float]:
+        """Epoch -> how often a training picture is shown as it is."""
+        recipe, pictures = self.recipe.decoder, len(self.pairs.rows("train"))
+        start, end = recipe.plain_share, recipe.final_plain_share
+        end = start if end is None else end
+        last = max(1, math.ceil(recipe.optim.total_steps * recipe.batch_size / pictures) - 1)
+        return lambda epoch: start + (end - start) * min(1.0, epoch / last)
 
     def true_documents(self, key: int, epoch: int = 0) -> list[int]:
         """The documents that the strategy finds for a pair's caption, the best last."""

@@ -138,6 +138,8 @@ class DecoderRecipe:
     caption asks for a plain picture."""
     plain_share: float = 0.5
     """How often the first encoding is trained on, where there are several."""
+    final_plain_share: float | None = None
+    """The same in the last epoch, with even steps on the way; null keeps `plain_share`."""
     max_shift: int = 4
     """Pixels that the further encodings are moved by, at most."""
     cm3: CM3Config = field(default_factory=CM3Config)
@@ -148,6 +150,13 @@ class DecoderRecipe:
     """Sequences a step."""
     val_every: int = 100
     """Steps between two validations; the best checkpoint counts."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none, before any work."""
+        for name in ("plain_share", "final_plain_share"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"decoder.{name}: wanted 0..1, got {share}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -39,6 +39,13 @@ def test_what_does_not_fit_together_is_refused_before_any_work(values, message):
         Recipe(**values)
 
 
+@pytest.mark.parametrize("name", ["plain_share", "final_plain_share"])
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_that_is_none_is_refused_before_any_work(name, share):
+    with pytest.raises(ValueError, match=f"decoder.{name}: wanted 0..1, got {share}"):
+        DecoderRecipe(**{name: share})
+
+
 def test_a_named_part_is_known_by_its_files(tmp_path):
     (tmp_path / "weights").write_bytes(b"one")
     spec = {"class_path": "package.Class", "init_args": {"folder": str(tmp_path), "size": 3}}

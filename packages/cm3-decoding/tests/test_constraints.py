@@ -1,7 +1,9 @@
+import dataclasses
+
 import pytest
 import torch
 
-from cm3_decoding import CodeBlock, Constraint, Forced, TextUntil
+from cm3_decoding import CodeBlock, Constraint, Forced, Interleaved, TextUntil
 from cm3_decoding.constraints import max_new_tokens, segments_per_row
 
 CODES = CodeBlock(start=20, stop=24, length=3)
@@ -84,3 +86,71 @@ def test_one_segment_one_list_or_a_list_per_row():
 def test_what_cannot_be_met_is_refused(make, name):
     with pytest.raises(ValueError, match=f"^{name}: "):
         make()
+
+
+def test_a_stop_sequence_ends_text_across_steps_but_not_across_segments():
+    text = TextUntil(
+        start=2, stop=10, stop_ids=(), max_new_tokens=6, stop_sequences=((4, 5), (7, 7, 7))
+    )
+    assert walk([text], [2, 5, 4]) == ([set(range(2, 10))] * 3, False)
+    assert walk([text], [2, 5, 4, 5])[1]
+    assert walk([text], [7, 7, 2, 7, 7])[1] is False
+    assert walk([text], [2, 7, 7, 7])[1]
+    # The 4 that ended the first text is no beginning of a run in the second.
+    first = TextUntil(start=2, stop=10, stop_ids=(4,), max_new_tokens=6)
+    assert walk([first, text], [3, 4, 5])[1] is False
+    with pytest.raises(ValueError, match="^stop_sequences: wanted"):
+        TextUntil(start=2, stop=10, stop_ids=(), max_new_tokens=6, stop_sequences=((),))
+
+
+INTERLEAVED = Interleaved(
+    text=TextUntil(start=2, stop=10, stop_ids=(1,), max_new_tokens=3),
+    picture=CODES,
+    open_id=0,
+    close_ids=(11,),
+    max_pictures=2,
+)
+
+
+def test_interleaved_text_opens_pictures_and_goes_on():
+    words, codes = set(range(2, 10)), {20, 21, 22, 23}
+    open_text, last_text = words | {0, 1}, words | {1}
+    one_picture = [codes] * 3 + [{11}]
+    ids = [4, 0, 20, 21, 22, 11, 0, 20, 20, 20, 11, 5, 1]
+    seen, done = walk([INTERLEAVED], ids)
+    assert seen == [open_text] * 2 + one_picture + [open_text] + one_picture + [last_text] * 2
+    assert done
+    assert max_new_tokens([INTERLEAVED]) == 3 * 3 + 2 * 4
+
+
+@pytest.mark.parametrize("ids", [[1], [4, 4, 4], [0, 20, 20, 20, 11, 1]])
+def test_interleaved_text_ends_the_segment_wherever_it_ends(ids):
+    seen, done = walk([INTERLEAVED, Forced(ids=(15,))], [*ids, 15])
+    assert seen[-1] == {15}
+    assert done
+
+
+def test_a_picture_may_open_at_the_texts_last_id():
+    seen, _ = walk([INTERLEAVED], [4, 4, 0, 20])
+    assert seen[-1] == {20, 21, 22, 23}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"open_id": 1}, "open_id"),
+        ({"max_pictures": 0}, "max_pictures"),
+        ({"close_ids": (-1,)}, "close_ids"),
+    ],
+)
+def test_an_interleaving_that_cannot_be_is_refused(change, name):
+    with pytest.raises(ValueError, match=f"^{name}: wanted"):
+        dataclasses.replace(INTERLEAVED, **change)
+
+
+def test_rows_interleave_on_their_own():
+    state = Constraint([[INTERLEAVED], [INTERLEAVED], [CODES]], 30)
+    for ids in ([0, 5, 20], [20, 1, 20], [20, 0, 20]):
+        state.advance(torch.tensor(ids))
+    assert state.finished().tolist() == [False, True, True]
+    assert state.allowed()[0].nonzero()[:, 0].tolist() == [20, 21, 22, 23]

@@ -9,6 +9,20 @@ VARIANTS = {
     "rotary": {"positions": "rotary"},
     "qk-norm": {"qk_norm": True},
     "untied": {"tie_embeddings": False},
+    "swiglu": {"activation": "swiglu", "mlp_width": 40},
+    "rms": {"norm": "rms", "norm_eps": 1e-3},
+    "swin": {"norm_placement": "after"},
+    "grouped": {"num_kv_heads": 1, "qk_norm": True, "positions": "rotary"},
+    "chameleon": {
+        "activation": "swiglu",
+        "mlp_width": 40,
+        "norm": "rms",
+        "positions": "rotary",
+        "rotary_theta": 500.0,
+        "qk_norm": True,
+        "qk_norm_affine": True,
+        "tie_embeddings": False,
+    },
     "all": {"positions": "rotary", "qk_norm": True, "tie_embeddings": False, "mlp_ratio": 3},
 }
 
@@ -37,3 +51,8 @@ def paper_decoder():
 @pytest.fixture
 def ids():
     return torch.randint(37, (3, 24), generator=torch.Generator().manual_seed(2))
+
+
+@pytest.fixture
+def transformers():
+    return pytest.importorskip("transformers")

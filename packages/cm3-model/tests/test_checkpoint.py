@@ -124,3 +124,23 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(saved, paper_decoder, ids):
         signal.signal(signal.SIGXFSZ, handler)
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
     assert torch.equal(load_decoder(saved)(ids), before)
+
+
+def test_large_weights_are_shards_with_the_index_that_others_read(paper_decoder, ids, tmp_path):
+    save_decoder(paper_decoder, tmp_path, max_shard_bytes=10_000)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 1
+    assert sorted(set(index["weight_map"].values())) == [path.name for path in shards]
+    for key, name in index["weight_map"].items():
+        assert torch.equal(load_file(tmp_path / name)[key], paper_decoder.state_dict()[key])
+    assert torch.equal(load_decoder(tmp_path)(ids), paper_decoder(ids))
+    shards[1].write_bytes(shards[1].read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=f"{shards[1].name}: damaged"):
+        load_decoder(tmp_path)
+
+
+def test_a_manifest_cannot_name_a_file_elsewhere(saved):
+    edit_config(saved, weights={"file": "../model.safetensors", "bytes": 1, "sha256": ""})
+    with pytest.raises(CheckpointError, match="no file of weights"):
+        load_decoder(saved)

@@ -20,6 +20,12 @@ SMALL = {"vocab_size": 37, "max_length": 24, "num_layers": 2, "width": 24, "num_
         ({"positions": "none"}, "positions"),
         ({"qk_norm": 1}, "qk_norm"),
         ({"init_std": 0.0}, "init_std"),
+        ({"norm": "batch"}, "norm"),
+        ({"norm_placement": "both"}, "norm_placement"),
+        ({"num_kv_heads": 2}, "num_kv_heads"),
+        ({"mlp_width": 0}, "mlp_width"),
+        ({"qk_norm_affine": True}, "qk_norm_affine"),
+        ({"rotary_theta": 0.0}, "rotary_theta"),
         ({"position_init_std": float("nan")}, "position_init_std"),
     ],
 )
@@ -34,8 +40,15 @@ def test_a_config_cannot_be_changed():
 
 
 # Embeddings and positions, then 12 D^2 a layer: the sum over the paper's table, done by hand.
+# Chameleon: 2 * 65536 D, and 4 D^2 + 3 * 11008 D + 2 D + 4 * 32 * 128 a layer, and D.
 @pytest.mark.parametrize(
-    ("name", "millions"), [("cm3leon-350m", 372.2), ("cm3leon-760m", 784.9), ("cm3leon-7b", 6723.5)]
+    ("name", "millions"),
+    [
+        ("cm3leon-350m", 372.2),
+        ("cm3leon-760m", 784.9),
+        ("cm3leon-7b", 6723.5),
+        ("chameleon-7b", 7013.7),
+    ],
 )
 def test_preset_sizes_are_those_of_the_paper(name, millions):
     with torch.device("meta"):

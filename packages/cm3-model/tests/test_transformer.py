@@ -13,8 +13,20 @@ def numpy_logits(model, ids):
     config = model.config
     weights = {name: value.double().numpy() for name, value in model.state_dict().items()}
 
-    def norm(x):
-        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    def standard(x):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + config.norm_eps)
+
+    def norm(x, name):
+        if config.norm == "layer":
+            return standard(x)
+        mean_square = (x**2).mean(-1, keepdims=True)
+        return x / np.sqrt(mean_square + config.norm_eps) * weights[name + ".weight"]
+
+    def head_norm(x, name, head):
+        x = standard(x)
+        if not config.qk_norm_affine:
+            return x
+        return x * weights[name + ".weight"][head] + weights[name + ".bias"][head]
 
     def gelu(x):
         return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
@@ -23,7 +35,7 @@ def numpy_logits(model, ids):
         out = np.empty_like(x)
         for t in range(x.shape[0]):
             for c in range(0, x.shape[1], 2):
-                angle = t / 10_000 ** (c / x.shape[1])
+                angle = t / config.rotary_theta ** (c / x.shape[1])
                 cos, sin = math.cos(angle), math.sin(angle)
                 out[t, c] = x[t, c] * cos - x[t, c + 1] * sin
                 out[t, c + 1] = x[t, c] * sin + x[t, c + 1] * cos
@@ -33,26 +45,39 @@ def numpy_logits(model, ids):
     if config.positions == "learned":
         x = x + weights["position_embedding.weight"][: len(ids)]
     size = config.width // config.num_heads
+    groups = config.num_heads // config.kv_heads
+    first = config.norm_placement == "before"
     for layer in range(config.num_layers):
         block = f"blocks.{layer}."
-        query, key, value = np.split(norm(x).dot(weights[block + "attention.qkv.weight"].T), 3, -1)
+        inner = norm(x, block + "attention_norm") if first else x
+        sizes = np.cumsum([config.num_heads * size, config.kv_heads * size])
+        query, key, value = np.split(inner.dot(weights[block + "attention.qkv.weight"].T), sizes, 1)
         mixed = np.zeros_like(x)
         for head in range(config.num_heads):
             part = slice(head * size, (head + 1) * size)
-            q, k, v = query[:, part], key[:, part], value[:, part]
+            shared = slice(head // groups * size, (head // groups + 1) * size)
+            q, k, v = query[:, part], key[:, shared], value[:, shared]
             if config.qk_norm:
-                q, k = norm(q), norm(k)
+                q = head_norm(q, block + "attention.query_norm", head)
+                k = head_norm(k, block + "attention.key_norm", head // groups)
             if config.positions == "rotary":
                 q, k = turn(q), turn(k)
             for t in range(len(ids)):
                 scores = np.exp(k[: t + 1].dot(q[t]) / math.sqrt(size))
                 mixed[t, part] = scores.dot(v[: t + 1]) / scores.sum()
-        x = x + mixed.dot(weights[block + "attention.out.weight"].T)
-        inner = norm(x).dot(weights[block + "mlp.up.weight"].T)
-        inner = gelu(inner) if config.activation == "gelu" else np.maximum(inner, 0)
-        x = x + inner.dot(weights[block + "mlp.down.weight"].T)
+        added = mixed.dot(weights[block + "attention.out.weight"].T)
+        x = x + (added if first else norm(added, block + "attention_norm"))
+        inner = norm(x, block + "mlp_norm") if first else x
+        inner = inner.dot(weights[block + "mlp.up.weight"].T)
+        if config.activation == "swiglu":
+            gate, up = np.split(inner, 2, -1)
+            inner = gate / (1 + np.exp(-gate)) * up
+        else:
+            inner = gelu(inner) if config.activation == "gelu" else np.maximum(inner, 0)
+        added = inner.dot(weights[block + "mlp.down.weight"].T)
+        x = x + (added if first else norm(added, block + "mlp_norm"))
     output = "token_embedding.weight" if config.tie_embeddings else "output.weight"
-    return norm(x).dot(weights[output].T)
+    return norm(x, "norm").dot(weights[output].T)
 
 
 @torch.no_grad()
@@ -224,3 +249,40 @@ def test_short_bf16_training_attends_as_sdpa_does():
     (found * weights.bfloat16()).sum().backward()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad.float(), b.grad, atol=0.05, rtol=0.05)
+
+
+@torch.no_grad()
+def test_packed_documents_read_as_if_alone(decoder, ids):
+    documents = torch.tensor([[0] * 5 + [1] * 12 + [0] * 7] * 3)
+    packed = decoder(ids, documents)
+    for start, end in ((0, 5), (5, 17), (17, 24)):
+        torch.testing.assert_close(
+            packed[:, start:end], decoder(ids[:, start:end]), rtol=1e-4, atol=1e-4
+        )
+    with pytest.raises(ValueError, match="documents: wanted one number per id"):
+        decoder(ids, documents[:1])
+
+
+def test_checkpointing_changes_no_gradient(decoder, ids):
+    def gradients():
+        decoder.zero_grad()
+        decoder(ids).square().mean().backward()
+        return [weight.grad.clone() for weight in decoder.parameters() if weight.grad is not None]
+
+    decoder.train()
+    wanted = gradients()
+    decoder.activation_checkpointing = True
+    assert all(map(torch.equal, gradients(), wanted))
+
+
+def test_norms_start_as_1_and_0():
+    config = DecoderConfig(
+        vocab_size=9, max_length=4, num_layers=1, width=8, num_heads=2, norm="rms",
+        qk_norm=True, qk_norm_affine=True,
+    )  # fmt: skip
+    model = Decoder(config, torch.Generator().manual_seed(0))
+    for name, weight in model.named_parameters():
+        if name.endswith("norm.weight"):
+            assert bool((weight == 1).all()), name
+        if name.endswith("norm.bias"):
+            assert bool((weight == 0).all()), name

@@ -96,6 +96,10 @@ def test_a_sequence_has_one_view_and_plain_ones_as_often_as_asked(tiny):
     assert set(views) == {0, 1, 2, 3}
     assert 0.6 < np.mean(np.array(views) == 0) < 0.8
 
+    rising = build(tiny, Views(), cm3=None, retrieve=None, max_length=500, plain_share=float)
+    asked = [[int(rising(key, epoch)[1]) - 8 for key in range(9)] for epoch in (0, 1)]
+    assert 0 not in asked[0] and set(asked[1]) == {0}
+
 
 def test_negative_keys_have_their_own_generator(tiny, shards):
     class Negative:

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from cm3_decoding.constraints import Segment
-from cm3_decoding.generate import SamplingConfig, generate
+from cm3_decoding.generate import generate
 from cm3_decoding.interface import LanguageModel
+from cm3_decoding.sampling import SamplingConfig
 
 Candidate = TypeVar("Candidate")
 
@@ -53,6 +54,7 @@ def candidate_pool(
     seeds: Sequence[int],
     scorer: Callable[[Sequence[Tensor]], Tensor],
     unconditional: Tensor | None = None,
+    image_conditional: Tensor | None = None,
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
     device: torch.device | str = "cpu",
@@ -67,6 +69,7 @@ def candidate_pool(
         seeds: One per candidate.
         scorer: Gives one score (N,) per candidate's new ids; higher is better.
         unconditional: The prompt without text (length,), if a config needs it.
+        image_conditional: The prompt with its source picture, without text, likewise.
         batch_size: Candidates drawn at once; does not change them.
         progress: Called with (steps done, steps at most) over all batches.
         device: Where the model is.
@@ -96,6 +99,9 @@ def candidate_pool(
             constraint=constraint,
             seeds=[seeds[member] for member in members],
             unconditional=None if unconditional is None else [unconditional] * len(members),
+            image_conditional=(
+                None if image_conditional is None else [image_conditional] * len(members)
+            ),
             config=config,
             progress=report,
             device=device,

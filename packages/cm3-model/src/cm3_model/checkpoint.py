@@ -2,6 +2,9 @@
 
 `config.json` names the component and the interface version, holds the `DecoderConfig`, and the
 size and SHA-256 of the weights. It is written last, so a folder without it was never finished.
+Above 5 GB the weights are shards, `model-00001-of-00003.safetensors` and so on, with the
+`model.safetensors.index.json` that the field reads. Weights are memory-mapped into a model that
+was built without memory.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -23,6 +27,7 @@ from cm3_model.interface import COMPONENT, INTERFACE_VERSION
 from cm3_model.transformer import Decoder
 
 WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
 
 
@@ -31,7 +36,10 @@ class CheckpointError(ValueError):
 
 
 def save_decoder(
-    model: Decoder, folder: str | Path, extra: Mapping[str, str] | None = None
+    model: Decoder,
+    folder: str | Path,
+    extra: Mapping[str, str] | None = None,
+    max_shard_bytes: int = 5 * 10**9,
 ) -> None:
     """Write a decoder into a folder, which is made if need be.
 
@@ -39,6 +47,8 @@ def save_decoder(
         model: The decoder.
         folder: Where to write; an earlier checkpoint there is replaced.
         extra: Anything else worth keeping, such as the vocabulary's hash; see `read_manifest`.
+        max_shard_bytes: Weights above this size are written as several files, each of them at
+            most so large, or one tensor.
 
     Raises:
         CheckpointError: if a file cannot be written; no half of it stays.
@@ -46,16 +56,26 @@ def save_decoder(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-    _write(folder / WEIGHTS_FILE, lambda path: save_file(weights, path))
+    shards = _shards(weights, max_shard_bytes)
+    for name, part in shards.items():
+        write(folder / name, lambda path, part=part: save_file(part, path))
+    prints = [_fingerprint(folder / name) for name in shards]
+    if len(shards) > 1:
+        index = {
+            "metadata": {"total_size": sum(value.nbytes for value in weights.values())},
+            "weight_map": {key: name for name, part in shards.items() for key in part},
+        }
+        listed = json.dumps(index, indent=2) + "\n"
+        write(folder / INDEX_FILE, lambda path: path.write_text(listed, encoding="utf-8"))
     manifest = {
         "component": COMPONENT,
         "interface_version": INTERFACE_VERSION,
         "config": asdict(model.config),
-        "weights": _fingerprint(folder / WEIGHTS_FILE),
+        "weights": prints[0] if len(prints) == 1 else {"files": prints},
         "extra": dict(extra or {}),
     }
     text = json.dumps(manifest, indent=2) + "\n"
-    _write(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    write(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
 
 
 def load_decoder(
@@ -80,17 +100,24 @@ def load_decoder(
     config = _parse_config(manifest.get("config"), folder / CONFIG_FILE)
     with torch.device("meta"):
         model = Decoder(config)
-    wanted = manifest.get("weights")
-    try:
-        found = _fingerprint(path)
-        if found != wanted:
-            raise CheckpointError(f"{path}: damaged or replaced: wanted {wanted}, got {found}")
-        weights = load_file(path, device=str(device))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: wanted the weights, got no such file") from error
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    _check_shapes(model, weights, path)
+    listed = manifest.get("weights")
+    files = listed.get("files") if isinstance(listed, dict) and "files" in listed else [listed]
+    weights: dict[str, torch.Tensor] = {}
+    for wanted in files if isinstance(files, list) else [files]:
+        name = wanted.get("file") if isinstance(wanted, dict) else WEIGHTS_FILE
+        if not isinstance(name, str) or not re.fullmatch(r"model[\d\w-]*\.safetensors", name):
+            raise CheckpointError(f"{folder / CONFIG_FILE}: weights: no file of weights: {name!r}")
+        path = folder / name
+        try:
+            found = _fingerprint(path)
+            if found != wanted:
+                raise CheckpointError(f"{path}: damaged or replaced: wanted {wanted}, got {found}")
+            weights |= load_file(path, device=str(device))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{path}: wanted the weights, got no such file") from error
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    check_shapes(model, weights, path)
     if dtype is not None:
         weights = {name: value.to(dtype) for name, value in weights.items()}
     model.load_state_dict(weights, assign=True)
@@ -131,7 +158,8 @@ def _parse_config(values: object, path: Path) -> DecoderConfig:
         raise CheckpointError(f"{path}: config: {error}") from error
 
 
-def _check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+def check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Raise `CheckpointError` that names every missing, extra and misshapen key."""
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     problems = [f"missing {name} {wanted[name]}" for name in sorted(wanted.keys() - found.keys())]
@@ -145,13 +173,31 @@ def _check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Pat
         raise CheckpointError(f"{path}: does not fit its config: " + "; ".join(problems))
 
 
+def _shards(weights: dict[str, torch.Tensor], max_bytes: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Tensors by the file that holds them, in order."""
+    parts: list[dict[str, torch.Tensor]] = [{}]
+    size = 0
+    for key, value in weights.items():
+        if parts[-1] and size + value.nbytes > max_bytes:
+            parts.append({})
+            size = 0
+        parts[-1][key] = value
+        size += value.nbytes
+    if len(parts) == 1:
+        return {WEIGHTS_FILE: parts[0]}
+    return {
+        f"model-{at:05d}-of-{len(parts):05d}.safetensors": part
+        for at, part in enumerate(parts, start=1)
+    }
+
+
 def _fingerprint(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
 
 
-def _write(path: Path, write: Callable[[Path], object]) -> None:
+def write(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place as a whole."""
     temporary = path.with_name(f".{path.name}.partial")
     try:

@@ -1,7 +1,8 @@
 """The shape of a decoder: one frozen config, the paper's sizes, and a parameter count.
 
 Takes plain numbers and names, gives a validated `DecoderConfig`. Paper: 2.3 (architecture and
-initialisation) and table 3 of appendix B.2 (sizes) of CM3Leon, arXiv 2309.02591.
+initialisation) and table 3 of appendix B.2 (sizes) of CM3Leon, arXiv 2309.02591. The parts that
+make a Chameleon (arXiv 2405.09818, 2.3) are chosen by the same config.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-Activation = Literal["gelu", "relu"]
+Activation = Literal["gelu", "relu", "swiglu"]
+Norm = Literal["layer", "rms"]
+Placement = Literal["before", "after"]
 Positions = Literal["learned", "rotary"]
 
 
@@ -31,12 +34,27 @@ class DecoderConfig:
     """Attention heads, each `width / num_heads` wide."""
     mlp_ratio: int = 4
     """Hidden size of the MLP over `width`."""
+    mlp_width: int | None = None
+    """Hidden size of the MLP where it is no multiple of `width`; None: `mlp_ratio * width`."""
+    num_kv_heads: int | None = None
+    """Heads of keys and values, each shared by so many queries (arXiv 2305.13245); None: all."""
     activation: Activation = "gelu"
-    """Non-linearity of the MLP: GPT-3's "gelu" or OPT's "relu"."""
+    """Non-linearity of the MLP: GPT-3's "gelu", OPT's "relu", or the gated "swiglu"
+    (arXiv 2002.05202), which has a third matrix."""
+    norm: Norm = "layer"
+    """"layer" norm with nothing learnt, as in the paper, or "rms" with a learnt scale."""
+    norm_eps: float = 1e-5
+    """Added to the variance, or mean square, in every norm."""
+    norm_placement: Placement = "before"
+    """Norm "before" each sublayer, or "after" it (Swin v2's, as Chameleon-34B)."""
     positions: Positions = "learned"
     """"learned" absolute vectors as in the paper, or "rotary" (RoFormer, arXiv 2104.09864)."""
     qk_norm: bool = False
     """Normalise queries and keys per head (arXiv 2302.05442), for stability at large rates."""
+    qk_norm_affine: bool = False
+    """Learn a scale and a shift of every head's channels in that norm, as Chameleon does."""
+    rotary_theta: float = 10_000.0
+    """Base of the rotary positions' frequencies."""
     tie_embeddings: bool = True
     """Read the logits off the embedding matrix instead of a matrix of their own."""
     init_std: float = 0.006
@@ -50,14 +68,23 @@ class DecoderConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: wanted a whole number of at least 1, got {value!r}")
-        for name, choices in (("activation", Activation), ("positions", Positions)):
+        for name in ("mlp_width", "num_kv_heads"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name}: wanted None or at least 1, got {value!r}")
+        for name, choices in (
+            ("activation", Activation),
+            ("positions", Positions),
+            ("norm", Norm),
+            ("norm_placement", Placement),
+        ):
             if getattr(self, name) not in get_args(choices):
                 wanted = " or ".join(repr(choice) for choice in get_args(choices))
                 raise ValueError(f"{name}: wanted {wanted}, got {getattr(self, name)!r}")
-        for name in ("qk_norm", "tie_embeddings"):
+        for name in ("qk_norm", "qk_norm_affine", "tie_embeddings"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: wanted true or false, got {getattr(self, name)!r}")
-        for name in ("init_std", "position_init_std"):
+        for name in ("init_std", "position_init_std", "norm_eps", "rotary_theta"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise ValueError(f"{name}: wanted a number above 0, got {value!r}")
@@ -65,6 +92,13 @@ class DecoderConfig:
             raise ValueError(
                 f"width: wanted a multiple of num_heads = {self.num_heads}, got {self.width}"
             )
+        if self.num_heads % self.kv_heads:
+            raise ValueError(
+                f"num_kv_heads: wanted a divisor of num_heads = {self.num_heads}, "
+                f"got {self.num_kv_heads}"
+            )
+        if self.qk_norm_affine and not self.qk_norm:
+            raise ValueError("qk_norm_affine: wanted qk_norm with it, got false")
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(
                 f"width: rotary positions want an even width / num_heads, got {self.head_width}"
@@ -75,14 +109,29 @@ class DecoderConfig:
         """Width of one attention head."""
         return self.width // self.num_heads
 
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+
+    @property
+    def mlp_hidden(self) -> int:
+        """Hidden size of the MLP."""
+        return self.mlp_ratio * self.width if self.mlp_width is None else self.mlp_width
+
 
 def num_parameters(config: DecoderConfig) -> int:
     """Number of weights of a decoder, without building it."""
-    block = (4 + 2 * config.mlp_ratio) * config.width**2  # qkv, attention output, MLP up and down
+    heads = config.num_heads + config.kv_heads
+    attention = 2 * heads * config.head_width * config.width  # qkv and output
+    mlp = (3 if config.activation == "swiglu" else 2) * config.mlp_hidden * config.width
+    scales = config.width if config.norm == "rms" else 0
+    qk = 2 * heads * config.head_width if config.qk_norm_affine else 0
     matrices = 1 if config.tie_embeddings else 2
     positions = config.max_length if config.positions == "learned" else 0
     rows = matrices * config.vocab_size + positions
-    return config.num_layers * block + rows * config.width
+    block = attention + mlp + 2 * scales + qk
+    return config.num_layers * block + rows * config.width + scales
 
 
 def _paper_size(num_layers: int, width: int, num_heads: int) -> DecoderConfig:
@@ -98,11 +147,33 @@ def _paper_size(num_layers: int, width: int, num_heads: int) -> DecoderConfig:
     )
 
 
+CHAMELEON_PARTS: Mapping[str, Any] = MappingProxyType(
+    {
+        "activation": "swiglu",
+        "norm": "rms",
+        "positions": "rotary",
+        "qk_norm": True,
+        "qk_norm_affine": True,
+        "tie_embeddings": False,
+    }
+)
+"""What makes a decoder a Chameleon (arXiv 2405.09818, 2.3), at any size."""
+
 PRESETS: Mapping[str, DecoderConfig] = MappingProxyType(
     {
         "cm3leon-350m": _paper_size(num_layers=24, width=1024, num_heads=16),
         "cm3leon-760m": _paper_size(num_layers=24, width=1536, num_heads=24),
         "cm3leon-7b": _paper_size(num_layers=32, width=4096, num_heads=32),
+        "chameleon-7b": DecoderConfig(
+            vocab_size=65536,
+            max_length=4096,
+            num_layers=32,
+            width=4096,
+            num_heads=32,
+            mlp_width=11008,
+            init_std=0.02,
+            **CHAMELEON_PARTS,
+        ),
     }
 )
-"""The paper's three sizes (B.2)."""
+"""The paper's three sizes (B.2), and its published heir, which Anole shares."""

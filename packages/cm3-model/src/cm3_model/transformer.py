@@ -1,7 +1,9 @@
 """The CM3Leon decoder, read from top to bottom: ids (B, T) in, logits (B, T, V) out.
 
 Decoder-only as OPT and GPT-3, but without biases, dropout and learnable layer norms (CM3Leon 2.3,
-arXiv 2309.02591). Norms stand before each sublayer and once before the logits.
+arXiv 2309.02591). Norms stand before each sublayer and once before the logits. The config picks
+other parts: with RMS norm, rotary positions, SwiGLU and query/key norm this is Chameleon
+(arXiv 2405.09818).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from cm3_model.config import DecoderConfig
 from cm3_model.kv_cache import Append, KVCache
@@ -28,11 +31,14 @@ class Decoder(nn.Module):
             else None
         )
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.norm = Norm(config)
         self.output = (
             None
             if config.tie_embeddings
             else nn.Linear(config.width, config.vocab_size, bias=False)
         )
+        self.activation_checkpointing = False
+        """In training, keep each block's input only and compute the block again for backward."""
         self.initialise(generator)
 
     @torch.no_grad()
@@ -47,17 +53,28 @@ class Decoder(nn.Module):
             std = self.config.init_std
             if name == "position_embedding.weight":
                 std = self.config.position_init_std
-            if name.endswith(("attention.out.weight", "mlp.down.weight")):
+            if name.endswith(("attention.out.weight", "mlp.down.weight", "norm.bias")):
                 nn.init.zeros_(weight)
+            elif name.endswith("norm.weight"):
+                nn.init.ones_(weight)
             else:
                 nn.init.trunc_normal_(weight, 0.0, std, -3 * std, 3 * std, generator=generator)
 
-    def forward(self, input_ids: Tensor) -> Tensor:
+    def forward(self, input_ids: Tensor, documents: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) of the next token after every one of `input_ids` (B, T)."""
-        return self.head(self.hidden(input_ids))
+        if documents is None:
+            return self.head(self.hidden(input_ids))
+        return self.head(self.hidden(input_ids, documents))
 
-    def hidden(self, input_ids: Tensor) -> Tensor:
-        """Normed last states (B, T, D) of `input_ids` (B, T); causal, no cache."""
+    def hidden(self, input_ids: Tensor, documents: Tensor | None = None) -> Tensor:
+        """Normed last states (B, T, D) of `input_ids` (B, T); causal, no cache.
+
+        Args:
+            input_ids: (B, T) ids.
+            documents: (B, T) numbers. Neighbours with one number are a document of its own: it
+                sees nothing of the others, and its positions start at 0. So documents can be
+                packed into a row, and padding on either side is one more document.
+        """
         self._check_ids(input_ids)
         if input_ids.shape[1] > self.config.max_length:
             raise ValueError(
@@ -65,7 +82,19 @@ class Decoder(nn.Module):
                 f"got {input_ids.shape[1]}"
             )
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-        return self._run(input_ids, positions)
+        if documents is None:
+            return self._run(input_ids, positions)
+        if documents.shape != input_ids.shape:
+            raise ValueError(
+                f"documents: wanted one number per id {tuple(input_ids.shape)}, "
+                f"got {tuple(documents.shape)}"
+            )
+        starts = torch.ones_like(documents, dtype=torch.bool)
+        starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        first = (positions * starts).cummax(1).values  # (B, T) where each id's document starts
+        same = first[:, :, None] == first[:, None]
+        visible = (same & (positions[:, None] >= positions))[:, None]  # (B, 1, T, T)
+        return self._run(input_ids, positions - first, visible=visible)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits (..., V) of last states (..., D)."""
@@ -85,7 +114,7 @@ class Decoder(nn.Module):
         return KVCache(
             num_layers=self.config.num_layers,
             batch_size=batch_size,
-            num_heads=self.config.num_heads,
+            num_heads=self.config.kv_heads,
             length=length,
             head_width=self.config.head_width,
             device=weight.device,
@@ -128,19 +157,30 @@ class Decoder(nn.Module):
         new.commit()
         return self.head(hidden[:, 0])
 
-    def _run(self, input_ids: Tensor, positions: Tensor, new: Append | None = None) -> Tensor:
+    def _run(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        new: Append | None = None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
         """Normed last states (B, T, D); `positions` is (T,) or (B, T)."""
         x = self.token_embedding(input_ids)  # (B, T, D)
         rotation = None
         if self.position_embedding is None:
-            rotation = rotary_angles(positions, self.config.head_width)
+            width, theta = self.config.head_width, self.config.rotary_theta
+            rotation = rotary_angles(positions, width, theta)
         else:
             # Padding may lie behind the context; nothing reads it, any position will do.
             positions = positions.clamp(max=self.config.max_length - 1)
             x = x + self.position_embedding(positions)
+        again = self.activation_checkpointing and self.training and new is None
         for block in self.blocks:
-            x = block(x, rotation, new)
-        return layer_norm(x)
+            if again:
+                x = checkpoint(block, x, rotation, None, visible, use_reentrant=False)
+            else:
+                x = block(x, rotation, new, visible)
+        return self.norm(x)
 
     def _check_ids(self, input_ids: Tensor) -> None:
         if input_ids.ndim != 2 or input_ids.numel() == 0:
@@ -164,11 +204,59 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(config, layer)
         self.mlp = MLP(config)
+        self.attention_norm = Norm(config)
+        self.mlp_norm = Norm(config)
+        self.norm_first = config.norm_placement == "before"
 
-    def forward(self, x: Tensor, rotation: Tensor | None, new: Append | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Tensor | None,
+        new: Append | None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
         """(B, T, D) to (B, T, D)."""
-        x = x + self.attention(layer_norm(x), rotation, new)
-        return x + self.mlp(layer_norm(x))
+        if self.norm_first:
+            x = x + self.attention(self.attention_norm(x), rotation, new, visible)
+            return x + self.mlp(self.mlp_norm(x))
+        x = x + self.attention_norm(self.attention(x, rotation, new, visible))
+        return x + self.mlp_norm(self.mlp(x))
+
+
+class Norm(nn.Module):
+    """Over the last dimension: mean 0 and variance 1 with nothing learnt (2.3), or RMS norm."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        """Build the kind that the config asks for."""
+        super().__init__()
+        self.eps = config.norm_eps
+        self.weight = nn.Parameter(torch.ones(config.width)) if config.norm == "rms" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        if self.weight is None:
+            return F.layer_norm(x, x.shape[-1:], eps=self.eps)
+        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+
+class HeadNorm(nn.Module):
+    """Layer norm of every head's channels, with or without a learnt scale and shift."""
+
+    def __init__(self, config: DecoderConfig, num_heads: int) -> None:
+        """Build for `num_heads` heads."""
+        super().__init__()
+        shape = (num_heads, config.head_width)
+        self.eps = config.norm_eps
+        affine = config.qk_norm_affine
+        self.weight = nn.Parameter(torch.ones(shape)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if affine else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, T, W) to (B, H, T, W)."""
+        x = F.layer_norm(x, x.shape[-1:], eps=self.eps)
+        if self.weight is None or self.bias is None:
+            return x
+        return x * self.weight[:, None] + self.bias[:, None]
 
 
 class Attention(nn.Module):
@@ -178,20 +266,27 @@ class Attention(nn.Module):
         """Build the attention of block number `layer`."""
         super().__init__()
         self.layer = layer
-        self.num_heads = config.num_heads
-        self.qk_norm = config.qk_norm
-        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.head_width = config.head_width
+        self.heads = (config.num_heads, config.kv_heads, config.kv_heads)
+        self.qkv = nn.Linear(config.width, sum(self.heads) * self.head_width, bias=False)
         self.out = nn.Linear(config.width, config.width, bias=False)
+        self.query_norm = HeadNorm(config, config.num_heads) if config.qk_norm else None
+        self.key_norm = HeadNorm(config, config.kv_heads) if config.qk_norm else None
 
-    def forward(self, x: Tensor, rotation: Tensor | None, new: Append | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Tensor | None,
+        new: Append | None,
+        visible: Tensor | None = None,
+    ) -> Tensor:
         """(B, T, D) to (B, T, D); with `new`, also to what the cache holds."""
-        heads = self.qkv(x).unflatten(-1, (3, self.num_heads, -1))  # (B, T, 3, H, W)
-        query, key, value = heads.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, W)
-        if self.qk_norm:
-            query, key = layer_norm(query), layer_norm(key)
+        heads = self.qkv(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        query, key, value = heads.split(self.heads, dim=1)  # (B, H, T, W), 2 x (B, K, T, W)
+        if self.query_norm is not None and self.key_norm is not None:
+            query, key = self.query_norm(query), self.key_norm(key)
         if rotation is not None:
             query, key = rotate(query, rotation), rotate(key, rotation)
-        visible = None
         if new is not None:
             key, value = new.write(self.layer, key, value)
             visible = new.visible
@@ -205,7 +300,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) ->
     # products and a softmax, as long as the (T, T) scores are small.
     length = query.shape[-2]
     small = query.device.type == "cpu" and query.dtype == torch.bfloat16 and length <= 512
-    if visible is None and small and torch.is_grad_enabled():
+    grouped = key.shape[1] != query.shape[1]
+    if visible is None and small and not grouped and torch.is_grad_enabled():
         later = query.new_full((length, length), float("-inf")).triu(1)
         scores = torch.baddbmm(
             later,
@@ -214,33 +310,33 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Tensor | None) ->
         )  # (B * H, T, T)
         return (scores.softmax(-1) @ value.flatten(0, 1)).view_as(query)
     return F.scaled_dot_product_attention(
-        query, key, value, attn_mask=visible, is_causal=visible is None
+        query, key, value, attn_mask=visible, is_causal=visible is None, enable_gqa=grouped
     )
 
 
 class MLP(nn.Module):
-    """Two matrices with a non-linearity between them."""
+    """Two matrices with a non-linearity between them; "swiglu" stacks a gate on the first one."""
 
     def __init__(self, config: DecoderConfig) -> None:
         """Build the MLP."""
         super().__init__()
-        self.up = nn.Linear(config.width, config.mlp_ratio * config.width, bias=False)
-        self.activation = {"gelu": F.gelu, "relu": F.relu}[config.activation]
-        self.down = nn.Linear(config.mlp_ratio * config.width, config.width, bias=False)
+        self.gated = config.activation == "swiglu"
+        rows = (2 if self.gated else 1) * config.mlp_hidden
+        self.up = nn.Linear(config.width, rows, bias=False)
+        self.activation = {"gelu": F.gelu, "relu": F.relu, "swiglu": F.silu}[config.activation]
+        self.down = nn.Linear(config.mlp_hidden, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) to (B, T, D)."""
+        if self.gated:
+            gate, up = self.up(x).chunk(2, -1)  # 2 x (B, T, F)
+            return self.down(self.activation(gate) * up)
         return self.down(self.activation(self.up(x)))
 
 
 def empty_embedding(num_rows: int, width: int) -> nn.Embedding:
     """Make an embedding that draws no start values; `nn.Embedding` always does, slowly on meta."""
     return nn.Embedding.from_pretrained(torch.empty(num_rows, width), freeze=False)
-
-
-def layer_norm(x: Tensor) -> Tensor:
-    """Mean 0 and variance 1 over the last dimension, nothing learnt (2.3)."""
-    return F.layer_norm(x, x.shape[-1:])
 
 
 def rotary_angles(positions: Tensor, head_width: int, theta: float = 10_000.0) -> Tensor:

@@ -49,8 +49,9 @@ class SequenceBuilder:
             first; the query's spans are never squeezed by a retrieved pair.
         seed: of the run.
         grid: (height, width) of a picture in codes.
-        plain_share: chance of view 0, where a picture has several; None: all views alike. A
-            sequence has one view: retrieved pairs show the query's, or view 0 where they lack it.
+        plain_share: chance of view 0, where a picture has several, or a function of the epoch that
+            gives it; None: all views alike. A sequence has one view: retrieved pairs show the
+            query's, or view 0 where they lack it.
     """
 
     def __init__(
@@ -67,10 +68,11 @@ class SequenceBuilder:
         max_length: int,
         seed: int,
         grid: tuple[int, int] | None = None,
-        plain_share: float | None = None,
+        plain_share: float | Callable[[int], float] | None = None,
     ) -> None:
         """Keep the arguments; nothing is drawn yet."""
-        if plain_share is not None and not 0 <= plain_share <= 1:
+        fixed = plain_share is not None and not callable(plain_share)
+        if fixed and not 0 <= plain_share <= 1:
             raise ValueError(f"plain_share: wanted 0..1 or None, got {plain_share}")
         self.plain_share = plain_share
         self.shards = shards
@@ -93,7 +95,7 @@ class SequenceBuilder:
         """
         key = int(key)
         rng = np.random.default_rng((self.seed, epoch, key & 0xFFFF_FFFF_FFFF_FFFF))
-        view = self._view(key, rng)
+        view = self._view(key, epoch, rng)
         retrieved = [] if self.retrieve is None else self.retrieve(key, epoch)
         context = [self._pair(int(other), view) for other in retrieved]
         ids = self._lay_out(context, self._pair(key, view), key)
@@ -112,11 +114,13 @@ class SequenceBuilder:
             grid=self.grid,
         )
 
-    def _view(self, key: int, rng: np.random.Generator) -> int:
-        count = self.shards.num_views(key)
-        if count == 1 or self.plain_share is None:
+    def _view(self, key: int, epoch: int, rng: np.random.Generator) -> int:
+        count, share = self.shards.num_views(key), self.plain_share
+        if count == 1 or share is None:
             return int(rng.integers(count))
-        return 0 if rng.random() < self.plain_share else int(rng.integers(1, count))
+        if callable(share):
+            share = share(epoch)
+        return 0 if rng.random() < share else int(rng.integers(1, count))
 
     def _pair(self, key: int, view: int) -> Pair:
         if view >= self.shards.num_views(key):

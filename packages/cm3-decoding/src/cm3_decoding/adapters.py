@@ -1,0 +1,96 @@
+"""Decode with a causal model of Hugging Face transformers: it becomes a `LanguageModel`.
+
+Takes any model that transformers can continue with `past_key_values`; imports nothing of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class TransformersCache:
+    """What a model of transformers has read, and which of it counts."""
+
+    past: Any
+    """The model's own cache, None before the first pass."""
+    mask: Tensor
+    """(B, slots so far) 1 where a slot holds an id, 0 where it holds padding."""
+    lengths: Tensor
+    """(B,) ids read so far."""
+    room: int
+    """Ids that a row may have."""
+
+
+class TransformersModel:
+    """A causal language model of transformers, with the three methods of `LanguageModel`.
+
+    Prompts are padded on the right; the attention mask hides the padding for good, and positions
+    are given for every id, so rows do not depend on each other.
+    """
+
+    def __init__(self, model: Any, *, from_hidden: bool = False) -> None:
+        """Wrap a model.
+
+        Args:
+            model: Such as `AutoModelForCausalLM` gives, in eval mode.
+            from_hidden: Take logits straight from the last hidden states by the output embedding.
+                Chameleon wants it: its own `forward` hides the logits of all image codes. Not for
+                models that do more to their logits, such as capping them.
+        """
+        self.model = model
+        self.from_hidden = from_hidden
+        self.context: int | None = getattr(model.config, "max_position_embeddings", None)
+
+    def make_cache(self, batch_size: int, length: int) -> TransformersCache:
+        """Make an empty cache; `ValueError` if `length` is more than the model's context."""
+        if self.context is not None and length > self.context:
+            raise ValueError(f"length: wanted at most {self.context}, got {length}")
+        device = self.model.get_input_embeddings().weight.device
+        return TransformersCache(
+            past=None,
+            mask=torch.zeros(batch_size, 0, dtype=torch.long, device=device),
+            lengths=torch.zeros(batch_size, dtype=torch.long, device=device),
+            room=length,
+        )
+
+    def prefill(self, input_ids: Tensor, lengths: Tensor, cache: TransformersCache) -> Tensor:
+        """Read right-padded prompts (B, T); logits (B, V) after each row's last id."""
+        if int((cache.lengths + lengths).max()) > cache.room:
+            raise ValueError(
+                f"cache: wanted room for {int((cache.lengths + lengths).max())} ids, "
+                f"got {cache.room}"
+            )
+        return self._read(input_ids, lengths, cache)
+
+    def decode_one_token(self, input_ids: Tensor, cache: TransformersCache) -> Tensor:
+        """Append one id per row (B,); logits (B, V) after it."""
+        return self._read(input_ids[:, None], torch.ones_like(cache.lengths), cache)
+
+    def _read(self, input_ids: Tensor, lengths: Tensor, cache: TransformersCache) -> Tensor:
+        column = torch.arange(input_ids.shape[1], device=input_ids.device)
+        counts = column < lengths[:, None]  # (B, T)
+        mask = torch.cat([cache.mask, counts.to(cache.mask)], 1)  # (B, slots)
+        # Padding gets a position that exists; nothing reads it.
+        positions = cache.lengths[:, None] + torch.minimum(column, lengths[:, None] - 1)  # (B, T)
+        inner = self.model.base_model if self.from_hidden else self.model
+        output = inner(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache.past,
+            use_cache=True,
+        )
+        rows = torch.arange(len(lengths), device=input_ids.device)
+        if self.from_hidden:
+            last = output.last_hidden_state[rows, lengths - 1]  # (B, D)
+            logits = self.model.get_output_embeddings()(last)
+        else:
+            logits = output.logits[rows, lengths - 1]
+        cache.past, cache.mask = output.past_key_values, mask
+        cache.lengths = cache.lengths + lengths
+        return logits

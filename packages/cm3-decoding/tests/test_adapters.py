@@ -1,0 +1,93 @@
+import pytest
+import torch
+
+from cm3_decoding import CodeBlock, LanguageModel, SamplingConfig, TransformersModel, generate
+from cm3_decoding.contract import check_language_model
+
+transformers = pytest.importorskip("transformers")
+
+SHAPE = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+
+
+@pytest.fixture(scope="module")
+def opt():
+    torch.manual_seed(0)
+    config = transformers.OPTConfig(
+        **SHAPE, ffn_dim=64, max_position_embeddings=40, word_embed_proj_dim=32, init_std=0.3
+    )
+    return transformers.OPTForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def chameleon():
+    torch.manual_seed(0)
+    vqgan = transformers.ChameleonVQVAEConfig(
+        base_channels=32, channel_multiplier=[1], num_res_blocks=1, latent_channels=4,
+        embed_dim=4, num_embeddings=4, resolution=8,
+    )  # fmt: skip
+    pictures = {"IMGIMG" + letter + "Z": 10 + at for at, letter in enumerate("ABCDEFGH")}
+    config = transformers.ChameleonConfig(
+        **SHAPE, intermediate_size=64, num_key_value_heads=2, max_position_embeddings=40,
+        initializer_range=0.3, vq_config=vqgan, vocabulary_map={"<image>": 5} | pictures,
+    )  # fmt: skip
+    return transformers.ChameleonForConditionalGeneration(config).eval()
+
+
+def test_adapted_models_keep_the_promises(opt, chameleon):
+    adapted: LanguageModel = TransformersModel(opt)
+    check_language_model(adapted, 60)
+    check_language_model(TransformersModel(opt, from_hidden=True), 60)
+    check_language_model(TransformersModel(chameleon, from_hidden=True), 60)
+
+
+def test_greedy_ids_are_those_of_transformers_generate(opt):
+    prompt = torch.tensor([3, 14, 15, 9])
+    theirs = opt.generate(
+        prompt[None], max_new_tokens=12, do_sample=False, pad_token_id=1, eos_token_id=None,
+    )  # fmt: skip
+    anything = CodeBlock(start=0, stop=60, length=12)
+    short = torch.tensor([7, 2])
+    ours = generate(
+        TransformersModel(opt),
+        [short, prompt],
+        constraint=anything,
+        config=SamplingConfig(sampler="greedy"),
+        seeds=[0, 1],
+    )
+    assert ours[1].tolist() == theirs[0, 4:].tolist()
+
+
+def test_guided_greedy_ids_are_those_of_transformers_generate(opt):
+    prompt, without = torch.tensor([3, 14, 15, 9]), torch.tensor([3, 9])
+    theirs = opt.generate(
+        prompt[None], negative_prompt_ids=without[None], guidance_scale=3.0, max_new_tokens=12,
+        do_sample=False, pad_token_id=1, eos_token_id=None,
+    )  # fmt: skip
+    ours = generate(
+        TransformersModel(opt),
+        [prompt],
+        unconditional=[without],
+        constraint=CodeBlock(start=0, stop=60, length=12),
+        config=SamplingConfig(sampler="greedy", guidance_scale=3.0),
+        seeds=[0],
+    )
+    assert ours[0].tolist() == theirs[0, 4:].tolist()
+
+
+def test_chameleon_draws_a_picture_though_its_own_forward_hides_the_codes(chameleon):
+    codes = CodeBlock(start=10, stop=18, length=16)
+    prompt = torch.tensor([20, 21, 6])
+    (picture,) = generate(
+        TransformersModel(chameleon, from_hidden=True), [prompt], constraint=codes, seeds=[0]
+    )
+    assert len(picture.unique()) > 1
+    hidden = chameleon(prompt[None]).logits[0, -1, 10:18]
+    assert bool((hidden == torch.finfo(hidden.dtype).min).all())
+
+
+def test_what_does_not_fit_is_refused(opt):
+    with pytest.raises(ValueError, match="length: wanted at most 40, got 41"):
+        TransformersModel(opt).make_cache(1, 41)
+    adapted = TransformersModel(opt)
+    with pytest.raises(ValueError, match="cache: wanted room for 4 ids, got 3"):
+        adapted.prefill(torch.ones(1, 4).long(), torch.tensor([4]), adapted.make_cache(1, 3))

@@ -1,0 +1,93 @@
+"""Folders of others: their configs and tensors read with errors that name the file.
+
+Takes paths, gives plain values, tensors by name, and a `Decoder` of renamed tensors. Nothing is
+unpickled but tensors.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cm3_model.checkpoint import CheckpointError, check_shapes
+from cm3_model.config import DecoderConfig
+from cm3_model.transformer import Decoder
+
+Weights = dict[str, Tensor]
+Made = TypeVar("Made")
+
+
+def build(
+    config: DecoderConfig,
+    weights: Weights,
+    folder: Path,
+    device: torch.device | str,
+    dtype: torch.dtype | None,
+) -> Decoder:
+    """A decoder in eval mode with these tensors, named as ours; `folder` is for errors."""
+    with torch.device("meta"):
+        model = Decoder(config)
+    check_shapes(model, weights, folder)
+    weights = {name: value.to(device=device, dtype=dtype) for name, value in weights.items()}
+    model.load_state_dict(weights, assign=True)
+    return model.requires_grad_().eval()
+
+
+def guard(folder: Path, make: Callable[[], Made]) -> Made:
+    """Run `make`; what is missing or misshapen becomes an error that names the folder."""
+    try:
+        return make()
+    except KeyError as error:
+        raise CheckpointError(f"{folder}: missing {error.args[0]}") from error
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise CheckpointError(f"{folder}: does not fit its config: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: wanted an object, got {values!r}")
+    return values
+
+
+def read_safetensors(folder: Path, skip: str = "\0") -> Weights:
+    """Tensors of all safetensors files, memory-mapped, but those whose names start with `skip`."""
+    index = folder / "model.safetensors.index.json"
+    names = ["model.safetensors"]
+    if index.is_file():
+        names = sorted(set(guard(index, lambda: read_json(index)["weight_map"]).values()))
+    weights: Weights = {}
+    for name in names:
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise CheckpointError(f"{index}: wanted names of files beside it, got {name!r}")
+        path = folder / name
+        try:
+            with safe_open(path, framework="pt") as file:
+                wanted = [key for key in file.keys() if not key.startswith(skip)]  # noqa: SIM118
+                weights |= {key: file.get_tensor(key) for key in wanted}
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    return weights
+
+
+def unpickle_tensors(path: Path) -> Weights:
+    """Tensors of a .pth file; nothing but tensors is let in."""
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
+        raise CheckpointError(f"{path}: wanted tensors by name, got something else")
+    return values

@@ -1,0 +1,46 @@
+"""int8 weights: a quarter of float32's memory, half of bfloat16's, for decoding.
+
+Every matrix of the blocks is kept as whole numbers from -127 to
+127 with one scale per row; the arithmetic stays in the dtype of what comes in. The paper times
+its 7B model so (B: 9.1 s a picture against 11.8 s).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cm3_model.transformer import Decoder
+
+
+class Int8Linear(nn.Module):
+    """A linear layer without bias whose weights are int8; no gradients reach them."""
+
+    weight: Tensor
+    scale: Tensor
+
+    def __init__(self, linear: nn.Linear) -> None:
+        """Round `linear.weight` (out, in); each row's largest magnitude becomes 127."""
+        super().__init__()
+        rows = linear.weight.detach().float()
+        scale = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        rounded = (rows / scale[:, None]).round().to(torch.int8)
+        self.register_buffer("weight", rounded)  # (out, in)
+        self.register_buffer("scale", scale.to(linear.weight.dtype))  # (out,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) to (..., out)."""
+        return F.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
+
+
+def quantize_int8(model: Decoder) -> Decoder:
+    """Replace the blocks' matrices by int8 ones, in place; gives the decoder, in eval mode.
+
+    The token embedding stays as it is, and with it a tied output. Save before, not after.
+    """
+    for module in list(model.blocks.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Linear):
+                setattr(module, name, Int8Linear(child))
+    return model.requires_grad_(False).eval()
