@@ -22,9 +22,9 @@ def test_a_document_finds_itself_by_both_parts(encoder, captions, pictures):
         scores, keys = search_documents(bank, encoder, 12, texts=texts, images=images)
         query = encode_documents(encoder, texts, images)
         np.testing.assert_allclose(scores[:, 0], query.dot(vectors.T).max(axis=1), atol=1e-5)
-    assert search_documents(bank, encoder, 1, texts=captions, images=pictures)[1][:, 0].tolist() == (
-        list(range(12))
-    )
+    assert search_documents(bank, encoder, 1, texts=captions, images=pictures)[1][
+        :, 0
+    ].tolist() == (list(range(12)))
 
 
 def test_wrong_input(encoder, captions, pictures):

@@ -14,17 +14,20 @@ def test_every_tier_opens_at_every_usual_length(dim):
         assert plan.rescore == (0 if plan.factory == "Flat" else 16)
 
 
-def test_memory_grows_with_rows_and_stays_below_the_vectors():
-    rows = [10**power for power in range(4, 10)]
-    need = [expected_bytes(count, 512) for count in rows]
-    for small, large in zip(need, need[1:], strict=False):
-        assert small["memory"] < large["memory"] and small["disk"] < large["disk"]
-    for count, bytes_ in zip(rows[2:], need[2:], strict=True):
-        assert bytes_["memory"] < 4 * count * 512 / 5
-        assert bytes_["build"] < 1.5 * 4 * count * 512
+def test_memory_grows_with_rows_within_a_tier_and_stays_below_the_vectors_beyond_flat():
+    least = 1
+    for tier in TIERS:
+        few, many = (expected_bytes(rows, 512) for rows in (least, tier.up_to_rows))
+        assert all(few[name] < many[name] for name in ("memory", "disk", "build"))
+        raw = 4 * 512 * tier.up_to_rows
+        assert (many["memory"] < raw / 5) == (tier.factory != "Flat")
+        assert many["build"] < (1.5 if tier.factory != "Flat" else 2.1) * raw
+        least = tier.up_to_rows + 1
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF16,PQ8x4fs", "IVF16,SQ8", "HNSW16", "OPQ8,IVF16,PQ8"])
+@pytest.mark.parametrize(
+    "factory", ["Flat", "IVF16,PQ8x4fs", "IVF16,SQ8", "HNSW16", "PCAR16,IVF16,PQ8"]
+)
 def test_expected_bytes_are_those_of_the_file(unit_vectors, factory):
     import faiss
 

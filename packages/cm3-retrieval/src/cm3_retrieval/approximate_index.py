@@ -105,22 +105,19 @@ class ApproximateIndex:
     def delete(self, rows: np.ndarray, *, threads: int = 1) -> None:
         """Remove rows for good.
 
-        An IVF index drops them from its cells. FAISS cannot take a node out of an HNSW graph: it
-        is built anew from the vectors that it holds.
+        Plain IVF drops them from its cells. All others keep their training and take the rows that
+        are left anew: FAISS cannot take a node out of an HNSW graph, and a fast-scan index (`x4fs`)
+        that rows were taken out of loses most of those added later (seen with FAISS 1.15).
         """
         kept = np.ones(self.ntotal, bool)
         kept[rows] = False
         ivf = faiss.try_extract_index_ivf(self.index)
-        if ivf is None:
+        if ivf is None or isinstance(faiss.downcast_index(ivf), faiss.IndexIVFFastScan):
             left = self.vectors_at(np.flatnonzero(kept))
-            index: Any = open_factory(self.config.factory, self.d)
-            _set_build_width(index, self.config)
+            _without_direct_map(self.index)
+            self.index.reset()
             with FaissThreads(threads):
-                if not index.is_trained:
-                    index.train(left)
-                add_rows(index, left)
-            self.index = index
-            set_search_width(self.index, self.config)
+                add_rows(self.index, left)
         else:
             _without_direct_map(self.index)
             self.index.remove_ids(np.ascontiguousarray(rows, np.int64))
@@ -214,6 +211,11 @@ def train_index(vectors: np.ndarray, config: IndexConfig, *, threads: int = 1) -
     _set_build_width(index, plan)
     if index.is_trained:
         return index
+    inner: Any = index
+    while isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
+    if hasattr(inner, "do_polysemous_training"):  # slow, for a kind of search not used here
+        inner.do_polysemous_training = False
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
         ivf.cp.seed, ivf.cp.niter = plan.seed, 10

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from cm3_retrieval.bank_files import MANIFEST_NAME
 from cm3_retrieval.contact_sheet import text_table, write_contact_sheet
 from cm3_retrieval.documents import encode_documents, search_documents
 from cm3_retrieval.encoder import CONFIG_NAME, ClipEncoder
 from cm3_retrieval.index_plan import AUTO, IndexConfig, expected_bytes
 from cm3_retrieval.interface import BANK_COMPONENT
-from cm3_retrieval.memory_bank import MANIFEST_NAME, MemoryBank
+from cm3_retrieval.memory_bank import MemoryBank
 from cm3_retrieval.neighbours import build_neighbour_table
 from cm3_retrieval.picture_folder import PictureFile, open_picture, picture_files
 from cm3_retrieval.quality import measure_bank, save_histogram
@@ -235,9 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     search.add_argument("--image", type=Path)
     search.add_argument("-k", type=int, default=10, help="results, at most all documents")
     search.add_argument("--html", type=Path, help="contact sheet to write")
-    near = command(
-        "neighbours", _neighbours, "Make the table for training.", encodes=True
-    )
+    near = command("neighbours", _neighbours, "Make the table for training.", encodes=True)
     near.add_argument("table", type=Path, help="folder of the table; a killed run goes on there")
     defaults = RetrievalConfig()
     near.add_argument("--max-relevance", type=float, default=defaults.max_relevance)

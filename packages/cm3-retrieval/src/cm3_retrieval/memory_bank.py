@@ -1,12 +1,11 @@
 """The memory bank: documents' vectors and metadata under one int64 key.
 
-Takes keys, document vectors and columns of metadata; gives search by vector, look-up by key, and a
-folder on disk (FAISS file, Arrow file, whole vectors where the index lacks them, manifest with
-SHA-256s). Paper 2.1 (arXiv 2309.02591).
+Takes keys, document vectors and columns of metadata; gives search by vector, look-up by key,
+documents added and removed, and a folder on disk (`cm3_retrieval.bank_files`). Paper 2.1 (arXiv
+2309.02591).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from cm3_retrieval.approximate_index import ApproximateIndex, build_approximate
-from cm3_retrieval.canaries import check_canaries, make_canaries
+from cm3_retrieval.bank_files import read_bank, write_bank
 from cm3_retrieval.exact_index import ExactIndex
 from cm3_retrieval.index import build_index, checked_keys, checked_lengths, checked_vectors
 from cm3_retrieval.index_plan import IndexConfig, plan_index
-from cm3_retrieval.interface import BANK_COMPONENT
-from cm3_retrieval.storage import read_folder, write_folder
-
-MANIFEST_NAME = "manifest.json"
 
 
 class MemoryBank:
@@ -216,34 +211,7 @@ class MemoryBank:
 
     def save(self, folder: Path | str) -> None:
         """Write the bank; killed in the middle, the folder holds the old bank or the new one."""
-        table, index = self._table, self._index
-
-        def write_index(file: Any) -> None:
-            writer = faiss.PyCallbackIOWriter(file.write)  # pyright: ignore[reportAttributeAccessIssue]
-            faiss.write_index(index.index, writer)
-
-        def write_metadata(file: Any) -> None:
-            with pa.ipc.new_file(pa.PythonFile(file, mode="w"), table.schema) as writer:
-                writer.write_table(table)
-
-        contents = {"index.faiss": write_index, "metadata.arrow": write_metadata}
-        if index.vectors is not None:
-            vectors = index.vectors
-            contents["vectors.npy"] = lambda file: np.save(file, vectors, allow_pickle=False)
-        write_folder(
-            folder,
-            MANIFEST_NAME,
-            BANK_COMPONENT,
-            contents,
-            {
-                "encoder_id": self.encoder_id,
-                "dim": self.dim,
-                "metric": "inner_product",
-                "count": len(self),
-                "index": asdict(index.config),
-                "canaries": make_canaries(index),
-            },
-        )
+        write_bank(folder, self._index, self._table, self.encoder_id)
 
     @classmethod
     def load(
@@ -261,33 +229,8 @@ class MemoryBank:
             FileNotFoundError: A file is missing.
             ValueError: Changed bytes, another major version, another encoder, or other answers.
         """
-        manifest, paths = read_folder(folder, MANIFEST_NAME, BANK_COMPONENT)
-        if encoder_id is not None and manifest["encoder_id"] != encoder_id:
-            raise ValueError(
-                f"{folder}: wanted a bank of encoder {encoder_id!r}, "
-                f"got one of {manifest['encoder_id']!r}; build it anew with your encoder"
-            )
-        flags = faiss.IO_FLAG_MMAP_IFC if mmap else 0
-        stored: Any = faiss.read_index(str(paths["index.faiss"]), flags)
-        with pa.memory_map(str(paths["metadata.arrow"])) as source:
-            table = pa.ipc.open_file(source).read_all()
-        found = (stored.ntotal, table.num_rows, stored.d, stored.metric_type)
-        wanted = (manifest["count"], manifest["count"], manifest["dim"], faiss.METRIC_INNER_PRODUCT)
-        keys = table.column("key").to_numpy()
-        vectors = None
-        if "vectors.npy" in paths:
-            vectors = np.load(paths["vectors.npy"], mmap_mode="r" if mmap else None)
-        whole = vectors is None or (vectors.shape == wanted[:3:2] and vectors.dtype == np.float32)
-        exact = isinstance(stored, faiss.IndexIDMap2)
-        same_keys = not exact or np.array_equal(faiss.vector_to_array(stored.id_map), keys)
-        if found != wanted or not whole or not same_keys:
-            raise ValueError(f"{folder}: index, metadata and manifest are not of one bank")
-        if exact:
-            index = ExactIndex(stored)
-        else:
-            index = ApproximateIndex(stored, keys, vectors, IndexConfig(**manifest["index"]))
-        check_canaries(index, manifest.get("canaries", []), paths["index.faiss"])
-        return cls(index, table, manifest["encoder_id"], mapped=mmap)
+        index, table, stored_id = read_bank(folder, encoder_id, mmap=mmap)
+        return cls(index, table, stored_id, mapped=mmap)
 
     def _refuse_if_mapped(self, what: str) -> None:
         if self._mapped:
