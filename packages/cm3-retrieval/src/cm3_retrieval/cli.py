@@ -6,6 +6,7 @@ stderr and exit status 1.
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from cm3_retrieval.picture_folder import PictureFile, open_picture, picture_file
 from cm3_retrieval.quality import measure_bank, save_histogram
 from cm3_retrieval.storage import read_folder
 from cm3_retrieval.strategy import RetrievalConfig
+from cm3_retrieval.training import ClipTrainingConfig, train_clip
 
 _BATCH = 64
 """Pictures held in memory at once."""
@@ -41,6 +43,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cm3-retrieval {options.command}: {text}", file=sys.stderr)
         return 1
     return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    config = ClipTrainingConfig(steps=options.steps, seed=options.seed)
+    files = [file for file in picture_files(options.folder) if file.caption]
+    side = (config.image_size, config.image_size)
+    images = [np.asarray(open_picture(file.path).resize(side)) for file in files]
+    if len(files) < 2:
+        raise ValueError(f"{options.folder}: wanted 2 pictures with captions, got {len(files)}")
+    group_of = {caption: group for group, caption in enumerate({file.caption for file in files})}
+    with _bar("training", "step") as progress:
+        encoder = train_clip(
+            [file.caption or "" for file in files],
+            np.stack(images),
+            config,
+            groups=[group_of[file.caption] for file in files],
+            folder=options.clip,
+            progress=lambda step, steps, _: progress(step, steps),
+        )
+    print(f"{options.clip}: {encoder.encoder_id}, trained on {len(files)} captioned pictures")
 
 
 def _build(options: argparse.Namespace) -> None:
@@ -64,13 +86,14 @@ def _add(options: argparse.Namespace) -> None:
     bank = MemoryBank.load(options.bank, encoder.encoder_id)
     known = set(_column(bank, "path"))
     files = [file for file in picture_files(options.folder) if str(file.path) not in known]
+    kept: list[PictureFile] = []
     if files:
         vectors, kept = _encoded(encoder, files)
         first = int(bank.keys.max()) + 1 if len(bank) else 0
         keys = first + np.arange(len(kept))
         bank.append(keys, vectors, _columns(kept), encoder.encoder_id)
         bank.save(options.bank)
-    print(f"{options.bank}: {len(files)} new, {len(bank)} documents")
+    print(f"{options.bank}: {len(kept)} new, {len(bank)} documents")
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -95,7 +118,8 @@ def _neighbours(options: argparse.Namespace) -> None:
     bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
     keys = bank.keys
     path_of = dict(zip(keys.tolist(), _column(bank, "path"), strict=True))
-    captions = [caption or "" for caption in _column(bank, "caption")]
+    captions = [caption or None for caption in _column(bank, "caption")]
+    parts = options.table / "parts"
     config = RetrievalConfig(
         max_relevance=options.max_relevance,
         duplicate_threshold=options.duplicate_threshold,
@@ -104,9 +128,10 @@ def _neighbours(options: argparse.Namespace) -> None:
     with _bar("neighbours") as progress:
         table = build_neighbour_table(
             bank, encoder, keys, captions, lambda key: open_picture(path_of[key]), config,
-            options.seed, progress=progress, parts=Path(options.table) / "parts",
+            options.seed, progress=progress, parts=parts,
         )  # fmt: skip
     table.save(options.table)
+    shutil.rmtree(parts)
     full = np.mean([(table.candidate_keys[kind] >= 0).mean() for kind in ("image", "text")])
     print(f"{options.table}: {len(table)} documents, {full:.0%} of the places taken")
 
@@ -196,9 +221,9 @@ def _column(bank: MemoryBank, name: str) -> list:
 
 
 @contextmanager
-def _bar(description: str) -> Iterator[Callable[[int, int], None]]:
+def _bar(description: str, unit: str = "document") -> Iterator[Callable[[int, int], None]]:
     """Show a line with the time left; gives a callable of (done, total)."""
-    with tqdm(desc=description, unit="document", dynamic_ncols=True) as line:
+    with tqdm(desc=description, unit=unit, dynamic_ncols=True) as line:
 
         def progress(done: int, total: int) -> None:
             line.total = total
@@ -213,24 +238,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name: str, run: Callable, text: str, *, encodes: bool) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable, text: str, *, on: str = "bank", encodes: bool = False
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
-        sub.add_argument("bank", type=Path, help="folder of the memory bank")
+        sub.add_argument(on, type=Path, help=f"folder of the {on}")
         if encodes:
-            sub.add_argument("--encoder", default="ViT-B-32", help="model name or CLIP folder")
-            sub.add_argument("--pretrained", help="tag or file of weights")
+            sub.add_argument("--encoder", default="ViT-B-32", help="CLIP folder or model name")
+            sub.add_argument("--pretrained", help="tag or file of weights of a model by name")
             sub.add_argument("--device", default="cpu")
             sub.add_argument("--amp", action="store_true", help="bfloat16 where it can be")
             sub.add_argument("--batch-size", type=int, default=64)
         return sub
 
-    build = command("build", _build, "Make a bank from a folder of pictures.", encodes=True)
-    build.add_argument("folder", type=Path, help="pictures, with metadata.jsonl or NAME.txt")
+    pictures = "pictures, with captions in metadata.jsonl or in NAME.txt beside NAME.png"
+    train = command("train", _train, "Train a small CLIP on captioned pictures.", on="clip")
+    train.add_argument("folder", type=Path, help=pictures)
+    train.add_argument("--steps", type=int, default=ClipTrainingConfig().steps)
+    train.add_argument("--seed", type=int, default=0)
+    build = command("build", _build, "Make a bank, or make it anew.", encodes=True)
+    build.add_argument("folder", type=Path, help=pictures)
     build.add_argument("--index", default=AUTO, help="FAISS factory string; default by size")
-    build.add_argument("--threads", type=int, default=1)
+    build.add_argument("--threads", type=int, default=1, help="of FAISS")
     add = command("add", _add, "Add the pictures that a bank does not hold yet.", encodes=True)
-    add.add_argument("folder", type=Path, help="pictures, with metadata.jsonl or NAME.txt")
+    add.add_argument("folder", type=Path, help=pictures)
     search = command("search", _search, "Find documents by text, picture or both.", encodes=True)
     search.add_argument("--text")
     search.add_argument("--image", type=Path)
@@ -243,13 +275,13 @@ def _parser() -> argparse.ArgumentParser:
     near.add_argument("--duplicate-threshold", type=float, default=defaults.duplicate_threshold)
     near.add_argument("--candidates", type=int, default=defaults.num_candidates)
     near.add_argument("--seed", type=int, default=0)
-    judge = command("eval", _eval, "Recall against exact search, duplicates.", encodes=False)
+    judge = command("eval", _eval, "Measure recall against exact search, and duplicates.")
     judge.add_argument("-k", type=int, default=10)
-    judge.add_argument("--queries", type=int, default=1000)
+    judge.add_argument("--queries", type=int, default=1000, help="documents drawn to ask for")
     judge.add_argument("--duplicate", type=float, default=0.99, help="score of a duplicate")
     judge.add_argument("--histogram", type=Path, help="PNG of the scores to write")
-    command("info", _info, "Say what a bank is.", encodes=False)
-    command("verify", _verify, "Check hashes, counts and canary queries.", encodes=False)
+    command("info", _info, "Say what a bank is.")
+    command("verify", _verify, "Check hashes, counts and canary queries.")
     return parser
 
 

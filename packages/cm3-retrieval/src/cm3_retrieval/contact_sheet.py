@@ -6,13 +6,12 @@ Takes documents' metadata and scores; gives text, or an HTML file that needs no 
 import base64
 import html
 import io
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cm3_retrieval.picture_folder import open_picture
+from cm3_retrieval.storage import write_file
 
 _SIDE = 224
 """Pixels of a picture on the page."""
@@ -56,16 +55,7 @@ def write_contact_sheet(
         "figcaption{overflow-wrap:anywhere}img{max-width:100%}</style>"
         f"<h1>{html.escape(title)}</h1><main>{''.join(cells)}</main>\n"
     )
-    path = Path(path)
-    temporary = path.with_name(f".writing-{secrets.token_hex(8)}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(page)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(path, lambda file: file.write(page.encode(errors="replace")))
 
 
 def _picture(path: str | None) -> str:

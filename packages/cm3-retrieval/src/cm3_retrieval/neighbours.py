@@ -37,7 +37,7 @@ def build_neighbour_table(
     bank: MemoryBank,
     encoder: Encoder,
     keys: np.ndarray,
-    captions: Sequence[str],
+    captions: Sequence[str | None],
     images: Callable[[int], Any] | np.ndarray,
     config: RetrievalConfig,
     seed: int,
@@ -55,7 +55,8 @@ def build_neighbour_table(
             one, says which documents have text and image; without it all count as having both.
         encoder: The one that made the bank.
         keys: (N,) integers of at least 0, all different.
-        captions: N texts. For the query `config.query_dropout` of their words are dropped.
+        captions: N texts; for the query `config.query_dropout` of their words are dropped. None:
+            the document has no text, and no neighbours by text.
         images: Key -> picture, called once a key; or (N, dim) image vectors made before.
         config: The strategy.
         seed: Decides which words are dropped, together with the key.
@@ -82,6 +83,7 @@ def build_neighbour_table(
         if len(image_vectors) != len(keys):
             raise ValueError(f"images: wanted {len(keys)}, one a key, got {len(image_vectors)}")
     members = _members_of_groups(keys, groups)
+    in_bank = np.isin(keys, bank.keys)
     found = {kind: np.full((len(keys), config.num_candidates), -1, np.int64) for kind in KINDS}
     scores = {kind: np.zeros((len(keys), config.num_candidates), np.float32) for kind in KINDS}
 
@@ -90,27 +92,30 @@ def build_neighbour_table(
             pictures = encoder.encode_images([images(int(keys[row])) for row in rows])  # pyright: ignore
         else:
             pictures = image_vectors[rows.start : rows.stop]
-        own = document_vectors(encoder.encode_texts([captions[row] for row in rows]), pictures)
-        words = [
-            drop_query_tokens(
-                captions[row].split(),
-                _generator(seed, _DROPOUT_STREAM, 0, int(keys[row])),
-                config.query_dropout,
-            )
-            for row in rows
+        texts = [captions[row] for row in rows]
+        own = document_vectors(_encoded(encoder, texts), pictures)
+        stored = own.copy()  # the bank may hold it otherwise, by one part or shortened
+        inside = in_bank[rows.start : rows.stop]
+        stored[inside] = bank.vectors_of(keys[rows.start : rows.stop][inside])
+        dropped = [
+            None if text is None else _with_dropout(text, seed, int(keys[row]), config)
+            for row, text in zip(rows, texts, strict=True)
         ]
-        queries = {"image": pictures, "text": encoder.encode_texts([" ".join(w) for w in words])}
+        queries = {"image": pictures, "text": _encoded(encoder, dropped)}
         for kind in KINDS:
             pools = _first_pools(bank, queries[kind], config)
             for place, row in enumerate(rows):
+                if not queries[kind][place].any():  # the document has no such part
+                    continue
+                key = int(keys[row])
                 taken, relevance = _take(
                     bank,
                     queries[kind][place],
                     pools[place],
-                    {int(keys[row]), *members.get(int(keys[row]), ())},
+                    {key, *members.get(key, ())},
                     config.num_candidates,
                     config,
-                    document=own[place],
+                    documents=np.stack([own[place], stored[place]]),
                 )
                 found[kind][row, : len(taken)] = taken
                 scores[kind][row, : len(taken)] = relevance
@@ -143,6 +148,20 @@ def build_neighbour_table(
             progress(part.stop, len(keys))
     facts = {"config": asdict(config), "seed": seed, "encoder_id": encoder.encoder_id}
     return NeighbourTable(keys, found, scores, facts)
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str | None]) -> np.ndarray:
+    """(N, dim) float32, a row of zeros where there is no text."""
+    vectors = np.zeros((len(texts), encoder.dim), np.float32)
+    places = [place for place, text in enumerate(texts) if text is not None]
+    if places:
+        vectors[places] = encoder.encode_texts([text for text in texts if text is not None])
+    return vectors
+
+
+def _with_dropout(text: str, seed: int, key: int, config: RetrievalConfig) -> str:
+    rng = _generator(seed, _DROPOUT_STREAM, 0, key)
+    return " ".join(drop_query_tokens(text.split(), rng, config.query_dropout))
 
 
 def _read_part(
@@ -237,19 +256,19 @@ def _take(
     n: int,
     config: RetrievalConfig,
     *,
-    document: np.ndarray | None = None,
+    documents: np.ndarray | None = None,
     repeats: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Apply the strategy to a pool of keys, and to a wider one while too few pass.
 
-    `document` is the vector of the document itself, whose copies are excluded; `repeats` (R, dim)
-    are vectors of documents taken before.
+    `documents` (D, dim) are vectors of the document itself, whose copies are excluded; `repeats`
+    (R, dim) are vectors of documents taken before.
     """
     while True:
         vectors = bank.vectors_of(pool)
         barred = np.zeros(len(pool), bool)
-        if document is not None:
-            barred |= vectors.dot(document) > _COPY
+        if documents is not None:
+            barred |= (vectors.dot(documents.T) > _COPY).any(axis=1)
         if repeats is not None and len(repeats):
             barred |= (vectors.dot(repeats.T) > config.duplicate_threshold).any(axis=1)
         scores = np.einsum("pd,d->p", vectors, query)

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from cm3_retrieval.index import build_index, search
 from cm3_retrieval.memory_bank import MemoryBank
+from cm3_retrieval.storage import write_file
 
 
 def measure_bank(
@@ -76,5 +77,6 @@ def score_histogram(scores: np.ndarray, bins: int = 40) -> Image.Image:
 
 
 def save_histogram(scores: np.ndarray, path: Path | str) -> None:
-    """Write `score_histogram` as PNG."""
-    score_histogram(scores).save(path, "PNG")
+    """Write `score_histogram` as PNG, whole or not at all."""
+    image = score_histogram(scores)
+    write_file(path, lambda file: image.save(file, "PNG"))

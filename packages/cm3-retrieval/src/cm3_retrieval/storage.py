@@ -111,6 +111,16 @@ def read_folder(
     return manifest, paths
 
 
+def write_file(path: Path | str, writer: Writer) -> None:
+    """Write one file, whole or not at all.
+
+    Raises:
+        OSError: It could not be written; what was there before still is.
+    """
+    path = Path(path)
+    _write_atomic(path.parent, writer, lambda _: path.name)
+
+
 def digest_of(*values: Any) -> str:
     """SHA-256 over arrays (shape, type, bytes) and JSON values, in order."""
     digest = hashlib.sha256()
