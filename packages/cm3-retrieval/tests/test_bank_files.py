@@ -106,7 +106,7 @@ for turn in range(20):
     if not child:
         states[1 - now].save(folder)
         os._exit(0)
-    time.sleep(seconds * random.random())
+    time.sleep(1.5 * seconds * random.random())
     os.kill(child, signal.SIGKILL)
     if os.waitpid(child, 0)[1] == 0:
         kept["finished"] += 1
@@ -133,4 +133,4 @@ def test_killed_at_20_random_moments_the_old_bank_or_the_new_one_is_there(tmp_pa
     assert done.returncode == 0, done.stderr
     kept = json.loads(done.stdout)
     assert kept["old"] + kept["new"] == 20
-    assert kept["finished"] < 10 and kept["old"] > 0
+    assert kept["finished"] < 15 and kept["old"] > 0

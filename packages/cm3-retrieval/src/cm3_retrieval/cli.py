@@ -1,7 +1,7 @@
 """The command `cm3-retrieval`: a memory bank from a folder of pictures, and what one asks of it.
 
 Takes arguments; prints, and writes banks, neighbour tables and pages. Errors are one line on
-stderr and exit status 1.
+stderr and exit status 1. What needs no encoder does not import one, which takes seconds.
 """
 
 import argparse
@@ -18,16 +18,14 @@ from tqdm import tqdm
 from cm3_retrieval.bank_files import MANIFEST_NAME
 from cm3_retrieval.contact_sheet import text_table, write_contact_sheet
 from cm3_retrieval.documents import encode_documents, search_documents
-from cm3_retrieval.encoder import CONFIG_NAME, ClipEncoder
 from cm3_retrieval.index_plan import AUTO, IndexConfig, expected_bytes
-from cm3_retrieval.interface import BANK_COMPONENT
+from cm3_retrieval.interface import BANK_COMPONENT, Encoder
 from cm3_retrieval.memory_bank import MemoryBank
 from cm3_retrieval.neighbours import build_neighbour_table
 from cm3_retrieval.picture_folder import PictureFile, open_picture, picture_files
 from cm3_retrieval.quality import measure_bank, save_histogram
 from cm3_retrieval.storage import read_folder
 from cm3_retrieval.strategy import RetrievalConfig
-from cm3_retrieval.training import ClipTrainingConfig, train_clip
 
 _BATCH = 64
 """Pictures held in memory at once."""
@@ -46,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
+    from cm3_retrieval.training import ClipTrainingConfig, train_clip
+
     config = ClipTrainingConfig(steps=options.steps, seed=options.seed)
     files = [file for file in picture_files(options.folder) if file.caption]
     side = (config.image_size, config.image_size)
@@ -168,7 +168,9 @@ def _verify(options: argparse.Namespace) -> None:
     print(f"{options.bank}: whole; {len(bank)} documents, every hash and canary query as saved")
 
 
-def _encoder(options: argparse.Namespace) -> ClipEncoder:
+def _encoder(options: argparse.Namespace) -> Encoder:
+    from cm3_retrieval.encoder import CONFIG_NAME, ClipEncoder
+
     settings = {"device": options.device, "amp": options.amp, "batch_size": options.batch_size}
     if (Path(options.encoder) / CONFIG_NAME).is_file():
         return ClipEncoder.from_folder(options.encoder, **settings)
@@ -180,9 +182,7 @@ def _encoder(options: argparse.Namespace) -> ClipEncoder:
     return ClipEncoder(options.encoder, options.pretrained, **settings)
 
 
-def _encoded(
-    encoder: ClipEncoder, files: list[PictureFile]
-) -> tuple[np.ndarray, list[PictureFile]]:
+def _encoded(encoder: Encoder, files: list[PictureFile]) -> tuple[np.ndarray, list[PictureFile]]:
     """Encode what can be read; what cannot is named on stderr and left out."""
     parts, kept = [], []
     with _bar("encoding") as progress:
@@ -255,7 +255,7 @@ def _parser() -> argparse.ArgumentParser:
     pictures = "pictures, with captions in metadata.jsonl or in NAME.txt beside NAME.png"
     train = command("train", _train, "Train a small CLIP on captioned pictures.", on="clip")
     train.add_argument("folder", type=Path, help=pictures)
-    train.add_argument("--steps", type=int, default=ClipTrainingConfig().steps)
+    train.add_argument("--steps", type=int, default=200)
     train.add_argument("--seed", type=int, default=0)
     build = command("build", _build, "Make a bank, or make it anew.", encodes=True)
     build.add_argument("folder", type=Path, help=pictures)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cm3_retrieval.encoder import document_vectors
 from cm3_retrieval.interface import Encoder
 from cm3_retrieval.memory_bank import MemoryBank
 
@@ -85,3 +84,37 @@ def search_documents(
             f"encoder: wanted the bank's, {bank.encoder_id!r}, got {encoder.encoder_id!r}"
         )
     return bank.search(encode_documents(encoder, texts, images), k, threads=threads)
+
+
+def document_vectors(texts_emb: np.ndarray | None, images_emb: np.ndarray | None) -> np.ndarray:
+    """Average the parts of N documents: each part normalised, the average normalised again.
+
+    Args:
+        texts_emb: (N, dim) vectors of the text parts; None when no document has one. A row of
+            zeros says that this one document has none.
+        images_emb: (N, dim) vectors of the image parts, likewise.
+
+    Returns:
+        (N, dim) float32, rows of length 1.
+
+    Raises:
+        ValueError: Both parts are missing, for all or for one document, or shapes differ.
+    """
+    parts = [np.asarray(part, np.float64) for part in (texts_emb, images_emb) if part is not None]
+    if not parts:
+        raise ValueError("texts_emb, images_emb: wanted at least one of them, got None twice")
+    if parts[0].ndim != 2 or parts[0].shape != parts[-1].shape:
+        raise ValueError(
+            f"texts_emb, images_emb: wanted one shape (N, dim), got {[p.shape for p in parts]}"
+        )
+    total = sum(_unit_rows(part) for part in parts)
+    average = _unit_rows(np.asarray(total))
+    empty = np.flatnonzero(~(np.linalg.norm(average, axis=1) > 0.5))  # zero or NaN
+    if len(empty):
+        raise ValueError(f"document {int(empty[0])}: wanted a part that is not zero or NaN")
+    return average.astype(np.float32)
+
+
+def _unit_rows(array: np.ndarray) -> np.ndarray:
+    lengths = np.linalg.norm(array, axis=1, keepdims=True)
+    return array / np.where(lengths > 0, lengths, 1)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cm3_retrieval.encoder import document_vectors
+from cm3_retrieval.documents import document_vectors
 from cm3_retrieval.index import checked_keys, checked_vectors
 from cm3_retrieval.interface import Encoder
 from cm3_retrieval.memory_bank import MemoryBank
