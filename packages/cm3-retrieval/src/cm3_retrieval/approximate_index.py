@@ -220,11 +220,8 @@ def train_index(vectors: np.ndarray, config: IndexConfig, *, threads: int = 1) -
     if ivf is not None:
         ivf.cp.seed, ivf.cp.niter = plan.seed, 10
         ivf.cp.max_points_per_centroid, ivf.cp.min_points_per_centroid = 2**20, 1
-    wanted = plan.train_rows or len(vectors)
-    sample = vectors
-    if wanted < len(vectors):
-        rows = np.random.default_rng(plan.seed).choice(len(vectors), wanted, replace=False)
-        sample = vectors[np.sort(rows)]
+    drawn = training_rows(len(vectors), plan)
+    sample = vectors if len(drawn) == len(vectors) else vectors[drawn]
     try:
         with FaissThreads(threads):
             index.train(np.ascontiguousarray(sample))
@@ -237,6 +234,14 @@ def train_index(vectors: np.ndarray, config: IndexConfig, *, threads: int = 1) -
     return index
 
 
+def training_rows(count: int, config: IndexConfig) -> np.ndarray:
+    """Draw the rows out of `count` that train an index, in ascending order; all of few."""
+    wanted = config.train_rows or count
+    if wanted >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(config.seed).choice(count, wanted, replace=False))
+
+
 def add_rows(index: Any, vectors: np.ndarray) -> None:
     """Add (N, dim) vectors in blocks; rows are numbered on from where the index ends."""
     for start in range(0, len(vectors), _ADDED_ROWS):
@@ -244,7 +249,7 @@ def add_rows(index: Any, vectors: np.ndarray) -> None:
 
 
 def merge_indexes(indexes: Iterable[faiss.Index]) -> faiss.Index:
-    """Move the rows of later IVF indexes behind those of the first, all trained as one.
+    """Move the rows of later indexes behind those of the first; all were trained as one.
 
     Raises:
         ValueError: None given, or an index that FAISS cannot merge, such as HNSW.
@@ -254,11 +259,12 @@ def merge_indexes(indexes: Iterable[faiss.Index]) -> faiss.Index:
         if merged is None:
             merged = index
             continue
+        numbered = faiss.try_extract_index_ivf(merged) is not None  # others number by place
         try:
-            merged.merge_from(index, merged.ntotal)
+            merged.merge_from(index, merged.ntotal if numbered else 0)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
-            raise ValueError(f"indexes: wanted IVF or Flat, to merge them ({reason})") from error
+            raise ValueError(f"indexes: FAISS can merge IVF, not these ({reason})") from error
     if merged is None:
         raise ValueError("indexes: wanted at least one")
     return merged

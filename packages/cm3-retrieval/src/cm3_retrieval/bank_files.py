@@ -34,14 +34,9 @@ def write_bank(
         table: Column `key` (int64, the index's keys in its order), then the metadata.
         encoder_id: The encoder that made the vectors.
     """
-
-    def write_metadata(file: Any) -> None:
-        with pa.ipc.new_file(pa.PythonFile(file, mode="w"), table.schema) as writer:
-            writer.write_table(table)
-
     contents = {
         "index.faiss": lambda file: write_index(index.index, file),
-        "metadata.arrow": write_metadata,
+        "metadata.arrow": lambda file: write_table(table, file),
     }
     if index.vectors is not None:
         vectors = index.vectors
@@ -98,3 +93,9 @@ def write_index(index: faiss.Index, file: Any) -> None:
     """Write a FAISS index into an open file."""
     writer = faiss.PyCallbackIOWriter(file.write)  # pyright: ignore[reportAttributeAccessIssue]
     faiss.write_index(index, writer)
+
+
+def write_table(table: pa.Table, file: Any) -> None:
+    """Write an Arrow table into an open file."""
+    with pa.ipc.new_file(pa.PythonFile(file, mode="w"), table.schema) as writer:
+        writer.write_table(table)

@@ -69,8 +69,8 @@ class MemoryBank:
         Raises:
             ValueError: Something does not fit; the message names it.
         """
-        keys, vectors = _checked_documents(keys, vectors)
-        table = _metadata_table(keys, metadata)
+        keys, vectors = checked_documents(keys, vectors)
+        table = metadata_table(keys, metadata)
         plan = plan_index(len(keys), vectors.shape[1], index)
         if plan.factory == "Flat":
             return cls(build_index(vectors, keys), table, encoder_id)
@@ -172,14 +172,14 @@ class MemoryBank:
             raise ValueError(
                 f"encoder_id: wanted the bank's, {self.encoder_id!r}, got {encoder_id!r}"
             )
-        keys, vectors = _checked_documents(keys, vectors, self.dim)
+        keys, vectors = checked_documents(keys, vectors, self.dim)
         known = np.intersect1d(keys, self._index.keys)
         if len(known):
             raise ValueError(f"keys: wanted new ones, got {int(known[0])}, which the bank has")
         columns = self._table.column_names[1:]
         if set(metadata) != set(columns):
             raise ValueError(f"metadata: wanted columns {columns}, got {sorted(metadata)}")
-        table = _metadata_table(keys, metadata, self._table.schema)
+        table = metadata_table(keys, metadata, self._table.schema)
         self._index.append(vectors, keys)
         self._table = pa.concat_tables([self._table, table])
 
@@ -252,9 +252,10 @@ class MemoryBank:
         return rows
 
 
-def _checked_documents(
+def checked_documents(
     keys: np.ndarray, vectors: np.ndarray, dim: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Return keys as int64 and vectors as float32, or raise a ValueError that says why not."""
     keys = checked_keys("keys", keys)
     vectors = checked_vectors("vectors", vectors, dim)
     if len(keys) != len(vectors):
@@ -263,9 +264,10 @@ def _checked_documents(
     return keys, vectors
 
 
-def _metadata_table(
+def metadata_table(
     keys: np.ndarray, metadata: Mapping[str, Sequence[Any]], schema: pa.Schema | None = None
 ) -> pa.Table:
+    """Return column `key`, then the metadata; of `schema` if one is given."""
     columns: dict[str, Any] = {"key": pa.array(keys)}
     for name, values in metadata.items():
         if name == "key":

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from cm3_retrieval.bank_files import write_table
 from cm3_retrieval.interface import TABLE_COMPONENT
 from cm3_retrieval.storage import read_folder, write_folder
 
@@ -70,12 +71,9 @@ class NeighbourTable:
                 columns[name] = pa.FixedSizeListArray.from_arrays(flat, width)
         table = pa.table(columns)
 
-        def write(file: Any) -> None:
-            with pa.ipc.new_file(pa.PythonFile(file, mode="w"), table.schema) as writer:
-                writer.write_table(table)
-
+        contents = {"neighbours.arrow": lambda file: write_table(table, file)}
         facts = {**self.facts, "count": len(self)}
-        write_folder(path, "manifest.json", TABLE_COMPONENT, {"neighbours.arrow": write}, facts)
+        write_folder(path, "manifest.json", TABLE_COMPONENT, contents, facts)
 
     @classmethod
     def load(cls, path: Path | str) -> "NeighbourTable":
