@@ -2,13 +2,7 @@ import faiss
 import numpy as np
 import pytest
 
-from cm3_retrieval.approximate_index import (
-    add_rows,
-    build_approximate,
-    merge_indexes,
-    set_search_width,
-    train_index,
-)
+from cm3_retrieval.approximate_index import build_approximate, train_index
 from cm3_retrieval.index import build_index, search
 from cm3_retrieval.index_plan import IndexConfig
 
@@ -151,34 +145,6 @@ def test_two_builds_are_alike(clustered):
     config = IndexConfig(factory="IVF16,PQ8x4fs", train_rows=1000)
     one, two = (build_approximate(vectors, keys, config) for _ in range(2))
     assert np.array_equal(faiss.serialize_index(one.index), faiss.serialize_index(two.index))
-
-
-@pytest.mark.parametrize("factory", ["IVF16,PQ8x4fs", "IVF16,SQ8", "SQ8"])
-def test_merged_parts_answer_as_the_whole(clustered, factory):
-    vectors, keys = clustered
-    config = IndexConfig(factory=factory, nprobe=4, train_rows=2000)
-    whole = build_approximate(vectors, keys, config)
-    parts, trained = [], train_index(vectors, config)
-    for rows in np.array_split(np.arange(COUNT), 3):
-        part = faiss.clone_index(trained)
-        add_rows(part, vectors[rows])
-        parts.append(part)
-    merged = merge_indexes(parts)
-    assert merged.ntotal == COUNT
-    set_search_width(merged, config)
-    for ours, theirs in zip(
-        merged.search(vectors[:50], 10), whole.index.search(vectors[:50], 10), strict=True
-    ):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-def test_what_cannot_be_merged(clustered):
-    vectors, keys = clustered
-    with pytest.raises(ValueError, match="wanted at least one"):
-        merge_indexes([])
-    graphs = [build_approximate(vectors, keys, IndexConfig(factory="HNSW8")).index for _ in "ab"]
-    with pytest.raises(ValueError, match="FAISS can merge IVF, not these"):
-        merge_indexes(graphs)
 
 
 def test_too_few_vectors_for_the_index(unit_vectors):

@@ -5,7 +5,6 @@ FAISS numbers documents by row; keys and whole vectors lie beside it in arrays t
 mapped. Paper 2.1 (arXiv 2309.02591); IVF-PQ after doi:10.1109/TPAMI.2010.57, HNSW arXiv 1603.09320.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import faiss
@@ -246,28 +245,6 @@ def add_rows(index: Any, vectors: np.ndarray) -> None:
     """Add (N, dim) vectors in blocks; rows are numbered on from where the index ends."""
     for start in range(0, len(vectors), _ADDED_ROWS):
         index.add(np.ascontiguousarray(vectors[start : start + _ADDED_ROWS], np.float32))
-
-
-def merge_indexes(indexes: Iterable[faiss.Index]) -> faiss.Index:
-    """Move the rows of later indexes behind those of the first; all were trained as one.
-
-    Raises:
-        ValueError: None given, or an index that FAISS cannot merge, such as HNSW.
-    """
-    merged: Any = None
-    for index in indexes:
-        if merged is None:
-            merged = index
-            continue
-        numbered = faiss.try_extract_index_ivf(merged) is not None  # others number by place
-        try:
-            merged.merge_from(index, merged.ntotal if numbered else 0)
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1]
-            raise ValueError(f"indexes: FAISS can merge IVF, not these ({reason})") from error
-    if merged is None:
-        raise ValueError("indexes: wanted at least one")
-    return merged
 
 
 def set_search_width(index: Any, config: IndexConfig) -> None:

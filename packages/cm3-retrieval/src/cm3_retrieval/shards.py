@@ -18,7 +18,6 @@ import pyarrow as pa
 from cm3_retrieval.approximate_index import (
     ApproximateIndex,
     add_rows,
-    merge_indexes,
     train_index,
     training_rows,
 )
@@ -29,6 +28,7 @@ from cm3_retrieval.index import FaissThreads, build_index, checked_keys
 from cm3_retrieval.index_plan import AUTO, IndexConfig, plan_index
 from cm3_retrieval.interface import SHARD_COMPONENT, Encoder
 from cm3_retrieval.memory_bank import checked_documents, metadata_table
+from cm3_retrieval.merging import as_trained, merge_indexes, shard_index
 from cm3_retrieval.storage import digest_of, read_folder, write_folder
 
 _MANIFEST = "manifest.json"
@@ -147,6 +147,7 @@ def train_on_shards(
     if plan.factory != "Flat":
         sample = _rows(parts, training_rows(count, plan))
         trained = train_index(sample, plan, threads=threads)
+        shard_index(trained)  # refuses now what could not be merged in the end
         contents["index.faiss"] = lambda file: write_index(trained, file)
     write_folder(folder, _MANIFEST, SHARD_COMPONENT, contents, {"job": job, "index": asdict(plan)})
 
@@ -160,7 +161,8 @@ def add_shard(work: Path | str, shard: int, *, threads: int = 1) -> None:
     folder, job = Path(work) / "added" / f"{shard:06}", digest_of(manifest["job"], part.digest)
     if _finished(folder, job):
         return
-    index = faiss.read_index(str(paths["index.faiss"]))
+    trained = faiss.read_index(str(paths["index.faiss"]))
+    index = shard_index(trained)
     with FaissThreads(threads):
         add_rows(index, part.vectors)
     contents = {"index.faiss": lambda file: write_index(index, file)}
@@ -176,7 +178,7 @@ def merge_shards(work: Path | str, shards: int, folder: Path | str) -> None:
         ValueError: A key stands in two shards, columns differ, or a shard was not added.
     """
     work = Path(work)
-    manifest = read_folder(work / "trained", _MANIFEST, SHARD_COMPONENT)[0]
+    manifest, trained = read_folder(work / "trained", _MANIFEST, SHARD_COMPONENT)
     plan = IndexConfig(**manifest["index"])
     parts = _embedded(work, shards)
     for shard, part in enumerate(parts):
@@ -200,7 +202,7 @@ def merge_shards(work: Path | str, shards: int, folder: Path | str) -> None:
             paths = read_folder(own, _MANIFEST, SHARD_COMPONENT)[1]
             yield faiss.read_index(str(paths["index.faiss"]))
 
-    index = merge_indexes(added())
+    index = as_trained(merge_indexes(added()), faiss.read_index(str(trained["index.faiss"])))
     whole = work / "vectors.npy"
     vectors = None
     if plan.rescore:
