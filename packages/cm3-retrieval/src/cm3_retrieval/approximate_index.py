@@ -72,8 +72,8 @@ class ApproximateIndex:
         queries = checked_search(queries, k, self.d, self.ntotal)
         with FaissThreads(threads):
             scores, rows = self._nearest(queries, k)
-            if len(rows) and rows.min() < 0:  # the visited cells held fewer than k
-                short = np.flatnonzero((rows < 0).any(axis=1))
+            if len(rows) and rows[:, -1].min() < 0:  # the visited cells held fewer than k
+                short = np.flatnonzero(rows[:, -1] < 0)
                 scores[short], rows[short] = self._wider(queries[short], k)
         keys = self.keys[rows]
         if (scores[:, 1:] == scores[:, :-1]).any():
@@ -137,7 +137,7 @@ class ApproximateIndex:
         self, queries: np.ndarray, rows: np.ndarray, vectors: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rank rows (Q, width) by their whole vectors; a row of -1 goes last."""
-        scores = np.empty(rows.shape, np.float32)
+        scores = np.full(rows.shape, -np.inf, np.float32)  # what rows of -1 keep
         faiss.fvec_inner_products_by_idx(  # pyright: ignore[reportAttributeAccessIssue]
             faiss.swig_ptr(scores),
             faiss.swig_ptr(queries),
@@ -146,19 +146,16 @@ class ApproximateIndex:
             self.d,
             *rows.shape,
         )
+        if len(rows) == 1:  # each call of NumPy's counts beside one search
+            best = scores[0].argsort()[: -k - 1 : -1]
+            return scores[:, best], rows[:, best]
         np.negative(scores, out=scores)
-        if len(rows) and rows[:, -1].min() < 0:  # FAISS pads at the end
-            scores[rows < 0] = np.inf
-        # Places in the flattened arrays: for one query take_along_axis costs as much as a search.
-        # Example: width 8, query 2's third row is place 2 * 8 + 2.
-        offsets = np.arange(len(rows))[:, None] * rows.shape[1]
-        if k < rows.shape[1] and len(rows) > 1:
-            places = scores.argpartition(k - 1, axis=1)[:, :k] + offsets  # (Q, k)
-            order = scores.take(places).argsort(axis=1) + np.arange(len(rows))[:, None] * k
-            places = places.take(order)
-        else:
-            places = scores.argsort(axis=1)[:, :k] + offsets
-        return -scores.take(places), rows.take(places)
+        if k < rows.shape[1]:
+            places = scores.argpartition(k - 1, axis=1)[:, :k]  # (Q, k)
+            scores, rows = (np.take_along_axis(array, places, 1) for array in (scores, rows))
+        places = scores.argsort(axis=1)
+        scores, rows = (np.take_along_axis(array, places, 1) for array in (scores, rows))
+        return -scores, rows
 
     def _wider(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Search all cells, or the whole graph; what even that misses comes by brute force."""

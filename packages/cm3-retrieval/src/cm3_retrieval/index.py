@@ -84,11 +84,13 @@ class FaissThreads:
     def __enter__(self) -> None:
         """Set the count."""
         self._before = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(self._threads)
+        if self._before != self._threads:
+            faiss.omp_set_num_threads(self._threads)
 
     def __exit__(self, *_: object) -> None:
         """Set the old count again."""
-        faiss.omp_set_num_threads(self._before)
+        if self._before != self._threads:
+            faiss.omp_set_num_threads(self._before)
 
 
 def build_index(vectors: np.ndarray, keys: np.ndarray) -> faiss.IndexIDMap2:
