@@ -76,7 +76,7 @@ def test_rows_of_one_group_are_no_negatives(encoder, captions, pictures):
     with torch.no_grad():
         ours = _loss(encoder.model, _as_input(pictures), ids, groups)
     similar = encoder.encode_images(pictures).dot(encoder.encode_texts(captions).T)
-    logits = similar.astype(float) * float(encoder.model.logit_scale.exp())
+    logits = similar.astype(float) * encoder.model.logit_scale.exp().item()
     total = 0.0
     for row in range(12):
         others = [j for j in range(12) if j == row or groups[j] != groups[row]]
