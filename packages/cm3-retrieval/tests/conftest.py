@@ -5,6 +5,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before open_clip is imported: a known tag 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from cm3_retrieval import ClipEncoder, ClipTrainingConfig, train_clip
 
@@ -51,3 +52,16 @@ def unit_vectors():
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
     return make
+
+
+@pytest.fixture
+def picture_folder(tmp_path, captions, pictures):
+    """Twelve captioned pictures and one without a caption, named so that it comes last."""
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    for row, (caption, picture) in enumerate(zip(captions, pictures, strict=True)):
+        path = folder / f"{row:02}.png"
+        Image.fromarray(picture).save(path)
+        path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
+    Image.fromarray(255 - pictures[0]).save(folder / "more" / "plain.png")
+    return folder

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cm3_retrieval import ClipEncoder, document_vectors
+from cm3_retrieval import ClipEncoder
 
 
 def test_texts_are_what_open_clip_says(encoder, captions):
@@ -67,32 +67,3 @@ def test_a_changed_folder_is_refused(tmp_path, clip_folder):
     weights.write_bytes(changed)
     with pytest.raises(ValueError, match="safetensors: damaged"):
         ClipEncoder.from_folder(tmp_path)
-
-
-def test_document_vectors_average_directions(unit_vectors):
-    texts, images = unit_vectors(5, 8), unit_vectors(5, 8, seed=1)
-    both = document_vectors(3 * texts, 0.1 * images)  # lengths do not count
-    for row in range(5):
-        total = texts[row].astype(float) + images[row]
-        np.testing.assert_allclose(both[row], total / np.sqrt((total**2).sum()), atol=1e-6)
-    np.testing.assert_allclose(document_vectors(2 * texts, None), texts, atol=1e-6)
-    np.testing.assert_allclose(document_vectors(None, images), images, atol=1e-6)
-    some = texts.copy()
-    some[2] = 0  # this document has no text
-    np.testing.assert_allclose(document_vectors(some, images)[2], images[2], atol=1e-6)
-    whole = [0, 1, 3, 4]
-    np.testing.assert_allclose(document_vectors(some, images)[whole], both[whole], atol=1e-6)
-
-
-def test_documents_without_direction_are_refused():
-    ones = np.ones((2, 3))
-    with pytest.raises(ValueError, match="at least one of them"):
-        document_vectors(None, None)
-    with pytest.raises(ValueError, match="wanted one shape"):
-        document_vectors(ones, np.ones((2, 4)))
-    with pytest.raises(ValueError, match="document 1: wanted a part that is not zero or NaN"):
-        document_vectors(ones * [[1], [0]], None)
-    with pytest.raises(ValueError, match="document 0"):
-        document_vectors(ones, -ones)
-    with pytest.raises(ValueError, match="document 0"):
-        document_vectors(ones * np.nan, ones)

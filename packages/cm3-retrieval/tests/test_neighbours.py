@@ -4,7 +4,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cm3_retrieval import MemoryBank, RetrievalConfig, document_vectors, drop_query_tokens
+from cm3_retrieval import (
+    IndexConfig,
+    MemoryBank,
+    RetrievalConfig,
+    document_vectors,
+    drop_query_tokens,
+)
 from cm3_retrieval.neighbours import (
     KINDS,
     NeighbourTable,
@@ -106,6 +112,50 @@ def test_neither_itself_nor_a_copy_nor_its_group(bank):
             assert len(found)
             assert not {int(key), int(key) + 5000} & set(found.tolist())
             assert all(groups[ROW_OF[k]] != row % 10 for k in found.tolist() if k < 5000)
+
+
+@pytest.mark.parametrize(
+    "index", [IndexConfig(factory="Flat"), IndexConfig(factory="IVF2,SQ8", nprobe=2, rescore=0)]
+)
+def test_documents_of_one_part_and_their_copies(index):
+    """The bank holds pictures alone; one of them stands there twice."""
+    vectors = encode_images([*range(COUNT), 7])
+    keys = np.append(KEYS, 5007)
+    bank = MemoryBank.build(keys, vectors, {}, "bag", index)
+    captions = [None if row % 2 else caption for row, caption in enumerate(CAPTIONS)]
+    table = build_neighbour_table(bank, ENCODER, KEYS, captions, ROW_OF.__getitem__, OPEN, 5)
+    for row, key in enumerate(KEYS.tolist()):
+        found = table.candidates(key)
+        assert len(found["image"]) == 2 and len(found["text"]) == (0 if row % 2 else 2)
+        assert key not in found["image"] and key not in found["text"]
+    both = table.candidates(int(KEYS[7]))
+    assert 5007 not in both["image"] and 5007 not in both["text"]
+
+
+def test_a_killed_job_goes_on(bank, tmp_path, monkeypatch):
+    monkeypatch.setattr("cm3_retrieval.neighbours._PART", 16)
+    monkeypatch.setattr("cm3_retrieval.neighbours._BATCH", 8)
+    whole, parts, read = make_table(bank), tmp_path / "parts", []
+
+    def picture(key):
+        read.append(key)
+        if len(read) == 40:
+            raise KeyboardInterrupt
+        return ROW_OF[key]
+
+    job = (bank, ENCODER, KEYS, CAPTIONS, picture, OPEN, 5)
+    with pytest.raises(KeyboardInterrupt):
+        build_neighbour_table(*job, parts=parts)
+    del read[:]
+    table = build_neighbour_table(
+        *job[:4], lambda key: read.append(key) or ROW_OF[key], *job[5:], parts=parts
+    )
+    assert read == KEYS[32:].tolist()  # two parts of 16 were done
+    for kind in KINDS:
+        np.testing.assert_array_equal(table.candidate_keys[kind], whole.candidate_keys[kind])
+        np.testing.assert_array_equal(table.candidate_scores[kind], whole.candidate_scores[kind])
+    with pytest.raises(ValueError, match="parts: .* is of another job"):
+        build_neighbour_table(*job[:-1], 6, parts=parts)
 
 
 def test_documents_outside_the_bank_have_neighbours_inside():

@@ -13,6 +13,9 @@ _TIE_TOLERANCE = 1e-5
 _BLOCK = 1024
 """Queries searched at once."""
 
+_CHECKED_ROWS = 65536
+"""Rows looked at in one step of a check."""
+
 
 def checked_vectors(name: str, vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
     """Return `vectors` as contiguous float32 (N, dim), or raise a ValueError that says why not."""
@@ -22,10 +25,25 @@ def checked_vectors(name: str, vectors: np.ndarray, dim: int | None = None) -> n
         raise ValueError(f"{name}: wanted shape {wanted}, got {array.shape}")
     if array.dtype.kind != "f":
         raise ValueError(f"{name}: wanted floats, got {array.dtype}")
-    if not np.isfinite(array).all():
-        row = int(np.flatnonzero(~np.isfinite(array).all(axis=1))[0])
-        raise ValueError(f"{name}: wanted finite numbers, got NaN or infinity in row {row}")
+    for start in range(0, len(array), _CHECKED_ROWS):  # in blocks: no second copy of a large array
+        finite = np.isfinite(array[start : start + _CHECKED_ROWS])
+        if not finite.all():
+            row = start + int(np.flatnonzero(~finite.all(axis=1))[0])
+            raise ValueError(f"{name}: wanted finite numbers, got NaN or infinity in row {row}")
     return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def checked_lengths(name: str, vectors: np.ndarray) -> None:
+    """Raise a ValueError unless every row of float32 (N, dim) `vectors` has length 1."""
+    for start in range(0, len(vectors), _CHECKED_ROWS):
+        block = vectors[start : start + _CHECKED_ROWS]
+        lengths = np.sqrt(np.einsum("nd,nd->n", block, block))
+        wrong = np.abs(lengths - 1)
+        if (wrong > 1e-3).any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"{name}: wanted rows of length 1, got {lengths[row]:.4f} in {start + row}"
+            )
 
 
 def checked_keys(name: str, keys: np.ndarray) -> np.ndarray:
@@ -40,6 +58,39 @@ def checked_keys(name: str, keys: np.ndarray) -> np.ndarray:
     if (counts > 1).any():
         raise ValueError(f"{name}: wanted each key once, got {int(unique[counts > 1][0])} twice")
     return array
+
+
+def checked_search(queries: np.ndarray, k: int, dim: int, count: int) -> np.ndarray:
+    """Return queries as `checked_vectors` does, for an index of `count` rows of `dim` numbers."""
+    queries = checked_vectors("queries", queries, dim)
+    if count == 0:
+        raise ValueError("index: wanted at least one row to search, got an empty index")
+    if not 1 <= k <= count:
+        raise ValueError(f"k: wanted 1 to {count}, the number of rows, got {k}")
+    return queries
+
+
+class FaissThreads:
+    """Sets FAISS's threads for a `with` block.
+
+    FAISS sets the count of the whole process's OpenMP, torch's too: the block gives back what was
+    there.
+    """
+
+    def __init__(self, threads: int) -> None:
+        """Take the number of threads inside the block."""
+        self._threads = threads
+
+    def __enter__(self) -> None:
+        """Set the count."""
+        self._before = faiss.omp_get_max_threads()
+        if self._before != self._threads:
+            faiss.omp_set_num_threads(self._threads)
+
+    def __exit__(self, *_: object) -> None:
+        """Set the old count again."""
+        if self._before != self._threads:
+            faiss.omp_set_num_threads(self._before)
 
 
 def build_index(vectors: np.ndarray, keys: np.ndarray) -> faiss.IndexIDMap2:
@@ -79,22 +130,13 @@ def search(
     Returns:
         (Q, k) float32 scores and (Q, k) int64 keys.
     """
-    queries = checked_vectors("queries", queries, index.d)
-    if index.ntotal == 0:
-        raise ValueError("index: wanted at least one row to search, got an empty index")
-    if not 1 <= k <= index.ntotal:
-        raise ValueError(f"k: wanted 1 to {index.ntotal}, the number of rows, got {k}")
+    queries = checked_search(queries, k, index.d, index.ntotal)
     width = min(k + 16, index.ntotal)
-    # FAISS sets the count of the whole process's OpenMP, torch's too: give back what was there.
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(threads)
-    try:
+    with FaissThreads(threads):
         blocks = [
             _search_block(index, queries[start : start + _BLOCK], k, width)
             for start in range(0, len(queries), _BLOCK)
         ]
-    finally:
-        faiss.omp_set_num_threads(before)
     scores = np.concatenate([np.empty((0, k), np.float32), *(block[0] for block in blocks)])
     found = np.concatenate([np.empty((0, k), np.int64), *(block[1] for block in blocks)])
     return scores, found

@@ -23,6 +23,9 @@ BANK_COMPONENT = "cm3-retrieval/memory-bank"
 TABLE_COMPONENT = "cm3-retrieval/neighbour-table"
 """The name that a saved neighbour table carries."""
 
+SHARD_COMPONENT = "cm3-retrieval/shard"
+"""The name that each finished step of a bank built in shards carries."""
+
 
 @runtime_checkable
 class Encoder(Protocol):

@@ -11,17 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from cm3_retrieval.encoder import document_vectors
+from cm3_retrieval.documents import document_vectors
 from cm3_retrieval.index import checked_keys, checked_vectors
-from cm3_retrieval.interface import TABLE_COMPONENT, Encoder
+from cm3_retrieval.interface import Encoder
 from cm3_retrieval.memory_bank import MemoryBank
-from cm3_retrieval.storage import read_folder, write_folder
+from cm3_retrieval.neighbour_table import KINDS, NeighbourTable
+from cm3_retrieval.storage import digest_of
 from cm3_retrieval.strategy import RetrievalConfig, drop_query_tokens, select
-
-KINDS = ("image", "text")
-"""The two kinds of query, in the order in which they take turns."""
 
 _COPY = 1 - 1e-5
 """Two documents whose vectors agree beyond float32's rounding are copies."""
@@ -29,124 +26,48 @@ _COPY = 1 - 1e-5
 _BATCH = 256
 """Documents encoded and searched at once."""
 
+_PART = 16 * _BATCH
+"""Documents in one part of a job that can be resumed."""
+
 # Two uses of one (seed, key) must not share random numbers.
 _DROPOUT_STREAM, _CONTEXT_STREAM = 1, 2
-
-
-class NeighbourTable:
-    """Per document and kind of query, the documents that the strategy took."""
-
-    def __init__(
-        self,
-        keys: np.ndarray,
-        candidates: Mapping[str, np.ndarray],
-        scores: Mapping[str, np.ndarray],
-        facts: Mapping[str, Any],
-    ) -> None:
-        """Wrap finished arrays; `build_neighbour_table` and `load` are the ways in.
-
-        Args:
-            keys: (N,) int64.
-            candidates: Kind -> (N, C) int64, best first, padded with -1.
-            scores: Kind -> (N, C) float32, padded with 0.
-            facts: How the table was made: config, seed, encoder_id. JSON values.
-        """
-        self.keys = keys
-        self.candidate_keys = dict(candidates)
-        self.candidate_scores = dict(scores)
-        self.facts = dict(facts)
-        self._row_of = {int(key): row for row, key in enumerate(keys)}
-
-    def __len__(self) -> int:
-        """Return the number of documents."""
-        return len(self.keys)
-
-    def candidates(self, key: int) -> dict[str, np.ndarray]:
-        """Return kind -> candidate keys of one document, best first, no padding.
-
-        Raises:
-            KeyError: The table has no such document.
-        """
-        if key not in self._row_of:
-            raise KeyError(f"key {key} is not in the neighbour table of {len(self)} documents")
-        rows = {kind: self.candidate_keys[kind][self._row_of[key]] for kind in KINDS}
-        return {kind: row[row >= 0] for kind, row in rows.items()}
-
-    def save(self, path: Path | str) -> None:
-        """Write the table into the folder `path`; killed, it holds the old table or the new."""
-        columns: dict[str, Any] = {"key": pa.array(self.keys)}
-        for kind in KINDS:
-            width = self.candidate_keys[kind].shape[1]
-            for name, array in (
-                (f"{kind}_keys", self.candidate_keys[kind]),
-                (f"{kind}_scores", self.candidate_scores[kind]),
-            ):
-                flat = pa.array(array.reshape(-1))
-                columns[name] = pa.FixedSizeListArray.from_arrays(flat, width)
-        table = pa.table(columns)
-
-        def write(file: Any) -> None:
-            with pa.ipc.new_file(pa.PythonFile(file, mode="w"), table.schema) as writer:
-                writer.write_table(table)
-
-        facts = {**self.facts, "count": len(self)}
-        write_folder(path, "manifest.json", TABLE_COMPONENT, {"neighbours.arrow": write}, facts)
-
-    @classmethod
-    def load(cls, path: Path | str) -> "NeighbourTable":
-        """Read a table and check component, version and SHA-256s.
-
-        Raises:
-            FileNotFoundError: A file is missing.
-            ValueError: Changed bytes or another major version.
-        """
-        manifest, paths = read_folder(path, "manifest.json", TABLE_COMPONENT)
-        with pa.memory_map(str(paths["neighbours.arrow"])) as source:
-            table = pa.ipc.open_file(source).read_all().combine_chunks()
-
-        def rows(name: str) -> np.ndarray:
-            column = table.column(name)
-            flat = pa.chunked_array(
-                [chunk.values for chunk in column.chunks], column.type.value_type
-            )
-            return flat.to_numpy().reshape(-1, column.type.list_size).copy()  # (N, C)
-
-        fixed = ("component", "interface_version", "files", "manifest_sha256", "count")
-        return cls(
-            table.column("key").to_numpy().copy(),
-            {kind: rows(f"{kind}_keys") for kind in KINDS},
-            {kind: rows(f"{kind}_scores") for kind in KINDS},
-            {name: value for name, value in manifest.items() if name not in fixed},
-        )
 
 
 def build_neighbour_table(
     bank: MemoryBank,
     encoder: Encoder,
     keys: np.ndarray,
-    captions: Sequence[str],
+    captions: Sequence[str | None],
     images: Callable[[int], Any] | np.ndarray,
     config: RetrievalConfig,
     seed: int,
     groups: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    parts: Path | str | None = None,
 ) -> NeighbourTable:
     """Find neighbours for N documents, which may stand in the bank or not.
 
-    A document is never its own neighbour, nor is an exact copy of it under another key.
+    A document is never its own neighbour, nor is an exact copy of it under another key. A row
+    follows from its own document, the bank, the config and the seed alone, not from the order.
 
     Args:
         bank: Where neighbours come from. A bool column `has_both` in its metadata, if there is
             one, says which documents have text and image; without it all count as having both.
         encoder: The one that made the bank.
         keys: (N,) integers of at least 0, all different.
-        captions: N texts. For the query `config.query_dropout` of their words are dropped.
+        captions: N texts; for the query `config.query_dropout` of their words are dropped. None:
+            the document has no text, and no neighbours by text.
         images: Key -> picture, called once a key; or (N, dim) image vectors made before.
         config: The strategy.
         seed: Decides which words are dropped, together with the key.
         groups: N integers; documents of one group are never each other's neighbours. None: each
             is a group of its own.
         progress: Called with (documents done, N).
+        parts: Folder for what is done, every 4096 documents; the same call after a kill goes on
+            from there. It may be removed once the table is saved. None keeps nothing.
+
+    Raises:
+        ValueError: Something does not fit, or `parts` holds parts of another job.
     """
     keys = checked_keys("keys", keys)
     if bank.encoder_id != encoder.encoder_id:
@@ -162,42 +83,107 @@ def build_neighbour_table(
         if len(image_vectors) != len(keys):
             raise ValueError(f"images: wanted {len(keys)}, one a key, got {len(image_vectors)}")
     members = _members_of_groups(keys, groups)
+    in_bank = np.isin(keys, bank.keys)
     found = {kind: np.full((len(keys), config.num_candidates), -1, np.int64) for kind in KINDS}
     scores = {kind: np.zeros((len(keys), config.num_candidates), np.float32) for kind in KINDS}
-    for start in range(0, len(keys), _BATCH):
-        rows = range(start, min(start + _BATCH, len(keys)))
+
+    def fill(rows: range) -> None:
         if image_vectors is None:
             pictures = encoder.encode_images([images(int(keys[row])) for row in rows])  # pyright: ignore
         else:
             pictures = image_vectors[rows.start : rows.stop]
-        own = document_vectors(encoder.encode_texts([captions[row] for row in rows]), pictures)
-        words = [
-            drop_query_tokens(
-                captions[row].split(),
-                _generator(seed, _DROPOUT_STREAM, 0, int(keys[row])),
-                config.query_dropout,
-            )
-            for row in rows
+        texts = [captions[row] for row in rows]
+        own = document_vectors(_encoded(encoder, texts), pictures)
+        stored = own.copy()  # the bank may hold it otherwise, by one part or shortened
+        inside = in_bank[rows.start : rows.stop]
+        stored[inside] = bank.vectors_of(keys[rows.start : rows.stop][inside])
+        dropped = [
+            None if text is None else _with_dropout(text, seed, int(keys[row]), config)
+            for row, text in zip(rows, texts, strict=True)
         ]
-        queries = {"image": pictures, "text": encoder.encode_texts([" ".join(w) for w in words])}
+        queries = {"image": pictures, "text": _encoded(encoder, dropped)}
         for kind in KINDS:
             pools = _first_pools(bank, queries[kind], config)
             for place, row in enumerate(rows):
+                if not queries[kind][place].any():  # the document has no such part
+                    continue
+                key = int(keys[row])
                 taken, relevance = _take(
                     bank,
                     queries[kind][place],
                     pools[place],
-                    {int(keys[row]), *members.get(int(keys[row]), ())},
+                    {key, *members.get(key, ())},
                     config.num_candidates,
                     config,
-                    document=own[place],
+                    documents=np.stack([own[place], stored[place]]),
                 )
                 found[kind][row, : len(taken)] = taken
                 scores[kind][row, : len(taken)] = relevance
-        if progress is not None:
-            progress(rows.stop, len(keys))
+
+    job = None
+    if parts is not None:
+        job = digest_of(
+            bank.keys, bank.vectors_of(bank.keys[:: max(1, len(bank) // 64)]), asdict(bank.config),
+            encoder.encoder_id, keys, list(captions),
+            None if groups is None else [int(group) for group in groups],
+            image_vectors, asdict(config), seed,
+        )  # fmt: skip
+    for start in range(0, len(keys), _PART):
+        part = range(start, min(start + _PART, len(keys)))
+        folder = None if parts is None else Path(parts) / f"part-{start:012}"
+        if folder is None or not _read_part(folder, job, part, found, scores):
+            for first in range(part.start, part.stop, _BATCH):
+                fill(range(first, min(first + _BATCH, part.stop)))
+                if progress is not None:
+                    progress(min(first + _BATCH, part.stop), len(keys))
+            if folder is not None:
+                of_part = slice(part.start, part.stop)
+                NeighbourTable(
+                    keys[of_part],
+                    {kind: array[of_part] for kind, array in found.items()},
+                    {kind: array[of_part] for kind, array in scores.items()},
+                    {"job": job},
+                ).save(folder)
+        elif progress is not None:
+            progress(part.stop, len(keys))
     facts = {"config": asdict(config), "seed": seed, "encoder_id": encoder.encoder_id}
     return NeighbourTable(keys, found, scores, facts)
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str | None]) -> np.ndarray:
+    """(N, dim) float32, a row of zeros where there is no text."""
+    vectors = np.zeros((len(texts), encoder.dim), np.float32)
+    places = [place for place, text in enumerate(texts) if text is not None]
+    if places:
+        vectors[places] = encoder.encode_texts([text for text in texts if text is not None])
+    return vectors
+
+
+def _with_dropout(text: str, seed: int, key: int, config: RetrievalConfig) -> str:
+    rng = _generator(seed, _DROPOUT_STREAM, 0, key)
+    return " ".join(drop_query_tokens(text.split(), rng, config.query_dropout))
+
+
+def _read_part(
+    folder: Path,
+    job: str | None,
+    rows: range,
+    found: dict[str, np.ndarray],
+    scores: dict[str, np.ndarray],
+) -> bool:
+    """Copy a finished part into `found` and `scores`, if there is one."""
+    if not (folder / "manifest.json").is_file():
+        return False
+    part = NeighbourTable.load(folder)
+    if part.facts.get("job") != job or len(part) != len(rows):
+        raise ValueError(
+            f"parts: {folder} is of another job (other documents, bank, encoder, config or seed); "
+            f"wanted an empty folder, or one of this job"
+        )
+    for kind in KINDS:
+        found[kind][rows.start : rows.stop] = part.candidate_keys[kind]
+        scores[kind][rows.start : rows.stop] = part.candidate_scores[kind]
+    return True
 
 
 def training_context(
@@ -270,19 +256,19 @@ def _take(
     n: int,
     config: RetrievalConfig,
     *,
-    document: np.ndarray | None = None,
+    documents: np.ndarray | None = None,
     repeats: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Apply the strategy to a pool of keys, and to a wider one while too few pass.
 
-    `document` is the vector of the document itself, whose copies are excluded; `repeats` (R, dim)
-    are vectors of documents taken before.
+    `documents` (D, dim) are vectors of the document itself, whose copies are excluded; `repeats`
+    (R, dim) are vectors of documents taken before.
     """
     while True:
         vectors = bank.vectors_of(pool)
         barred = np.zeros(len(pool), bool)
-        if document is not None:
-            barred |= vectors.dot(document) > _COPY
+        if documents is not None:
+            barred |= (vectors.dot(documents.T) > _COPY).any(axis=1)
         if repeats is not None and len(repeats):
             barred |= (vectors.dot(repeats.T) > config.duplicate_threshold).any(axis=1)
         scores = np.einsum("pd,d->p", vectors, query)

@@ -22,19 +22,26 @@ from torch import Tensor, nn
 
 Tokenizer = Callable[[list[str]], Tensor]
 
+_WITH_WEIGHTS = ("local-dir:", "hf-hub:")
+"""What a `model_name` that brings its own weights begins with."""
+
 
 def open_model(model_name: str, pretrained: str | Path | None) -> nn.Module:
     """Create an open_clip model.
 
     Args:
-        model_name: One of `open_clip.list_models()`.
+        model_name: One of `open_clip.list_models()`, or `local-dir:PATH` or `hf-hub:NAME`: a
+            folder with `open_clip_config.json` and weights.
         pretrained: A tag of that model (downloaded once), a local file (safetensors, or a
-            PyTorch file of plain tensors), or None for random weights from a fixed seed.
+            PyTorch file of plain tensors), or None for random weights from a fixed seed. A
+            `local-dir:` or `hf-hub:` model brings its own weights: None.
 
     Raises:
         ValueError: Unknown name or tag, or weights trained with another activation function.
         RuntimeError: The download or the file failed.
     """
+    if model_name.startswith(_WITH_WEIGHTS):
+        return _open_folder(model_name, pretrained)
     config = open_clip.get_model_config(model_name)
     if config is None:
         near = difflib.get_close_matches(model_name, open_clip.list_models(), n=3)
@@ -45,7 +52,13 @@ def open_model(model_name: str, pretrained: str | Path | None) -> nn.Module:
     if pretrained is None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return open_clip.create_model(model_name, pretrained_text=False)
+            try:
+                return open_clip.create_model(model_name, pretrained_text=False)
+            except Exception as error:
+                raise RuntimeError(
+                    f"model_name: could not make {model_name!r}, whose parts come from another "
+                    f"package or a download ({_first_line(error)})"
+                ) from error
     path = Path(pretrained)
     if path.is_file():
         _refuse_wrong_file(model_name, path, quick_gelu)
@@ -68,7 +81,13 @@ def open_model(model_name: str, pretrained: str | Path | None) -> nn.Module:
 
 def open_tokenizer(model_name: str) -> Tokenizer:
     """Return the tokenizer of a named model: list of N texts -> (N, context_length) ids."""
-    tokenizer = open_clip.get_tokenizer(model_name)
+    try:
+        tokenizer = open_clip.get_tokenizer(model_name)
+    except Exception as error:
+        raise RuntimeError(
+            f"model_name: could not open the tokenizer of {model_name!r}, which is not bundled "
+            f"with open_clip: wanted a network, or its files in the cache ({_first_line(error)})"
+        ) from error
     if isinstance(tokenizer, open_clip.SimpleTokenizer):
         return _without_special_text(tokenizer)
     return tokenizer  # pyright: ignore[reportReturnType]
@@ -84,15 +103,39 @@ def picture_transform(preprocess: Mapping[str, Any]) -> Callable[[Any], Tensor]:
     return image_transform_v2(PreprocessCfg(**preprocess), is_train=False)  # pyright: ignore
 
 
-def weights_hash(model: nn.Module, preprocess: Mapping[str, Any]) -> str:
-    """SHA-256 over what decides the vectors: picture transform, activation and weights."""
+def weights_hash(model: nn.Module, preprocess: Mapping[str, Any], amp: bool = False) -> str:
+    """SHA-256 over what decides the vectors: picture transform, activation, precision, weights."""
     quick_gelu = any(isinstance(module, QuickGELU) for module in model.modules())
     facts = {"preprocess": dict(preprocess), "quick_gelu": quick_gelu}
+    if amp:
+        facts["amp"] = "bfloat16"
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
+
+
+def _open_folder(model_name: str, pretrained: str | Path | None) -> nn.Module:
+    if pretrained is not None:
+        raise ValueError(
+            f"pretrained: wanted None, since {model_name!r} brings its weights, got {pretrained!r}"
+        )
+    kind, place = model_name.split(":", 1)
+    if kind == "local-dir" and not (Path(place) / "open_clip_config.json").is_file():
+        raise ValueError(
+            f"model_name: wanted a folder with open_clip_config.json and weights, got {place!r}"
+        )
+    try:
+        return open_clip.create_model(model_name)
+    except Exception as error:
+        raise RuntimeError(
+            f"model_name: could not load {model_name!r} ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _without_special_text(tokenizer: open_clip.SimpleTokenizer) -> open_clip.SimpleTokenizer:

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from cm3_retrieval.interface import INTERFACE_VERSION
 
 _TEMPORARY = ".writing-"
@@ -107,6 +109,29 @@ def read_folder(
             if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][name]["sha256"]:
                 raise ValueError(f"{content}: damaged, its SHA-256 differs from {path}")
     return manifest, paths
+
+
+def write_file(path: Path | str, writer: Writer) -> None:
+    """Write one file, whole or not at all.
+
+    Raises:
+        OSError: It could not be written; what was there before still is.
+    """
+    path = Path(path)
+    _write_atomic(path.parent, writer, lambda _: path.name)
+
+
+def digest_of(*values: Any) -> str:
+    """SHA-256 over arrays (shape, type, bytes) and JSON values, in order."""
+    digest = hashlib.sha256()
+    for value in values:
+        if isinstance(value, np.ndarray):
+            digest.update(f"{value.dtype} {value.shape} ".encode())
+            digest.update(np.ascontiguousarray(value).view(np.uint8).data)
+        else:
+            digest.update(json.dumps(value, sort_keys=True).encode())
+        digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def _write_content(folder: Path, name: str, writer: Writer) -> dict[str, str]:

@@ -1,0 +1,323 @@
+"""The memory bank beside bare FAISS, and the encoder beside a plain open_clip loop.
+
+    python benchmarks/retrieval.py --out FILE --picture growth.png   # 1,000,000 vectors of 512
+    python benchmarks/retrieval.py --rows 100000                     # a quick look
+    python benchmarks/retrieval.py --ten-million --picture growth.png   # and 10^7 in the picture
+
+Vectors lie in clusters of unequal size around themes, with structure and noise inside, as embedded
+documents do; queries are drawn likewise and are not in the bank. Peers run in the same process on
+the same index: FAISS's own `IndexRefineFlat` over the very index that our bank holds, and
+`IndexFlatIP`. Speeds are medians of alternating rounds; `x_over_y` is x's speed over y's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from cm3_retrieval import IndexConfig, MemoryBank, plan_index
+from cm3_retrieval.approximate_index import ApproximateIndex, add_rows, train_index
+from cm3_retrieval.index import FaissThreads
+from cm3_retrieval.index_plan import TIERS
+
+CLUSTERS, THEMES, INNER = 2000, 50, 64
+
+
+def clustered(count: int, dim: int, seed: int) -> np.ndarray:
+    """(count, dim) float32 rows of length 1, in clusters whose sizes follow a power law."""
+    world = np.random.default_rng(7)
+    mean = world.standard_normal(dim)
+    themes = world.standard_normal((THEMES, dim))
+    centres = themes[world.integers(THEMES, size=CLUSTERS)]
+    centres = mean + centres + 0.9 * world.standard_normal((CLUSTERS, dim))
+    basis = 0.6 * world.standard_normal((INNER, dim)) / np.sqrt(1 + np.arange(INNER))[:, None]
+    share = 1 / np.arange(1, CLUSTERS + 1) ** 0.7
+    rng = np.random.default_rng(seed)
+    vectors = np.empty((count, dim), np.float32)
+    for start in range(0, count, 16384):
+        rows = min(16384, count - start)
+        block = centres[rng.choice(CLUSTERS, rows, p=share / share.sum())].astype(np.float32)
+        block += rng.standard_normal((rows, INNER), dtype=np.float32) @ basis.astype(np.float32)
+        block += 0.5 * rng.standard_normal((rows, dim), dtype=np.float32)
+        vectors[start : start + rows] = block / np.linalg.norm(block, axis=1, keepdims=True)
+    return vectors
+
+
+def alternate(rounds: int, *calls: Callable[[], object]) -> list[list[float]]:
+    """Seconds of each call in alternating rounds, the first of which is not counted."""
+    seconds: list[list[float]] = [[] for _ in calls]
+    for turn in range(rounds + 1):
+        for call, taken in zip(calls, seconds, strict=True):
+            start = time.perf_counter()
+            call()
+            if turn:
+                taken.append(time.perf_counter() - start)
+    return seconds
+
+
+def faster(theirs: list[float], ours: list[float]) -> float:
+    """Median over the rounds of theirs by ours: other work slows both calls of a round."""
+    return statistics.median(t / o for t, o in zip(theirs, ours, strict=True))
+
+
+def measure_build(rows: int, dim: int, threads: int, factory: str) -> dict[str, float]:
+    """Build in a process of its own; peak memory counts the vectors, not what imports took."""
+    command = [sys.executable, __file__, "--build-only", "--rows", str(rows), "--dim", str(dim)]
+    command += ["--threads", str(threads), "--factory", factory]
+    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return json.loads(answer.splitlines()[-1])
+
+
+def build_only(options: argparse.Namespace) -> dict[str, float]:
+    imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if options.rows > 2_000_000:
+        return build_in_blocks(options)
+    vectors = clustered(options.rows, options.dim, 1)
+    start = time.perf_counter()
+    bank = MemoryBank.build(
+        np.arange(options.rows),
+        vectors,
+        {},
+        "none",
+        IndexConfig(factory=options.factory),
+        threads=options.threads,
+    )
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    query = clustered(64, options.dim, 2)
+    found = alternate(5, lambda: [bank.search(query[i : i + 1], 10) for i in range(64)])[0]
+    return {
+        "seconds": seconds,
+        "peak_over_raw": (peak - imports) / vectors.nbytes,
+        "peak_with_imports_over_raw": peak / vectors.nbytes,
+        "query_seconds": statistics.median(found) / 64,
+    }
+
+
+def build_in_blocks(options: argparse.Namespace) -> dict[str, float]:
+    """Train on a sample and add blocks: the vectors as a whole would not fit in memory."""
+    plan = plan_index(options.rows, options.dim, IndexConfig(factory=options.factory, rescore=0))
+    sample = clustered(plan.train_rows or 65_536, options.dim, 1)
+    start = time.perf_counter()
+    index = train_index(sample, plan, threads=options.threads)
+    seconds = time.perf_counter() - start
+    del sample
+    for block in range(0, options.rows, 250_000):
+        vectors = clustered(min(250_000, options.rows - block), options.dim, 1000 + block)
+        start = time.perf_counter()
+        with FaissThreads(options.threads):
+            add_rows(index, vectors)
+        seconds += time.perf_counter() - start
+    bank = ApproximateIndex(index, np.arange(options.rows), None, plan)
+    query = clustered(64, options.dim, 2)
+    found = alternate(5, lambda: [bank.search(query[i : i + 1], 10) for i in range(64)])[0]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    raw = 4 * options.rows * options.dim
+    return {
+        "seconds": seconds,
+        "peak_with_imports_over_raw": peak / raw,
+        "query_seconds": statistics.median(found) / 64,
+        "whole_vectors_kept": 0.0,
+    }
+
+
+def search_speed(options: argparse.Namespace) -> dict[str, float]:
+    """Our search beside FAISS's on the same index, and recall against exact search."""
+    vectors = clustered(options.rows, options.dim, 1)
+    bank = MemoryBank.build(
+        np.arange(options.rows), vectors, {}, "none", threads=options.threads,
+        index=IndexConfig(factory=options.factory),
+    )  # fmt: skip
+    ours = bank._index
+    flat = faiss.IndexFlatIP(options.dim)
+    flat.add(vectors)
+    refined: faiss.Index = flat
+    if ours.vectors is not None:
+        refined = faiss.IndexRefine(ours.index, flat)
+        refined.k_factor = bank.config.rescore
+    elif bank.config.factory != "Flat":
+        refined = ours.index
+    threads, table = options.threads, {"index": bank.config.factory}
+    faiss.omp_set_num_threads(threads)
+    for batch in (1, 1024):
+        queries = clustered(1024, options.dim, 2)
+        loops = 200 if batch == 1 else 1
+        if bank.config.factory == "Flat" and batch == 1:
+            loops = 5
+
+        parts = [queries[place : place + batch] for place in range(loops)]
+
+        def turn(search: Callable, parts: list[np.ndarray] = parts) -> None:
+            for part in parts:
+                search(part)
+
+        mine, bare = alternate(
+            options.rounds,
+            lambda: turn(lambda q: bank.search(q, 10, threads=threads)),
+            lambda: turn(lambda q: refined.search(q, 10)),
+        )
+        table[f"search_batch{batch}_over_faiss"] = faster(bare, mine)
+        table[f"batch{batch}_queries_per_second"] = loops * batch / statistics.median(mine)
+        few = queries[: min(batch, 64)]  # exact search takes long; its speed a query is the same
+        exact = alternate(options.rounds, lambda few=few: flat.search(few, 10))[0]
+        per_second = len(few) / statistics.median(exact)
+        table[f"exact_batch{batch}_queries_per_second"] = per_second
+        table[f"queries_over_exact_batch{batch}"] = (
+            table[f"batch{batch}_queries_per_second"] / per_second
+        )
+    queries = queries[:256]
+    found = bank.search(queries, 10, threads=threads)[1]
+    true = flat.search(queries, 10)[1]
+    table["recall_at_10"] = float(
+        np.mean(
+            [len(set(a) & set(b)) / 10 for a, b in zip(found.tolist(), true.tolist(), strict=True)]
+        )
+    )
+    table["queries_over_exact"] = min(
+        table["queries_over_exact_batch1"], table["queries_over_exact_batch1024"]
+    )
+    return table
+
+
+def embedding_speed(options: argparse.Namespace) -> dict[str, object]:
+    """Texts and pictures through `ClipEncoder` and through a loop written by hand."""
+    import open_clip
+    import torch
+    from PIL import Image
+    from torch.nn import functional as F
+
+    from cm3_retrieval import ClipEncoder
+
+    torch.set_num_threads(options.threads)
+    encoder = ClipEncoder("ViT-B-32", batch_size=16)
+    model, _, transform = open_clip.create_model_and_transforms("ViT-B-32")
+    model.load_state_dict(encoder.model.state_dict())
+    model = model.eval()
+    tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    rng = np.random.default_rng(0)
+    arrays = rng.integers(0, 256, (32, 256, 256, 3), dtype=np.uint8)
+    pictures = [Image.fromarray(array) for array in arrays]
+    texts = [f"a picture of thing number {row}" for row in range(32)]
+
+    def by_hand() -> list[torch.Tensor]:
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, 32, 16):
+                batch = torch.stack([transform(p) for p in pictures[start : start + 16]])
+                rows.append(F.normalize(model.encode_image(batch), dim=-1))
+                ids = tokenizer(texts[start : start + 16])
+                rows.append(F.normalize(model.encode_text(ids), dim=-1))
+        return rows
+
+    def ours() -> None:
+        encoder.encode_images(pictures)
+        encoder.encode_texts(texts)
+
+    difference = np.abs(by_hand()[0].numpy() - encoder.encode_images(pictures[:16])).max()
+    mine, bare = alternate(options.rounds, ours, by_hand)
+    return {
+        "embed_over_open_clip": faster(bare, mine),
+        "embed_largest_difference": float(difference),
+        "embed_pairs_per_second": 32 / statistics.median(mine),
+        "open_clip": open_clip.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def growth(options: argparse.Namespace, last: dict[str, float]) -> dict[str, dict[str, float]]:
+    """Build and query time at 10^4, 10^5 and so on below `--rows`, and there."""
+    sizes = [size for size in (10**4, 10**5, 10**6) if size < options.rows]
+    table = {str(size): measure_build(size, options.dim, options.threads, "auto") for size in sizes}
+    table[str(options.rows)] = last
+    if options.ten_million:
+        table[str(10**7)] = measure_build(10**7, options.dim, options.threads, "auto")
+    return table
+
+
+def draw(table: dict[str, dict[str, float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    sizes = [int(size) for size in table]
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    for axis, key, scale, label in (
+        (axes[0], "seconds", 1, "build, seconds"),
+        (axes[1], "query_seconds", 1e3, "one query, milliseconds"),
+    ):
+        axis.loglog(sizes, [scale * row[key] for row in table.values()], "o-")
+        axis.set(xlabel="documents", ylabel=label)
+        axis.grid(alpha=0.3)
+        for tier in TIERS:
+            if min(sizes) < tier.up_to_rows < max(sizes):
+                axis.axvline(tier.up_to_rows, color="grey", linestyle=":", label="exact | IVF-PQ")
+                axis.legend()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Run and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5, help="alternating rounds, at least 5")
+    parser.add_argument("--factory", default="auto", help="FAISS factory string")
+    parser.add_argument("--out", type=Path, help="JSON to write")
+    parser.add_argument("--picture", type=Path, help="PNG of the growth to write")
+    parser.add_argument(
+        "--ten-million", action="store_true", help="10^7 in the growth, without whole vectors"
+    )
+    parser.add_argument("--note", default="", help="what else ran on the machine")
+    parser.add_argument("--build-only", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.build_only:
+        print(json.dumps(build_only(options)))
+        return
+    build = measure_build(options.rows, options.dim, options.threads, options.factory)
+    table: dict[str, object] = {
+        "build_seconds": build["seconds"],
+        "build_peak_over_raw": build["peak_over_raw"],
+        "build_peak_with_imports_over_raw": build["peak_with_imports_over_raw"],
+    }
+    print(table, flush=True)
+    table |= search_speed(options)
+    print(table, flush=True)
+    table |= embedding_speed(options)
+    table["growth"] = growth(options, build)
+    table["config"] = {
+        "rows": options.rows,
+        "dim": options.dim,
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "faiss": faiss.__version__,
+        "note": options.note,
+    }
+    if options.picture:
+        draw(table["growth"], options.picture)  # pyright: ignore
+    for name, value in table.items():
+        print(f"{name:36} {value:.5g}" if isinstance(value, float) else f"{name:36} {value}")
+    if options.out:
+        with tempfile.NamedTemporaryFile("w", dir=options.out.parent, delete=False) as file:
+            file.write(json.dumps(table, indent=2) + "\n")
+        os.replace(file.name, options.out)
+        options.out.chmod(0o644)
+
+
+if __name__ == "__main__":
+    main()
