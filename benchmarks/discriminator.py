@@ -38,7 +38,9 @@ def edges(images: Tensor) -> float:
 
 def main() -> None:
     """Read both runs, print and write."""
-    command = argparse.ArgumentParser(description=__doc__)
+    command = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     command.add_argument("--runs", type=Path, default=Path("runs"))
     command.add_argument("--names", nargs=2, default=["tiny-128-plain", "tiny-128"])
     command.add_argument("--config", default="apps/configs/tiny-128.yaml")

@@ -180,7 +180,9 @@ def relative_gap(hf: ChameleonVQVAE, image: Tensor, codes: Tensor, theirs: Tenso
 @torch.no_grad()
 def main() -> None:
     """Run and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds, at least 5")
     parser.add_argument("--side", type=int, default=256, help="pixels of the timed pictures")
     parser.add_argument("--threads", type=int, default=2)

@@ -65,7 +65,9 @@ def train(run: Run, shares: tuple[float, ...], seconds: float) -> tuple[Decoder,
 
 def main() -> None:
     """Run and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--run", type=Path, default=Path("runs/tiny"), help="a finished run")
     parser.add_argument("--seconds", type=float, default=120.0, help="CPU seconds a decoder")
     parser.add_argument("--out", type=Path, help="JSON to write")
