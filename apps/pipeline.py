@@ -244,9 +244,10 @@ class Run:
 
     def train_decoder(self) -> None:
         """Stage ``decoder``: CM3 pretraining with retrieved documents."""
-        recipe, rows = self.recipe.decoder, self.pairs.rows("train")
+        recipe = self.recipe.decoder
 
         def work(out: Path) -> None:
+            rows = self.pairs.rows("train")
             train_decoder(
                 recipe,
                 self.vocabulary,
