@@ -1,5 +1,6 @@
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,21 @@ CONFIG = IndexConfig(factory="IVF8,PQ4x4fs", nprobe=4)
 @pytest.fixture(scope="module")
 def cluster():
     """Ray on this machine, two workers at a time."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    # Ray's sockets lie in its folder, and a socket's path has at most 107 bytes.
+    with tempfile.TemporaryDirectory(
+        prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
+    ) as short:
+        yield from ray_in(short)
+
+
+def ray_in(folder: str):
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        _temp_dir=folder,
+    )
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import tests
     yield
     ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
