@@ -67,6 +67,15 @@ HOW = {
 }
 
 
+def how(report: dict[str, Any]) -> dict[str, str]:
+    """How each figure that the report has is computed; not every run has every figure."""
+
+    def has(part: str, figure: str) -> bool:
+        return part in report and (not figure or figure in report[part])
+
+    return {name: text for name, text in HOW.items() if has(*name.partition(".")[::2])}
+
+
 def image_tokenizer_figures(run: Run) -> dict[str, Any]:
     """Quality and codebook use on pictures that training has not seen."""
     tokenizer = run.image_tokenizer

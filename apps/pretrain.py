@@ -91,7 +91,7 @@ def evaluate(run: Run, out: Path) -> None:
         f"{name}_pictures": len(run.pairs.rows(name))
         for name in ("train", "validation", "test", "variants")
     } | {"skipped_pictures": run.num_skipped}
-    report["how"] = figures.HOW
+    report["how"] = figures.how(report)
     report["credit"] = CREDIT if run.recipe.data.folder is None else ""
     write_json(out / "figures.json", report)
     shown = run.recipe.evaluation.retrieve
