@@ -65,7 +65,7 @@ def train_decoder(
         torch.manual_seed(seed)
         model = Decoder(decoder_config(recipe, vocabulary.size))
     block = vocabulary.image
-    module = CM3Module(model, recipe.optim, (block.offset, block.offset + block.size))
+    module = CM3Module(model, recipe.optim, (block.offset, block.stop))
     batches = training_batches(recipe, vocabulary, sequences, neighbours, train, groups, seed)
     best = fit(
         module,
@@ -105,7 +105,7 @@ def training_batches(
     its first sample: so no row is padded to the length of another row's documents.
     """
     shares = np.array(recipe.context_shares) / sum(recipe.context_shares)
-    codes = (vocabulary.image.offset, vocabulary.image.offset + vocabulary.image.size)
+    codes = (vocabulary.image.offset, vocabulary.image.stop)
 
     def builder(count: int) -> SequenceBuilder:
         def retrieve(key: int, epoch: int) -> list[int]:

@@ -65,7 +65,7 @@ def picture_block(run: Run) -> CodeBlock:
     """The constraint of one whole picture."""
     block = run.vocabulary.image
     length = run.grid[0] * run.grid[1]
-    return CodeBlock(start=block.offset, stop=block.offset + block.size, length=length)
+    return CodeBlock(start=block.offset, stop=block.stop, length=length)
 
 
 def draw(

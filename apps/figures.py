@@ -86,14 +86,15 @@ def image_tokenizer_figures(run: Run) -> dict[str, Any]:
     rows = run.pairs.rows("test", "validation", "variants")
     for start in range(0, len(rows), 64):
         part = rows[start : start + 64]
-        images = to_tensor(run.pixels_of(part))
+        pixels = run.pixels_of(part)
+        images = to_tensor(pixels)
         found = tokenizer.encode(images)
         seen = tokenizer.decode(found)
         quality = psnr(seen, images)
         decibels += [float(q) for q, row in zip(quality, part, strict=True) if int(row) in test]
         codes.append(found)
         if features is not None:
-            real.append(features(run.pixels_of(part)))
+            real.append(features(pixels))
             rebuilt.append(features(to_pixels(seen)))
     use = codebook_use(torch.cat(codes), tokenizer.num_codes)
     figures: dict[str, Any] = {
@@ -125,7 +126,7 @@ def bits_per_code(
         for batch in loader:
             hidden = run.model.hidden(batch["input_ids"])
             losses, labels = token_losses(hidden, batch["labels"], run.model.head)
-            codes, _ = split_losses(losses, labels, (block.offset, block.offset + block.size))
+            codes, _ = split_losses(losses, labels, (block.offset, block.stop))
             total, count = total + float(codes.double().sum()), count + len(codes)
     return total / count / math.log(2)
 

@@ -197,9 +197,7 @@ def redraw(run: Run, options: argparse.Namespace) -> None:
     for mask_id, length in continuations:
         if mask_id is not None:
             segments.append(Forced(ids=(mask_id,)))
-        segments.append(
-            CodeBlock(start=block.offset, stop=block.offset + block.size, length=length)
-        )
+        segments.append(CodeBlock(start=block.offset, stop=block.stop, length=length))
 
     def filled(candidates: Sequence[torch.Tensor]) -> np.ndarray:
         drawn = np.stack([ids.numpy() for ids in candidates])

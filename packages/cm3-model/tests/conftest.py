@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 
@@ -41,6 +43,12 @@ def make_decoder(**changes):
 @pytest.fixture(params=VARIANTS)
 def decoder(request):
     return make_decoder(**VARIANTS[request.param])
+
+
+@pytest.fixture
+def make():
+    """`make_decoder`, with room for 512 ids."""
+    return partial(make_decoder, max_length=512)
 
 
 @pytest.fixture

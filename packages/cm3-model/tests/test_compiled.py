@@ -1,20 +1,10 @@
 import pytest
 import torch
 
-from cm3_model import Decoder, DecoderConfig, compile_decoding, quantize_int8
+from cm3_model import compile_decoding, quantize_int8
 from cm3_model.config import CHAMELEON_PARTS
 
 LENGTH = 40
-
-
-def make(**changes):
-    values = {"vocab_size": 37, "max_length": 512, "num_layers": 2, "width": 24, "num_heads": 3}
-    model = Decoder(DecoderConfig(**(values | changes))).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(0, 0.3, generator=generator)
-    return model
 
 
 def steps(model, ids, count):
@@ -44,7 +34,7 @@ def ids():
 @pytest.mark.parametrize("parts", [{}, CHAMELEON_PARTS, {"num_kv_heads": 1}], ids=str)
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 @torch.no_grad()
-def test_one_graph_gives_the_eager_steps_logits(ids, counted, parts, backend):
+def test_one_graph_gives_the_eager_steps_logits(make, ids, counted, parts, backend):
     wanted = steps(make(**parts), ids, 20)
     model = compile_decoding(make(**parts), backend=backend)
     got = steps(model, ids, 20)
@@ -55,14 +45,14 @@ def test_one_graph_gives_the_eager_steps_logits(ids, counted, parts, backend):
 
 
 @torch.no_grad()
-def test_int8_weights_compile_too(ids, counted):
+def test_int8_weights_compile_too(make, ids, counted):
     wanted = steps(quantize_int8(make()), ids, 5)
     model = compile_decoding(quantize_int8(make()), backend="aot_eager")
     torch.testing.assert_close(steps(model, ids, 5), wanted, rtol=1e-4, atol=1e-4)
     assert counted["stats"]["unique_graphs"] == 1
 
 
-def test_caches_of_a_compiled_step_have_few_lengths():
+def test_caches_of_a_compiled_step_have_few_lengths(make):
     model = compile_decoding(make(), backend="eager")
     lengths = [1, 256, 257, 500, 512]
     assert [model.make_cache(1, n).capacity for n in lengths] == [256, 256, 512, 512, 512]
@@ -71,7 +61,7 @@ def test_caches_of_a_compiled_step_have_few_lengths():
 
 @pytest.mark.slow
 @torch.no_grad()
-def test_inductor_gives_the_eager_steps_logits(ids, counted):
+def test_inductor_gives_the_eager_steps_logits(make, ids, counted):
     wanted = steps(make(**CHAMELEON_PARTS), ids, 10)
     model = compile_decoding(make(**CHAMELEON_PARTS))
     torch.testing.assert_close(steps(model, ids, 10), wanted, rtol=1e-4, atol=1e-4)

@@ -68,8 +68,7 @@ def read_bank(
         )
     flags = faiss.IO_FLAG_MMAP_IFC if mmap else 0
     stored: Any = faiss.read_index(str(paths["index.faiss"]), flags)
-    with pa.memory_map(str(paths["metadata.arrow"])) as source:
-        table = pa.ipc.open_file(source).read_all()
+    table = read_table(paths["metadata.arrow"])
     found = (stored.ntotal, table.num_rows, stored.d, stored.metric_type)
     wanted = (manifest["count"], manifest["count"], manifest["dim"], faiss.METRIC_INNER_PRODUCT)
     keys = table.column("key").to_numpy()
@@ -93,6 +92,12 @@ def write_index(index: faiss.Index, file: Any) -> None:
     """Write a FAISS index into an open file."""
     writer = faiss.PyCallbackIOWriter(file.write)  # pyright: ignore[reportAttributeAccessIssue]
     faiss.write_index(index, writer)
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read what `write_table` wrote; the columns stay in the mapped file."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
 
 
 def write_table(table: pa.Table, file: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cm3_retrieval.bank_files import write_table
+from cm3_retrieval.bank_files import read_table, write_table
 from cm3_retrieval.interface import TABLE_COMPONENT
 from cm3_retrieval.storage import read_folder, write_folder
 
@@ -84,8 +84,7 @@ class NeighbourTable:
             ValueError: Changed bytes or another major version.
         """
         manifest, paths = read_folder(path, "manifest.json", TABLE_COMPONENT)
-        with pa.memory_map(str(paths["neighbours.arrow"])) as source:
-            table = pa.ipc.open_file(source).read_all().combine_chunks()
+        table = read_table(paths["neighbours.arrow"]).combine_chunks()
 
         def rows(name: str) -> np.ndarray:
             column = table.column(name)

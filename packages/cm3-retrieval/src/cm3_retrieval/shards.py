@@ -21,7 +21,7 @@ from cm3_retrieval.approximate_index import (
     train_index,
     training_rows,
 )
-from cm3_retrieval.bank_files import write_bank, write_index, write_table
+from cm3_retrieval.bank_files import read_table, write_bank, write_index, write_table
 from cm3_retrieval.documents import encode_documents
 from cm3_retrieval.exact_index import ExactIndex
 from cm3_retrieval.index import FaissThreads, build_index, checked_keys
@@ -224,11 +224,9 @@ class _Embedded:
 def _read_embedded(work: Path | str, shard: int) -> _Embedded:
     folder = Path(work) / "embedded" / f"{shard:06}"
     manifest, paths = read_folder(folder, _MANIFEST, SHARD_COMPONENT)
-    with pa.memory_map(str(paths["metadata.arrow"])) as source:
-        table = pa.ipc.open_file(source).read_all()
     return _Embedded(
         vectors=np.load(paths["vectors.npy"], mmap_mode="r"),
-        table=table,
+        table=read_table(paths["metadata.arrow"]),
         encoder_id=manifest["encoder_id"],
         digest=manifest["files"]["vectors.npy"]["sha256"],
     )

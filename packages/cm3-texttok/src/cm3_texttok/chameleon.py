@@ -56,8 +56,8 @@ def chameleon_tokenizer(path: str | Path) -> HFTokenizer:
         mask_ids=MASK_IDS,
         reserved=range(TEXT.offset),
     )
-    if tokenizer.vocab_size != TEXT.offset + TEXT.size:
-        wanted = f"Chameleon's {TEXT.offset + TEXT.size} ids"
+    if tokenizer.vocab_size != TEXT.stop:
+        wanted = f"Chameleon's {TEXT.stop} ids"
         raise ValueError(f"{path}: wanted {wanted}, got {tokenizer.vocab_size}")
     return tokenizer
 

@@ -33,10 +33,15 @@ class CodeBlock:
     size: int
     """Number of codes."""
 
+    @property
+    def stop(self) -> int:
+        """Id behind that of the last code."""
+        return self.offset + self.size
+
     def contains(self, ids: ArrayLike) -> np.ndarray:
         """Boolean array of the shape of `ids`: which of them lie in this block."""
         array = integer_array(ids, "ids")
-        return (array >= self.offset) & (array < self.offset + self.size)
+        return (array >= self.offset) & (array < self.stop)
 
     def codes_to_ids(self, codes: ArrayLike, name: str = "codes") -> np.ndarray:
         """Ids (int64) of `codes`, of the same shape; `name` is what the error calls them.
@@ -56,7 +61,7 @@ class CodeBlock:
             ValueError: An id lies outside the block; the error says at which position.
         """
         array = integer_array(ids, "ids")
-        wanted = f"an {self.name} id in [{self.offset}, {self.offset + self.size})"
+        wanted = f"an {self.name} id in [{self.offset}, {self.stop})"
         require(self.contains(array), array, "ids", wanted)
         return array - self.offset
 
@@ -113,7 +118,7 @@ class Vocabulary:
                 raise ValueError(f"other_blocks: wanted an offset and a size, got {block}")
         ordered = sorted(self.blocks, key=lambda block: block.offset)
         for first, second in itertools.pairwise(ordered):
-            if second.offset < first.offset + first.size:
+            if second.offset < first.stop:
                 raise ValueError(f"other_blocks: wanted no overlap, got {first} and {second}")
 
     @classmethod
@@ -172,7 +177,7 @@ class Vocabulary:
     @property
     def size(self) -> int:
         """Number of joint ids: the rows of a model's embedding."""
-        return max(self.text_size, *(block.offset + block.size for block in self.blocks))
+        return max(self.text_size, *(block.stop for block in self.blocks))
 
     @property
     def image(self) -> CodeBlock:
