@@ -91,6 +91,24 @@ def test_dropping_the_streams_behind_the_interval_changes_no_id(opt, monkeypatch
     assert all(map(torch.equal, draw(), dropped))
 
 
+def test_a_shared_prompt_gives_the_ids_that_it_gives_alone(opt):
+    prompt, without = torch.tensor([3, 14, 15, 9]), torch.tensor([3, 9])
+
+    def draw(*seeds):
+        return generate(
+            TransformersModel(opt),
+            [prompt] * len(seeds),
+            unconditional=[without] * len(seeds),
+            constraint=CodeBlock(start=0, stop=60, length=12),
+            config=SamplingConfig(guidance_scale=2.0),
+            seeds=seeds,
+        )
+
+    together = draw(0, 1, 2)
+    assert all(torch.equal(ids, draw(seed)[0]) for seed, ids in enumerate(together))
+    assert not torch.equal(together[0], together[1])
+
+
 def test_chameleon_draws_a_picture_though_its_own_forward_hides_the_codes(chameleon):
     codes = CodeBlock(start=10, stop=18, length=16)
     prompt = torch.tensor([20, 21, 6])

@@ -171,6 +171,18 @@ def test_streams_without_a_say_behind_the_interval_are_dropped(
     assert model.rows_read == reads
 
 
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_prompt_of_several_rows_is_read_once(model, prompts, unconditional, monkeypatch, config):
+    rows, others = [prompts[i] for i in (0, 1, 0, 0)], [unconditional[0]] * 4
+    wanted = draw(model, rows, others, seeds=range(4), config=config)
+    make_cache = model.make_cache
+    monkeypatch.setattr(model, "make_cache", lambda *size: RowsCanGo(make_cache(*size)))
+    model.rows_read.clear()
+    assert same(draw(model, rows, others, seeds=range(4), config=config), wanted)
+    count = len(config.streams)
+    assert model.rows_read == [2 + (count - 1)] + [4 * count] * 7
+
+
 def test_equal_streams_make_guidance_a_no_op(model, prompts):
     # Only up to rounding, which could tip a draw; greedy is safe.
     greedy = SamplingConfig(sampler="greedy")

@@ -42,8 +42,17 @@ def test_only_the_conditional_stream_can_be_kept(streams):
     assert torch.equal(streams.split(logits)["conditional"], logits)
 
 
-def test_equal_prompts_of_different_rows_stay_apart():
-    assert len(Streams({"conditional": [ids(5), ids(5)]}).lengths) == 2
+def test_equal_prompts_of_different_rows_stay_apart_and_are_told():
+    streams = Streams(
+        {
+            "conditional": [ids(5), ids(6), ids(5)],
+            "unconditional": [ids(1), ids(1), ids(5)],
+        }
+    )
+    # row 2 has one prompt in both streams
+    assert streams.input_ids[:, 0].tolist() == [5, 6, 5, 1, 1]
+    assert streams.distinct.tolist() == [0, 1, 3]
+    assert streams.copies.tolist() == [0, 1, 0, 2, 2]
 
 
 def test_a_bad_prompt_is_named():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +53,8 @@ def generate(
 
     A row draws from random numbers of its own, so it gets the same ids in any batch (as far as
     the model's logits do not depend on the batch). All streams of all rows are one batch with one
-    cache, which is kept from text to picture and back; equal streams of a row are read once.
+    cache, which is kept from text to picture and back; equal streams of a row are read once, and
+    so are equal prompts of several rows, if the cache can repeat rows.
 
     Args:
         model: Anything with the three methods; in eval mode, on `device`.
@@ -95,22 +97,14 @@ def generate(
     if steps == 0:
         return [torch.empty(0, dtype=torch.long) for _ in rows]
 
-    streams = Streams(needed)
-    longest = int(streams.lengths.max())
-    try:
-        # The last new id is never read again.
-        cache = model.make_cache(len(streams.lengths), longest + steps - 1)
-    except ValueError as error:
-        raise ValueError(
-            f"prompts: a prompt of {longest} and {steps} new ids do not fit the model: {error}"
-        ) from error
-    streams = streams.to(device)
+    streams = Streams(needed).to(device)
+    cache = _make_cache(model, streams, steps)
     uniforms = _uniforms(seeds, limits, steps).to(device)  # (B, steps)
     chosen = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
     new_lengths = torch.zeros(len(rows), dtype=torch.long, device=device)
     finite = FiniteCheck(steps, len(streams.lengths), device)
     with torch.inference_mode():
-        logits = model.prefill(streams.input_ids, streams.lengths, cache)  # (N, V)
+        logits = _read_prompts(model, streams, cache)  # (N, V)
         state = Constraint(rows, logits.shape[-1], device)
         start, stop = state.span
         active = ~state.finished()
@@ -154,6 +148,31 @@ def _checked(
             f"({count}), got {found}"
         )
     return prompts
+
+
+def _make_cache(model: LanguageModel, streams: Streams, steps: int) -> Any:
+    """A cache of one row for each different prompt, or for each row if it cannot repeat rows."""
+    longest = int(streams.lengths.max())
+    length = longest + steps - 1  # the last new id is never read again
+    try:
+        cache = model.make_cache(len(streams.distinct), length)
+        if len(streams.distinct) < len(streams.lengths) and not hasattr(cache, "select_rows"):
+            cache = model.make_cache(len(streams.lengths), length)
+    except ValueError as error:
+        raise ValueError(
+            f"prompts: a prompt of {longest} and {steps} new ids do not fit the model: {error}"
+        ) from error
+    return cache
+
+
+def _read_prompts(model: LanguageModel, streams: Streams, cache: Any) -> Tensor:
+    """Logits (N, V) after the prompts, which `cache`, of `_make_cache`, holds then."""
+    ids, lengths = streams.input_ids, streams.lengths
+    if len(streams.distinct) == len(lengths) or not hasattr(cache, "select_rows"):
+        return model.prefill(ids, lengths, cache)
+    logits = model.prefill(ids[streams.distinct], lengths[streams.distinct], cache)
+    cache.select_rows(streams.copies)
+    return logits[streams.copies]
 
 
 def _uniforms(seeds: Sequence[int], limits: Sequence[int], steps: int) -> Tensor:

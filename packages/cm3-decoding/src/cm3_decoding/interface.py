@@ -22,7 +22,7 @@ class LanguageModel(Protocol):
 
         Raises `ValueError` if `length` is more than the model's context. If the cache has a method
         `select_rows(rows)`, which makes old row `rows[i]` row i, then streams that guidance needs
-        no longer are dropped.
+        no longer are dropped, and a prompt of several rows is read once.
         """
         ...
 

@@ -24,6 +24,12 @@ class Streams:
         source         [0, 1, 0]     whose new ids each row of the batch is fed
         conditional    [0, 1]        where each row's logits stand
         unconditional  [2, 1]
+
+    Rows with one prompt, such as candidates, part with their first new ids; until then they are
+    alike. For prompts [5], [6] and [5] of three rows:
+
+        distinct       [0, 1]        what has to be read
+        copies         [0, 1, 0]     which of that each row of the batch goes on from
     """
 
     def __init__(self, prompts: Mapping[Stream, Sequence[Tensor]]) -> None:
@@ -36,22 +42,34 @@ class Streams:
         source: list[int] = []
         seen: dict[tuple[int, tuple[int, ...]], int] = {}
         places: dict[Stream, Tensor] = {}
+        numbers: dict[tuple[int, ...], int] = {}
+        distinct: list[int] = []
+        copies: list[int] = []
         for stream, rows in prompts.items():
             place = []
             for row, prompt in enumerate(rows):
                 _check_prompt(prompt, row, stream)
                 ids = prompt.long().cpu()
-                key = row, tuple(ids.tolist())
+                text = tuple(ids.tolist())
+                key = row, text
                 if key not in seen:
                     seen[key] = len(unique)
                     unique.append(ids)
                     source.append(row)
+                    if text not in numbers:
+                        numbers[text] = len(distinct)
+                        distinct.append(seen[key])
+                    copies.append(numbers[text])
                 place.append(seen[key])
             places[stream] = torch.tensor(place)
         self.input_ids = torch.nn.utils.rnn.pad_sequence(unique, batch_first=True)
         """(N, longest) ids, right-padded with 0."""
         self.lengths = torch.tensor([len(ids) for ids in unique])
         """(N,) lengths."""
+        self.distinct = torch.tensor(distinct)
+        """(U,) rows of the batch with different prompts."""
+        self.copies = torch.tensor(copies)
+        """(N,) the place in `distinct` of each row's prompt."""
         self._source = torch.tensor(source)
         # Rows that follow each other, as they mostly do, need no copy.
         self._places: dict[Stream, Tensor | slice] = {
@@ -62,6 +80,7 @@ class Streams:
         """Move everything; gives itself."""
         self.input_ids, self.lengths = self.input_ids.to(device), self.lengths.to(device)
         self._source = self._source.to(device)
+        self.distinct, self.copies = self.distinct.to(device), self.copies.to(device)
         self._places = {
             name: place if isinstance(place, slice) else place.to(device)
             for name, place in self._places.items()

@@ -249,20 +249,16 @@ class MuonAdamW(torch.optim.Optimizer):
                 if not self.state[p]:
                     self.state[p] = {"momentum": torch.zeros_like(p)}
             moments = [self.state[p]["momentum"] for p in members]
-            for moment, grad in zip(moments, grads, strict=True):
-                moment.lerp_(grad, 1 - group["momentum"])
-            ahead = [  # Nesterov's look ahead
-                grad.lerp(moment, group["momentum"])
-                for moment, grad in zip(moments, grads, strict=True)
-            ]
+            torch._foreach_lerp_(moments, grads, 1 - group["momentum"])
+            ahead = torch._foreach_lerp(grads, moments, group["momentum"])  # Nesterov's look ahead
             # n matrices (b * r, c), each of b stacked blocks -> one batch (n * b, r, c);
             # a convolution (r, i, h, w) is the matrix (r, i * h * w)
             rows, columns = shape[0] // group["blocks"], math.prod(shape[1:])
             update = orthogonalise(torch.stack(ahead).reshape(-1, rows, columns))
+            changes = update.view(len(members), *shape).unbind()
             scale = math.sqrt(max(1.0, rows / columns))
-            for p, change in zip(members, update.view(len(members), *shape), strict=True):
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(change, alpha=-group["lr"] * scale)
+            torch._foreach_mul_(members, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(members, changes, alpha=-group["lr"] * scale)
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
