@@ -64,13 +64,15 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--retrieve", type=int, choices=(0, 1, 2), help="documents to retrieve")
     parser.add_argument("--guidance-scale", type=float, help="default: the best of the run's sweep")
     parser.add_argument(
-        "--sampler", choices=("top-p", "cd-k", "mixed"), default="top-p", help="mixed: half of each"
+        "--sampler",
+        choices=("top-p", "cd-k", "mixed"),
+        help="mixed: half of each; default: as the run's recipe has them",
     )
     parser.add_argument("--temperature", type=float, help="divides the logits")
     parser.add_argument("--top-p", type=float, help="share of the probability that is drawn from")
     parser.add_argument("--cd-alpha", type=float, help="plausibility threshold of CD-K")
     parser.add_argument("--cd-k", type=int, help="k of CD-K")
-    parser.add_argument("--candidates", type=int, default=4, help="how many to draw")
+    parser.add_argument("--candidates", type=int, default=8, help="how many to draw")
     parser.add_argument("--seed", type=int, default=0, help="of the first candidate")
     parser.add_argument("--out", type=Path, help="PNG to write")
     return parser
@@ -106,7 +108,9 @@ def sampling(run: Run, options: argparse.Namespace) -> list[SamplingConfig]:
         if getattr(options, name) is not None
     }
     config = replace(config, **given)
-    kinds = ("top-p", "cd-k") if options.sampler == "mixed" else (options.sampler,)
+    kinds = run.recipe.evaluation.samplers
+    if options.sampler is not None:
+        kinds = ("top-p", "cd-k") if options.sampler == "mixed" else (options.sampler,)
     return [replace(config, sampler=kind) for kind in kinds]
 
 
@@ -299,7 +303,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = command_line()
     options = command.parse_args(arguments)
     drawing = options.prompt and not options.infill
-    if not drawing and (options.guidance_scale is not None or options.sampler != "top-p"):
+    if not drawing and (options.guidance_scale is not None or options.sampler is not None):
         command.error("--guidance-scale and --sampler are for --prompt without --infill")
     if options.caption and (options.prompt or options.infill):
         command.error("--caption stands alone: wanted neither --prompt nor --infill beside it")

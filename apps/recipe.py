@@ -11,12 +11,13 @@ import importlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from openmoji import OpenMojiConfig
 
 from cm3_decoding import SamplingConfig
+from cm3_decoding.sampling import Sampler
 from cm3_imagetok import VQGANConfig
 from cm3_imagetok.presets import PRESETS
 from cm3_retrieval import ClipTrainingConfig, RetrievalConfig
@@ -177,6 +178,13 @@ class EvaluationRecipe:
     """How samples are drawn; its guidance_scale is replaced by the best of `guidance_scales`."""
     guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
     """The sweep, on validation prompts; the best becomes the run's default."""
+    candidates: int = 1
+    """Drawings for each prompt of the figures, of which the one that CLIP likes best counts (paper
+    3.1: 8). The sweep draws one."""
+    samplers: tuple[Sampler, ...] = ("top-p",)
+    """Candidates take these in turn: "top-p" and "cd-k" make halves, as in the paper."""
+    batch_size: int = 32
+    """Pictures drawn at once."""
     retrieve: int = 1
     """Documents retrieved for a prompt."""
     sweep_samples: int = 100
@@ -185,6 +193,16 @@ class EvaluationRecipe:
     """Pictures drawn for each figure."""
     pictures: int = 12
     """Prompts shown in samples.png and samples_train.png."""
+
+    def __post_init__(self) -> None:
+        """Refuse what the report, the last stage, would stumble over."""
+        for name in ("candidates", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"evaluation.{name}: wanted at least 1, got {getattr(self, name)}")
+        if not self.samplers or not set(self.samplers) <= set(get_args(Sampler)):
+            raise ValueError(
+                f"evaluation.samplers: wanted some of {get_args(Sampler)}, got {self.samplers}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

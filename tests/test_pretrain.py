@@ -8,11 +8,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from drawing import draw
+from figures import draw_for
 from PIL import Image
+from pipeline import Run
+from pretrain import saved_recipe
 
 SMOKE = ["--config", "apps/configs/smoke.yaml"]
 
@@ -65,6 +70,7 @@ def test_a_run_leaves_checkpoint_report_pictures_and_logs(unbroken):
     ratio = decoder["heldout_bits_per_code"] / decoder["unigram_bits_per_code"]
     assert decoder["heldout_bits_per_code_over_unigram"] == pytest.approx(ratio)
     assert 0 <= samples["category_match"] <= 1 and 0 <= samples["train_top10"] <= 1
+    assert samples["candidates"] == 3
     assert samples["guidance_scale"] in [s["guidance_scale"] for s in report["sweep"]]
     figures = {
         f"{part}.{name}" for part in ("imagetok", "decoder", "samples") for name in report[part]
@@ -75,6 +81,27 @@ def test_a_run_leaves_checkpoint_report_pictures_and_logs(unbroken):
         assert list((unbroken / stage).glob("csv/*/metrics.csv"))
         assert list((unbroken / stage).glob("tensorboard/**/events*"))
     assert (unbroken / "decoder" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_candidates_take_the_samplers_in_turn_and_clip_chooses_among_them(unbroken):
+    recipe = replace(saved_recipe(unbroken / "recipe.yaml"), runs=unbroken.parent)
+    run = Run(recipe, say=lambda _: None)
+    run.through_decoder()
+    rows = run.pairs.rows("test")[:2]
+    drawings = draw_for(run, rows, 2.0, 500, "test", candidates=3)
+    captions = [run.pairs.captions[row] for row in rows]
+    for place, sampler in enumerate(["top-p", "cd-k", "top-p"]):
+        config = replace(recipe.evaluation.sampling, guidance_scale=2.0, sampler=sampler)
+        contexts = [run.true_documents(int(run.pairs.keys[row])) for row in rows]
+        alone = draw(run, captions, contexts, config, [500 + place, 503 + place])
+        assert np.array_equal(drawings.pixels[:, place], alone)
+    pixels, vectors = drawings.best
+    for row, caption in enumerate(captions):
+        seen = run.encoder.encode_images(list(drawings.pixels[row]))
+        best = int(np.argmax(seen @ run.encoder.encode_texts([caption])[0]))
+        assert np.array_equal(pixels[row], drawings.pixels[row, best])
+        assert np.allclose(vectors[row], seen[best], atol=1e-5)
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 import pretrain
 import pytest
-from recipe import DataRecipe, DecoderRecipe, Recipe, fingerprint_of_part
+from recipe import DataRecipe, DecoderRecipe, EvaluationRecipe, Recipe, fingerprint_of_part
 
 
 def test_a_saved_recipe_is_the_same_recipe(tmp_path):
@@ -44,6 +44,19 @@ def test_what_does_not_fit_together_is_refused_before_any_work(values, message):
 def test_a_share_that_is_none_is_refused_before_any_work(name, share):
     with pytest.raises(ValueError, match=f"decoder.{name}: wanted 0..1, got {share}"):
         DecoderRecipe(**{name: share})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"candidates": 0}, "evaluation.candidates: wanted at least 1, got 0"),
+        ({"samplers": ()}, "evaluation.samplers: wanted some of .*, got \\(\\)"),
+        ({"samplers": ("beam",)}, "evaluation.samplers: wanted some of .*beam"),
+    ],
+)
+def test_drawing_that_cannot_be_is_refused_before_any_work(values, message):
+    with pytest.raises(ValueError, match=message):
+        EvaluationRecipe(**values)
 
 
 def test_a_named_part_is_known_by_its_files(tmp_path):
