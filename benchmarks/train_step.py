@@ -67,7 +67,7 @@ def batch(length: int) -> torch.Tensor:
 
 def our_loss(model: Decoder, ids: torch.Tensor, chunk_size: int = 512) -> torch.Tensor:
     hidden = model.hidden(ids[:, :-1])  # (B, T, D)
-    return chunked_cross_entropy(hidden, ids[:, 1:], model.head, chunk_size=chunk_size)
+    return chunked_cross_entropy(hidden, ids[:, 1:], model.head_weight, chunk_size=chunk_size)
 
 
 def their_loss(model: Any, ids: torch.Tensor) -> torch.Tensor:

@@ -114,6 +114,11 @@ class Decoder(nn.Module):
             return F.linear(hidden, self.token_embedding.weight)
         return self.output(hidden)
 
+    @property
+    def head_weight(self) -> Tensor:
+        """The matrix (V, D) of `head`."""
+        return (self.token_embedding if self.output is None else self.output).weight
+
     def make_cache(self, batch_size: int, length: int) -> KVCache:
         """An empty cache for `batch_size` rows of up to `length` tokens each.
 
