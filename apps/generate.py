@@ -32,6 +32,7 @@ from drawing import (  # noqa: E402
     pixels_of_ids,
     retrieve,
 )
+from PIL.Image import Image  # noqa: E402
 from pipeline import Run  # noqa: E402
 from pretrain import saved_recipe  # noqa: E402
 from progress import bar  # noqa: E402
@@ -144,9 +145,9 @@ def draw(run: Run, options: argparse.Namespace) -> None:
     save(options, options.prompt, [*shown, *pixels], titles)
 
 
-def describe(run: Run, options: argparse.Namespace, path: Path) -> list[tuple[str, float]]:
+def describe(run: Run, options: argparse.Namespace, image: Image) -> list[tuple[str, float]]:
     """Captions of a picture and their CLIP scores, the best first."""
-    pixels, codes = picture(run, path)
+    pixels, codes = picture(run, image)
     vector = run.encoder.encode_images([pixels])[0]
     count = context_size(run, options)
     strategy = run.recipe.retrieval.strategy
@@ -186,9 +187,10 @@ def describe(run: Run, options: argparse.Namespace, path: Path) -> list[tuple[st
 
 def redraw(run: Run, options: argparse.Namespace) -> None:
     """Redraw a rectangle of a picture; the rest stays."""
-    pixels, codes = picture(run, options.infill)
-    masked = masked_codes(run, options)
-    caption = options.prompt or describe(run, options, options.infill)[0][0]
+    image = load_image(options.infill)
+    pixels, codes = picture(run, image)
+    masked = masked_codes(run, options.mask, image.size)
+    caption = options.prompt or describe(run, options, image)[0][0]
     text_ids = run.tokenizer.encode(caption)
     continuations = run.layout.infill_continuations(masked)
     new_ids = int(masked.sum()) + len(continuations)
@@ -237,32 +239,29 @@ def redraw(run: Run, options: argparse.Namespace) -> None:
     save(options, caption, [pixels, hidden, *filled(ids)], titles)
 
 
-def picture(run: Run, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (H, W, 3) of a file at the run's size, and its codes (h * w,)."""
-    pixels = np.asarray(square(load_image(path), run.recipe.data.size))
+def picture(run: Run, image: Image) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (H, W, 3) of a picture at the run's size, and its codes (h * w,)."""
+    pixels = np.asarray(square(image, run.recipe.data.size))
     codes = run.image_tokenizer.encode(to_tensor(pixels[None])).flatten().numpy()
     return pixels, codes
 
 
-def masked_codes(run: Run, options: argparse.Namespace) -> np.ndarray:
-    """(h, w) bool: the codes that the rectangle of ``--mask`` touches.
+def masked_codes(run: Run, mask: str, size: tuple[int, int]) -> np.ndarray:
+    """(h, w) bool: the codes that the rectangle of ``--mask`` touches in a picture of a size.
 
     Raises:
         ValueError: No rectangle inside the picture.
     """
-    with_size = load_image(options.infill).size
-    numbers = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", options.mask or "")
+    width, height = size
+    numbers = re.fullmatch(r"(\d+),(\d+),(\d+),(\d+)", mask)
     if not numbers:
-        raise ValueError(f"--mask: wanted x0,y0,x1,y1 in pixels, got {options.mask!r}")
+        raise ValueError(f"--mask: wanted x0,y0,x1,y1 in pixels, got {mask!r}")
     x0, y0, x1, y1 = map(int, numbers.groups())
-    if not (0 <= x0 < x1 <= with_size[0] and 0 <= y0 < y1 <= with_size[1]):
-        raise ValueError(
-            f"--mask: wanted x0 < x1 <= {with_size[0]} and y0 < y1 <= {with_size[1]}, "
-            f"got {options.mask}"
-        )
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise ValueError(f"--mask: wanted x0 < x1 <= {width} and y0 < y1 <= {height}, got {mask}")
     # the picture is scaled to its shorter side and cropped at the centre, as `square` does
-    shorter = min(with_size)
-    left, top = ((length - shorter) / 2 for length in with_size)
+    shorter = min(size)
+    left, top = (width - shorter) / 2, (height - shorter) / 2
     masked = np.zeros(run.grid, dtype=bool)
     rows, columns = (n / shorter for n in run.grid)
     low = max(0, int((y0 - top) * rows)), max(0, int((x0 - left) * columns))
@@ -315,7 +314,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.error(f"--candidates: wanted at least 1, got {options.candidates}")
     run = load_run(options.run)
     if options.caption:
-        for caption, score in describe(run, options, options.caption):
+        for caption, score in describe(run, options, load_image(options.caption)):
             shown = "".join(c if c.isprintable() else " " for c in caption)
             print(f"{score:6.2f}  {shown}")
     elif options.infill:
