@@ -1,14 +1,11 @@
 """Pieces of the apps that need no run."""
 
-import argparse
-
 import generate
 import numpy as np
 import pytest
 import recipe
 import torch
 import views
-from PIL import Image
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -51,17 +48,13 @@ class FakeRun:
         ((128, 64), "32,0,48,8", (0, 1), (0, 2)),  # a wide picture loses 32 pixels on each side
     ],
 )
-def test_a_rectangle_in_pixels_becomes_codes(tmp_path, size, mask, rows, columns):
-    Image.new("RGB", size).save(tmp_path / "p.png")
-    options = argparse.Namespace(infill=tmp_path / "p.png", mask=mask)
+def test_a_rectangle_in_pixels_becomes_codes(size, mask, rows, columns):
     wanted = np.zeros((8, 8), bool)
     wanted[slice(*rows), slice(*columns)] = True
-    np.testing.assert_array_equal(generate.masked_codes(FakeRun(), options), wanted)
+    np.testing.assert_array_equal(generate.masked_codes(FakeRun(), mask, size), wanted)
 
 
 @pytest.mark.parametrize("mask", ["1,2,3", "a,b,c,d", "5,5,5,9", "0,0,65,10", "-1,0,5,5"])
-def test_a_wrong_rectangle_is_named(tmp_path, mask):
-    Image.new("RGB", (64, 64)).save(tmp_path / "p.png")
-    options = argparse.Namespace(infill=tmp_path / "p.png", mask=mask)
+def test_a_wrong_rectangle_is_named(mask):
     with pytest.raises(ValueError, match="--mask: wanted"):
-        generate.masked_codes(FakeRun(), options)
+        generate.masked_codes(FakeRun(), mask, (64, 64))
