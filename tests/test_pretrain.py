@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,8 +85,9 @@ def test_a_run_leaves_checkpoint_report_pictures_and_logs(unbroken):
 
 
 @pytest.mark.slow
-def test_candidates_take_the_samplers_in_turn_and_clip_chooses_among_them(unbroken):
-    recipe = replace(saved_recipe(unbroken / "recipe.yaml"), runs=unbroken.parent)
+def test_candidates_take_the_samplers_in_turn_and_clip_chooses_among_them(unbroken, tmp_path):
+    shutil.copytree(unbroken, tmp_path / "smoke")  # this process locks its run to its end
+    recipe = replace(saved_recipe(unbroken / "recipe.yaml"), runs=tmp_path)
     run = Run(recipe, say=lambda _: None)
     run.through_decoder()
     rows = run.pairs.rows("test")[:2]
