@@ -16,6 +16,7 @@ from pipeline import Run
 from progress import bar
 
 from cm3_imagetok import codebook_use, frechet_distance, psnr, to_pixels, to_tensor
+from cm3_retrieval.interface import Encoder
 from cm3_train import ValidationLoader
 from cm3_train.loss import split_losses, token_losses
 
@@ -201,10 +202,10 @@ def one_a_concept(run: Run, *splits: str) -> np.ndarray:
     return rows[rng.permutation(first)]
 
 
-def vectors_of(run: Run, pixels: np.ndarray) -> np.ndarray:
+def vectors_of(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
     """CLIP image vectors (..., dim) of pixels (..., H, W, 3)."""
     flat = pixels.reshape(-1, *pixels.shape[-3:])
-    vectors = encode_pictures(run.encoder, lambda rows: flat[rows], len(flat), lambda *_: None)
+    vectors = encode_pictures(encoder, lambda rows: flat[rows], len(flat), lambda *_: None)
     return vectors.reshape(*pixels.shape[:-3], -1)
 
 
@@ -250,7 +251,7 @@ def draw_for(
         parts.append(drawn.reshape(len(rows), len(members), *drawn.shape[1:]))
     order = np.argsort([c for members in places for c in members])
     pixels = np.concatenate(parts, 1)[:, order]
-    vectors = vectors_of(run, pixels)
+    vectors = vectors_of(run.encoder, pixels)
     scores = np.einsum("ncd,nd->nc", vectors, run.encoder.encode_texts(captions))
     return Drawings(pixels, vectors, scores)
 
@@ -294,8 +295,9 @@ def sample_figures(run: Run, scale: float) -> tuple[dict[str, Any], dict[str, np
         def found(vectors: np.ndarray) -> np.ndarray:
             return categories[gallery[vectors.dot(gallery_vectors.T).argmax(1)]]
 
-        real = vectors_of(run, run.through_tokenizer(run.pixels_of(test)))
-        match, chance = share(found(vectors), wanted), match_by_chance(wanted, found(vectors))
+        real = vectors_of(run.encoder, run.through_tokenizer(run.pixels_of(test)))
+        nearest = found(vectors)
+        match, chance = share(nearest, wanted), match_by_chance(wanted, nearest)
         figures |= {
             "category_match": match,
             "category_match_one_candidate": share(found(drawn.vectors[:, 0]), wanted),
@@ -316,7 +318,7 @@ def sample_figures(run: Run, scale: float) -> tuple[dict[str, Any], dict[str, np
     drawn = draw_for(run, train, scale, 30_000, "training prompts", candidates)
     train_pixels, vectors = drawn.best
     hits = near(vectors)
-    real = vectors_of(run, run.through_tokenizer(run.pixels_of(train)))
+    real = vectors_of(run.encoder, run.through_tokenizer(run.pixels_of(train)))
     figures |= {
         "train_top10": float(np.diag(hits).mean()),
         "train_top10_one_candidate": float(np.diag(near(drawn.vectors[:, 0])).mean()),

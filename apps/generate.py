@@ -34,7 +34,7 @@ from drawing import (  # noqa: E402
 )
 from PIL.Image import Image  # noqa: E402
 from pipeline import Run  # noqa: E402
-from pretrain import saved_recipe  # noqa: E402
+from pretrain import open_run  # noqa: E402
 from progress import bar  # noqa: E402
 from report import sheet  # noqa: E402
 
@@ -77,23 +77,6 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the first candidate")
     parser.add_argument("--out", type=Path, help="PNG to write")
     return parser
-
-
-def load_run(folder: Path) -> Run:
-    """The parts of a finished run.
-
-    Raises:
-        FileNotFoundError: There is no finished run.
-    """
-    path = folder / "recipe.yaml"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder}: no run; wanted one that apps/pretrain.py has made")
-    recipe = saved_recipe(path)
-    run = Run(
-        replace(recipe, runs=folder.parent, name=folder.name), say=lambda _: None, frozen=True
-    )
-    run.through_decoder()
-    return run
 
 
 def sampling(run: Run, options: argparse.Namespace) -> list[SamplingConfig]:
@@ -312,7 +295,7 @@ def main(arguments: list[str] | None = None) -> int:
         command.error("--infill wants --mask x0,y0,x1,y1")
     if options.candidates < 1:
         command.error(f"--candidates: wanted at least 1, got {options.candidates}")
-    run = load_run(options.run)
+    run = open_run(options.run, frozen=True)
     if options.caption:
         for caption, score in describe(run, options, load_image(options.caption)):
             shown = "".join(c if c.isprintable() else " " for c in caption)

@@ -12,6 +12,7 @@ import os
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,21 @@ def saved_recipe(path: Path) -> Recipe:
     """The recipe that a run was made with, from its ``recipe.yaml``."""
     command = parser(base=None)
     return recipe_of(command.parse_args(["--config", str(path)]), command)
+
+
+def open_run(folder: Path, frozen: bool = False) -> Run:
+    """The parts of a finished run, up to its decoder; frozen, what drawing needs alone.
+
+    Raises:
+        FileNotFoundError: There is no run.
+    """
+    path = folder / "recipe.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: no run; wanted one that apps/pretrain.py has made")
+    recipe = replace(saved_recipe(path), runs=folder.parent, name=folder.name)
+    run = Run(recipe, say=lambda _: None, frozen=frozen)
+    run.through_decoder()
+    return run
 
 
 def save_recipe(

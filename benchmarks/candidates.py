@@ -29,9 +29,8 @@ from matplotlib import pyplot as plt
 sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
 
 import figures
-from memory import encode_pictures
 from pipeline import Run
-from pretrain import saved_recipe
+from pretrain import open_run
 
 from cm3_retrieval import train_clip
 from cm3_retrieval.interface import Encoder
@@ -50,11 +49,6 @@ def another_clip(run: Run, folder: Path) -> Encoder:
         groups=run.group_numbers[rows].tolist(),
         folder=folder,
     )
-
-
-def vectors(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
-    """(N, dim) of pixels (N, H, W, 3)."""
-    return encode_pictures(encoder, lambda rows: pixels[rows], len(pixels), lambda *_: None)
 
 
 def plot(path: Path, result: dict[str, dict[str, dict[str, list[float]]]], counts: list[int]):
@@ -95,18 +89,18 @@ def main() -> None:
     command.add_argument("--out", type=Path)
     given = command.parse_args()
 
-    recipe = replace(
-        saved_recipe(given.run / "recipe.yaml"), runs=given.run.parent, name=given.run.name
-    )
-    run = Run(recipe, say=lambda line: None)
-    run.through_decoder()
+    run = open_run(given.run)
+    recipe = run.recipe
     scale = json.loads((given.run / "report.json").read_text())["samples"]["guidance_scale"]
     gallery = figures.one_a_concept(run, "train", "validation", "test")
     categories = np.array(run.pairs.categories, dtype=object)
     with tempfile.TemporaryDirectory() as folder:
         another = another_clip(run, Path(folder))
     judges = {"own": run.encoder, "another": another}
-    real = {name: vectors(encoder, run.pixels_of(gallery)) for name, encoder in judges.items()}
+    real = {
+        judge: figures.vectors_of(encoder, run.pixels_of(gallery))
+        for judge, encoder in judges.items()
+    }
 
     known = np.flatnonzero(run.pairs.split[gallery] == "train")
     rng = np.random.default_rng(recipe.seed)
@@ -121,21 +115,27 @@ def main() -> None:
         mixture: {judge: {name: [] for name in prompts} for judge in judges} for mixture in mixtures
     }
     for name, rows in prompts.items():
-        drawn = {}
+        drawn: list[figures.Drawings] = []
         for sampler in ("top-p", "cd-k"):
             run.recipe = replace(recipe, evaluation=replace(recipe.evaluation, samplers=(sampler,)))
-            drawn[sampler] = figures.draw_for(run, rows, scale, 30_000, name, given.candidates)
+            drawn.append(figures.draw_for(run, rows, scale, 30_000, name, given.candidates))
+        scores = np.stack([d.scores for d in drawn], 1)  # (N, sampler, candidate)
+        seen = {
+            "own": np.stack([d.vectors for d in drawn], 1),
+            "another": np.stack([figures.vectors_of(another, d.pixels) for d in drawn], 1),
+        }
         for mixture, (plain, contrast) in mixtures.items():
             for count in counts:
                 if count < plain + contrast:
                     continue
                 each = count // (plain + contrast)
-                parts = [(drawn["top-p"], plain * each), (drawn["cd-k"], contrast * each)]
-                scores = np.concatenate([d.scores[:, :n] for d, n in parts], 1)
-                pixels = np.concatenate([d.pixels[:, :n] for d, n in parts], 1)
-                best = pixels[np.arange(len(rows)), scores.argmax(1)]
-                for judge, encoder in judges.items():
-                    similarity = vectors(encoder, best) @ real[judge].T
+                mine = np.full_like(scores, -np.inf)
+                for place, turns in enumerate((plain, contrast)):
+                    mine[:, place, : turns * each] = scores[:, place, : turns * each]
+                best = np.unravel_index(mine.reshape(len(rows), -1).argmax(1), mine.shape[1:])
+                for judge in judges:
+                    vectors = seen[judge][np.arange(len(rows)), *best]
+                    similarity = vectors @ real[judge].T
                     if name == "train_top10":
                         hits = np.diag(figures.among_nearest(similarity, places, 10))
                     else:

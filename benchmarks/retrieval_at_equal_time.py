@@ -23,7 +23,7 @@ import torch
 from decoder_training import decoder_config, training_batches
 from figures import bits_per_code
 from pipeline import Run
-from pretrain import saved_recipe
+from pretrain import open_run
 
 from cm3_model import Decoder
 from cm3_train import build_optimizer, next_token_loss
@@ -72,10 +72,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="CPU seconds a decoder")
     parser.add_argument("--out", type=Path, help="JSON to write")
     options = parser.parse_args()
-    recipe = saved_recipe(options.run / "recipe.yaml")
-    run = Run(replace(recipe, runs=options.run.parent, name=options.run.name), lambda _: None)
-    run.through_decoder()
-    with_documents = recipe.decoder.context_shares
+    run = open_run(options.run)
+    with_documents = run.recipe.decoder.context_shares
     table = {}
     for name, shares in (("no_documents", (1.0,)), ("documents", with_documents)):
         run.model, steps, tokens = train(run, shares, options.seconds)

@@ -13,16 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
 
-from memory import encode_pictures
-from pipeline import Run
-from pretrain import saved_recipe
+from figures import vectors_of
+from pretrain import open_run
 from report import sheet
 
 
@@ -36,18 +34,12 @@ def main() -> None:
     command.add_argument("--out", type=Path)
     given = command.parse_args()
 
-    recipe = replace(
-        saved_recipe(given.run / "recipe.yaml"), runs=given.run.parent, name=given.run.name
-    )
-    run = Run(recipe, say=lambda line: None)
-    run.through_decoder()
+    run = open_run(given.run)
     rows, groups = run.pairs.rows("variants"), run.group_numbers
     row_of = {int(key): row for row, key in enumerate(run.pairs.keys)}
     queries = {
         "text": run.encoder.encode_texts([run.pairs.captions[row] for row in rows]),
-        "image": encode_pictures(
-            run.encoder, lambda part: run.pixels_of(rows[part]), len(rows), lambda *_: None
-        ),
+        "image": vectors_of(run.encoder, run.pixels_of(rows)),
     }
     bank_groups = groups[[row_of[int(key)] for key in run.bank.keys]]
     result: dict[str, object] = {

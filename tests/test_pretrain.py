@@ -17,8 +17,7 @@ import pytest
 from drawing import draw
 from figures import draw_for
 from PIL import Image
-from pipeline import Run
-from pretrain import saved_recipe
+from pretrain import open_run
 
 SMOKE = ["--config", "apps/configs/smoke.yaml"]
 
@@ -87,14 +86,12 @@ def test_a_run_leaves_checkpoint_report_pictures_and_logs(unbroken):
 @pytest.mark.slow
 def test_candidates_take_the_samplers_in_turn_and_clip_chooses_among_them(unbroken, tmp_path):
     shutil.copytree(unbroken, tmp_path / "smoke")  # this process locks its run to its end
-    recipe = replace(saved_recipe(unbroken / "recipe.yaml"), runs=tmp_path)
-    run = Run(recipe, say=lambda _: None)
-    run.through_decoder()
+    run = open_run(tmp_path / "smoke")
     rows = run.pairs.rows("test")[:2]
     drawings = draw_for(run, rows, 2.0, 500, "test", candidates=3)
     captions = [run.pairs.captions[row] for row in rows]
     for place, sampler in enumerate(["top-p", "cd-k", "top-p"]):
-        config = replace(recipe.evaluation.sampling, guidance_scale=2.0, sampler=sampler)
+        config = replace(run.recipe.evaluation.sampling, guidance_scale=2.0, sampler=sampler)
         contexts = [run.true_documents(int(run.pairs.keys[row])) for row in rows]
         alone = draw(run, captions, contexts, config, [500 + place, 503 + place])
         assert np.array_equal(drawings.pixels[:, place], alone)
