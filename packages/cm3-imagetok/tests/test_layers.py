@@ -35,3 +35,12 @@ def test_down_pads_right_and_below_and_up_repeats():
     half = x[..., ::2, ::2]
     assert torch.equal(down(x), half)
     assert torch.equal(up(half), half.repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+def test_autocast_leaves_the_norms_in_float32(tiny):
+    norm = ResBlock(8, 8, tiny).norm1
+    x = torch.randn(2, 8, 6, 6, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        normed = norm(x)
+    assert normed.dtype == torch.float32
+    assert torch.equal(normed, norm(x.float()))

@@ -75,6 +75,16 @@ def test_codes_do_not_depend_on_how_many_distances_are_held_at_once(monkeypatch)
         monkeypatch.undo()
 
 
+def test_autocast_does_not_change_the_codes():
+    generator = torch.Generator().manual_seed(0)
+    quantizer = NearestQuantizer(512, 8)
+    torch.nn.init.normal_(quantizer.embedding.weight, generator=generator)
+    z = torch.randn(4, 8, 16, 16, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        codes = quantizer(z).codes
+    assert torch.equal(codes, quantizer(z).codes)
+
+
 def test_gumbel_takes_the_largest_logit_and_its_vector():
     quantizer = GumbelQuantizer(11, 3).eval()
     z = torch.randn(2, 3, 4, 5)

@@ -12,6 +12,7 @@ from cm3_train import (
     build_schedule,
     hidden_matrices,
     lr_share,
+    optim,
     orthogonalise,
 )
 
@@ -87,6 +88,21 @@ def test_orthogonalise_keeps_the_singular_vectors(shape):
         assert np.abs(inner - np.diag(np.diag(inner))).max() < 0.15  # bfloat16
         assert 0.3 < np.linalg.svd(after)[1].min() and np.linalg.svd(after)[1].max() < 1.4
     assert out.dtype == x.dtype
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (8, 24), (24, 8), (12, 108)])
+def test_orthogonalise_against_the_iteration_on_the_matrix_itself(shape, monkeypatch):
+    monkeypatch.setattr(optim, "_iteration_dtype", lambda device, long: torch.float32)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, *shape))
+    x[:, 1:] *= 1e-2  # small singular values too
+    out = orthogonalise(torch.from_numpy(x).float())
+    for start, end in zip(x, out.double().numpy(), strict=True):
+        wanted = start / np.linalg.norm(start)
+        for _ in range(5):  # Jordan et al. 2024
+            gram = wanted @ wanted.T
+            wanted = 3.4445 * wanted + (-4.7750 * gram + 2.0315 * gram @ gram) @ wanted
+        np.testing.assert_allclose(end, wanted, atol=1e-4)
 
 
 def test_muon_against_torchs_own():

@@ -45,7 +45,11 @@ class CausalPredictor(nn.Module):
             nothing. The share does not change when all vectors shrink, which would be a cheap way
             to a small error.
         """
-        vectors = grid.flatten(2).mT.float()  # (B, h * w, dim)
+        with torch.autocast(grid.device.type, enabled=False):  # it is too small to gain by it
+            return self._unexplained(grid.flatten(2).mT.float())
+
+    def _unexplained(self, vectors: Tensor) -> Tensor:
+        """`forward` of code vectors (B, h * w, dim)."""
         vectors = vectors / (vectors.detach().std() + 1e-6)
         start = self.start.expand(len(vectors), 1, -1)
         x = torch.cat([start, self.embed(vectors[:, :-1])], 1) + self.positions  # (B, n, width)

@@ -77,9 +77,10 @@ class NearestQuantizer(nn.Module):
         # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for every code
         squares = (codebook**2).sum(-1)
         parts = vectors.float().split(max(1, SCORES_AT_ONCE // self.num_codes))
-        return torch.cat(
-            [torch.addmm(squares, part, codebook.T, alpha=-2.0).argmin(-1) for part in parts]
-        )
+        device = vectors.device.type if vectors.device.type != "meta" else "cpu"
+        with torch.autocast(device, enabled=False):
+            distances = (torch.addmm(squares, part, codebook.T, alpha=-2.0) for part in parts)
+            return torch.cat([part.argmin(-1) for part in distances])
 
     def encode(self, z: Tensor) -> Tensor:
         """Codes of a grid, (B, C, h, w) -> (B, h, w)."""

@@ -264,8 +264,12 @@ class MuonAdamW(torch.optim.Optimizer):
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """Bring the singular values of each matrix near 1 (about 0.7 to 1.2) by Newton-Schulz.
 
-    Runs in bfloat16 where the hardware multiplies in it: the quintic iteration tolerates it, and it
-    is about twice as fast. Elsewhere it runs in float32: emulated bfloat16 is ten times slower.
+    With X = Q X0 the quintic step needs X X^T alone. So where one side is twice the other or more,
+    float32 iterates on that small square matrix and multiplies the large one once at the end.
+    Elsewhere, and in bfloat16, which would lose the small singular values so, X itself is iterated.
+
+    Runs in bfloat16 where the hardware multiplies in it and the iteration gains by it: it tolerates
+    that, and is about twice as fast.
 
     Args:
         matrices: (n, r, c).
@@ -274,23 +278,43 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     Returns:
         (n, r, c) in the dtype that came.
     """
-    x = matrices.to(_iteration_dtype(matrices.device))
-    wide = x.shape[-2] <= x.shape[-1]
-    if not wide:
-        x = x.mT
+    wide = matrices.shape[-2] <= matrices.shape[-1]
+    x = matrices if wide else matrices.mT
+    long = x.shape[-1] >= 2 * x.shape[-2]
+    x = x.to(_iteration_dtype(x.device, long))
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = 3.4445 * x + torch.baddbmm(-4.7750 * gram, gram, gram, alpha=2.0315) @ x
+    if long and x.dtype == torch.float32:
+        x = _iterate_on_gram(x, steps)
+    else:
+        for _ in range(steps):
+            x = 3.4445 * x + _quintic(x @ x.mT) @ x
     return (x if wide else x.mT).to(matrices.dtype)
 
 
+def _quintic(gram: Tensor) -> Tensor:
+    """What X is multiplied by in a step, less 3.4445: symmetric, of X's Gram matrix (n, r, r)."""
+    return torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+
+
+def _iterate_on_gram(x: Tensor, steps: int) -> Tensor:
+    """The iterations of `orthogonalise` on X (n, r, c): its product with a matrix (n, r, r)."""
+    gram = x @ x.mT
+    product = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device).expand_as(gram)
+    for step in range(steps):
+        factor = _quintic(gram)
+        factor.diagonal(dim1=-2, dim2=-1).add_(3.4445)
+        product = factor @ product
+        if step < steps - 1:
+            gram = factor @ gram @ factor
+    return product @ x
+
+
 @functools.cache
-def _iteration_dtype(device: torch.device) -> torch.dtype:
+def _iteration_dtype(device: torch.device, long: bool) -> torch.dtype:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+    else:  # on a CPU the small matrix in float32 beats the large one in bfloat16
+        fast = device.type != "cpu" or (torch.cpu._is_avx512_bf16_supported() and not long)
     return torch.bfloat16 if fast else torch.float32
 
 
