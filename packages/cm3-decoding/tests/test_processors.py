@@ -30,6 +30,25 @@ def test_top_p_of_the_docstring():
     assert top_p_filter(logits, 0.6).isfinite().tolist() == [False, True, True]
 
 
+@pytest.mark.parametrize("sharpness", [0.3, 6.0])  # many ids reach top_p, or few
+def test_top_p_among_many_ids(sharpness):
+    logits = torch.randn(3, 1000, generator=torch.Generator().manual_seed(3)).double() * sharpness
+    logits[1, 7] = logits[1].max() + 20  # a row that one id is enough for
+    got = top_p_filter(logits, 0.7)
+    for row, kept in zip(logits.numpy(), got, strict=True):
+        order = np.argsort(-row)
+        mass = np.cumsum(np.exp(row[order]) / np.exp(row).sum())
+        wanted = order[: int((mass < 0.7).sum()) + 1]
+        assert kept.isfinite().nonzero()[:, 0].tolist() == sorted(wanted.tolist())
+    for row, kept in zip(logits, got, strict=True):  # alone as in the batch
+        assert torch.equal(top_p_filter(row[None], 0.7)[0], kept)
+
+
+def test_top_p_keeps_what_ties_with_the_last():
+    logits = torch.tensor([0.4, 0.2, 0.2, 0.2]).log()
+    assert top_p_filter(logits, 0.5).isfinite().all()
+
+
 def test_top_p_skips_what_may_not_come():
     logits = restrict(random_logits(1), torch.arange(20) < 3)
     assert top_p_filter(logits, 1.0)[:, 3:].isneginf().all()

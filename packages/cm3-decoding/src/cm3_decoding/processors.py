@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
 
@@ -28,18 +27,28 @@ def top_k_filter(logits: Tensor, top_k: int) -> Tensor:
 
 
 def top_p_filter(logits: Tensor, top_p: float) -> Tensor:
-    """Keep the fewest ids of every row, most likely first, whose probabilities reach `top_p`.
+    """Keep the fewest ids of every row whose probabilities reach `top_p`, and ties with the last.
 
     With probabilities 0.5, 0.3, 0.2 and top_p 0.6 the masses before each id are 0, 0.5, 0.8: the
     first two are kept, for before them 0.6 is not yet reached.
     """
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p: wanted a number above 0 and at most 1, got {top_p}")
-    ordered, ids = logits.sort(dim=-1, descending=True, stable=True)
-    probabilities = ordered.softmax(-1)
-    before = probabilities.cumsum(-1) - probabilities
-    ordered = ordered.masked_fill(before >= top_p, -math.inf)
-    return torch.empty_like(logits).scatter(-1, ids, ordered)
+    probabilities = logits.softmax(-1)
+    largest = _largest(probabilities, top_p)
+    before = largest.cumsum(-1) - largest
+    smallest = largest.masked_fill(before >= top_p, math.inf).amin(-1, keepdim=True)  # (..., 1)
+    return logits.masked_fill(probabilities < smallest, -math.inf)
+
+
+def _largest(probabilities: Tensor, mass: float) -> Tensor:
+    """The largest probabilities of every row (..., n), in order, so many that all reach `mass`."""
+    few = probabilities.shape[-1] // 8
+    if few > 32 and probabilities.device.type == "cpu":  # an accelerator would have to wait
+        largest = probabilities.topk(few).values
+        if bool((largest.sum(-1) > mass).all()):
+            return largest
+    return probabilities.sort(dim=-1, descending=True).values
 
 
 def restrict(logits: Tensor, allowed: Tensor | None) -> Tensor:
