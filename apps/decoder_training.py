@@ -39,6 +39,7 @@ def train_decoder(
     train: np.ndarray,
     groups: np.ndarray,
     held_out: np.ndarray,
+    codebook: Tensor | None,
     folder: Path,
     *,
     seed: int,
@@ -56,6 +57,8 @@ def train_decoder(
         train: Keys that are trained on.
         groups: The group of each, a number.
         held_out: Keys that choose the best checkpoint.
+        codebook: The tokenizer's code vectors (num_codes, dim), if it has any, for
+            `DecoderRecipe.codebook_std`.
         folder: Keeps checkpoints and logs; a training that was stopped there goes on.
         seed: Of the weights and of all that is drawn.
         precision: Lightning's name of it.
@@ -65,6 +68,9 @@ def train_decoder(
         torch.manual_seed(seed)
         model = Decoder(decoder_config(recipe, vocabulary.size))
     block = vocabulary.image
+    if codebook is not None:
+        codes = model.token_embedding.weight[block.offset : block.stop]
+        add_projected(codes, codebook, recipe.codebook_std, seed)
     module = CM3Module(model, recipe.optim, (block.offset, block.stop))
     batches = training_batches(recipe, vocabulary, sequences, neighbours, train, groups, seed)
     best = fit(
@@ -124,6 +130,20 @@ def training_batches(
 
     order = GroupOrder(train, groups, recipe.group_power, seed, recipe.batch_size)
     return BatchLoader(make_batch, order)
+
+
+@torch.no_grad()
+def add_projected(embeddings: Tensor, vectors: Tensor, std: float, seed: int) -> None:
+    """Add vectors (N, dim), projected at random, to embeddings (N, width) in place.
+
+    A random projection keeps the angles between the vectors (Johnson and Lindenstrauss 1984).
+    What is added has the standard deviation ``std``.
+    """
+    vectors = vectors.detach().float() - vectors.detach().float().mean(0)
+    width, dim = embeddings.shape[1], vectors.shape[1]
+    generator = torch.Generator().manual_seed(seed)
+    projected = vectors @ torch.randn(dim, width, generator=generator)
+    embeddings += std / projected.std() * projected
 
 
 def decoder_config(recipe: DecoderRecipe, vocab_size: int) -> DecoderConfig:

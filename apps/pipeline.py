@@ -23,7 +23,7 @@ from recipe import Recipe, fingerprint_of_part, instantiate, precision_of
 from stages import Stages, write_json
 from views import write_views
 
-from cm3_imagetok import load_vqgan, to_pixels, to_tensor
+from cm3_imagetok import VQGAN, load_vqgan, to_pixels, to_tensor
 from cm3_imagetok.interface import ImageTokenizer
 from cm3_model import load_decoder
 from cm3_retrieval import ClipEncoder, MemoryBank, NeighbourTable, train_clip
@@ -247,7 +247,11 @@ class Run:
         recipe = self.recipe.decoder
 
         def work(out: Path) -> None:
-            rows = self.pairs.rows("train")
+            rows, codebook = self.pairs.rows("train"), None
+            if recipe.codebook_std and isinstance(self.image_tokenizer, VQGAN):
+                codebook = self.image_tokenizer.quantize.codebook
+            elif recipe.codebook_std:
+                self.say("decoder: codes start at random, for the image tokenizer is no VQGAN")
             train_decoder(
                 recipe,
                 self.vocabulary,
@@ -257,6 +261,7 @@ class Run:
                 self.pairs.keys[rows],
                 self.group_numbers[rows],
                 self.pairs.keys[self.pairs.rows("validation")],
+                codebook,
                 out,
                 seed=self.recipe.seed,
                 precision=self.precision,

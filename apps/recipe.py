@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -131,6 +132,9 @@ class DecoderRecipe:
     qk_norm: bool = False
     init_std: float = 0.006
     """Paper B.2."""
+    codebook_std: float = 0.0
+    """Deviation with which the image codes' embeddings start from the tokenizer's code vectors, so
+    that codes that look alike start alike; 0 starts them at random, as the paper's."""
     max_length: int = 256
     """Most ids of a sequence."""
     context_shares: tuple[float, ...] = (0.5, 0.5)
@@ -166,6 +170,8 @@ class DecoderRecipe:
             share = getattr(self, name)
             if share is not None and not 0 <= share <= 1:
                 raise ValueError(f"decoder.{name}: wanted 0..1, got {share}")
+        if not 0 <= self.codebook_std < math.inf:
+            raise ValueError(f"decoder.codebook_std: wanted 0 or more, got {self.codebook_std}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,12 @@ def test_a_share_that_is_none_is_refused_before_any_work(name, share):
         DecoderRecipe(**{name: share})
 
 
+@pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])
+def test_a_deviation_that_is_none_is_refused_before_any_work(value):
+    with pytest.raises(ValueError, match="decoder.codebook_std: wanted 0 or more, got"):
+        DecoderRecipe(codebook_std=value)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
