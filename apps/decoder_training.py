@@ -64,13 +64,8 @@ def train_decoder(
         precision: Lightning's name of it.
         checkpoint_every: Steps between two checkpoints.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = Decoder(decoder_config(recipe, vocabulary.size))
+    model = new_decoder(recipe, vocabulary, codebook, seed)
     block = vocabulary.image
-    if codebook is not None:
-        codes = model.token_embedding.weight[block.offset : block.stop]
-        add_projected(codes, codebook, recipe.codebook_std, seed)
     module = CM3Module(model, recipe.optim, (block.offset, block.stop))
     batches = training_batches(recipe, vocabulary, sequences, neighbours, train, groups, seed)
     best = fit(
@@ -130,6 +125,19 @@ def training_batches(
 
     order = GroupOrder(train, groups, recipe.group_power, seed, recipe.batch_size)
     return BatchLoader(make_batch, order)
+
+
+def new_decoder(
+    recipe: DecoderRecipe, vocabulary: Vocabulary, codebook: Tensor | None, seed: int
+) -> Decoder:
+    """A decoder before its first step; arguments as of `train_decoder`."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = Decoder(decoder_config(recipe, vocabulary.size))
+    if codebook is not None and recipe.codebook_std:
+        codes = model.token_embedding.weight[vocabulary.image.offset : vocabulary.image.stop]
+        add_projected(codes, codebook, recipe.codebook_std, seed)
+    return model
 
 
 @torch.no_grad()

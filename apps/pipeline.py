@@ -247,10 +247,8 @@ class Run:
         recipe = self.recipe.decoder
 
         def work(out: Path) -> None:
-            rows, codebook = self.pairs.rows("train"), None
-            if recipe.codebook_std and isinstance(self.image_tokenizer, VQGAN):
-                codebook = self.image_tokenizer.quantize.codebook
-            elif recipe.codebook_std:
+            rows = self.pairs.rows("train")
+            if recipe.codebook_std and self.codebook is None:
                 self.say("decoder: codes start at random, for the image tokenizer is no VQGAN")
             train_decoder(
                 recipe,
@@ -261,7 +259,7 @@ class Run:
                 self.pairs.keys[rows],
                 self.group_numbers[rows],
                 self.pairs.keys[self.pairs.rows("validation")],
-                codebook,
+                self.codebook,
                 out,
                 seed=self.recipe.seed,
                 precision=self.precision,
@@ -286,6 +284,12 @@ class Run:
         """Rows and columns of a picture's codes."""
         side = self.recipe.data.size // self.image_tokenizer.downsampling
         return side, side
+
+    @property
+    def codebook(self) -> torch.Tensor | None:
+        """Code vectors (num_codes, dim) of the image tokenizer, if it is a VQGAN."""
+        tokenizer = self.image_tokenizer
+        return tokenizer.quantize.codebook if isinstance(tokenizer, VQGAN) else None
 
     @property
     def group_numbers(self) -> np.ndarray:

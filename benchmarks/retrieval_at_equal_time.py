@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
 
 import torch
-from decoder_training import decoder_config, training_batches
+from decoder_training import new_decoder, training_batches
 from figures import bits_per_code
 from pipeline import Run
 from pretrain import open_run
@@ -32,8 +32,7 @@ from cm3_train import build_optimizer, next_token_loss
 def train(run: Run, shares: tuple[float, ...], seconds: float) -> tuple[Decoder, int, int]:
     """A decoder trained for ``seconds`` of CPU time; also its steps and tokens."""
     recipe = replace(run.recipe.decoder, context_shares=shares)
-    torch.manual_seed(run.recipe.seed)
-    model = Decoder(decoder_config(recipe, run.vocabulary.size))
+    model = new_decoder(recipe, run.vocabulary, run.codebook, run.recipe.seed)
     optimizer = build_optimizer(model, recipe.optim)
     peaks = [group["lr"] for group in optimizer.param_groups]
     start, steps, tokens = time.process_time(), 0, 0
