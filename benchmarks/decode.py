@@ -8,7 +8,7 @@
 Without ``--preset``: a Chameleon of about 50M random weights, the same in both, draws image codes
 with classifier-free guidance (scale 3) at batch 1 and 8, in alternating rounds, medians; as many
 rounds, from 2 to 5, as fit in ``--minutes``, or ``--rounds``. transformers has the cache, dynamic
-or static, that was faster with 64 codes just before; ours has `pack_weights` from batch 4 on.
+or static, that was faster with 64 codes just before; ours has `pack_weights`.
 ``cfg_batchN_over_hf`` is our tokens a second over the peer's; ``cfg_cost_batch1`` is our seconds
 with guidance over those without.
 
@@ -45,7 +45,7 @@ from cm3_model import (
     pack_weights,
     quantize_int8,
 )
-from cm3_model.packing import can_pack
+from cm3_model.packing import PackedLinear
 
 SMALL = DecoderConfig(
     vocab_size=12288, max_length=2048, num_layers=11, width=512, num_heads=8, mlp_width=1408,
@@ -126,16 +126,15 @@ def beside_transformers(
         few = min(tokens, 64)
         warm = alternate({kind: partial(theirs, batch, few, kind) for kind in kinds}, 2)
         cache = min(kinds, key=lambda kind: min(warm[kind]))
-        mine = copy.deepcopy(model)
-        if packed := batch >= 4 and can_pack():  # two streams a picture
-            pack_weights(mine, 2 * batch)
+        mine = pack_weights(copy.deepcopy(model), 2 * batch)  # two streams a picture
         ours(mine, batch, few, GUIDED)
         calls: dict[str, Callable[[], object]] = {
             "ours": partial(ours, mine, batch, tokens, GUIDED),
             "hf": partial(theirs, batch, tokens, cache),
         }
         if batch == 1:
-            calls["plain"] = partial(ours, model, 1, tokens, SamplingConfig())
+            plain = pack_weights(copy.deepcopy(model), 1)
+            calls["plain"] = partial(ours, plain, 1, tokens, SamplingConfig())
         # The larger the batch, the longer a round.
         share = 60 * minutes * (batch + 3) / sum(other + 3 for other in batches)
         taken = alternate(calls, rounds, share)
@@ -147,7 +146,8 @@ def beside_transformers(
             table["cfg_cost_batch1"] = seconds["ours"] / seconds["plain"]
         table[f"rounds_batch{batch}"] = len(taken["ours"])
         table[f"hf_cache_batch{batch}"] = cache
-        table[f"packed_batch{batch}"] = packed
+        layers = {m.way for m in mine.modules() if isinstance(m, PackedLinear)}
+        table[f"products_batch{batch}"] = ", ".join(sorted(layers))
         print(f"batch {batch}: {taken}", flush=True)
     return table
 

@@ -2,23 +2,22 @@ import pytest
 import torch
 
 from cm3_model import pack_weights
-from cm3_model.packing import PackedLinear, can_pack
+from cm3_model.packing import PackedLinear, can_pack, fastest
 
 packable = pytest.mark.skipif(not can_pack(), reason="this PyTorch has no MKL")
 
 
-@packable
 @pytest.mark.parametrize("rows", [1, 4, 16])
-def test_a_packed_layer_is_right_for_any_number_of_rows(rows):
+@pytest.mark.parametrize("way", ["plain", "reversed", pytest.param("packed", marks=packable)])
+def test_a_layer_is_right_for_any_number_of_rows(rows, way):
     generator = torch.Generator().manual_seed(0)
     linear = torch.nn.Linear(48, 80, bias=False)
-    packed = PackedLinear(linear, 4)
+    packed = PackedLinear(linear, 4, way)
     x = torch.randn(rows, 1, 48, generator=generator)
     assert packed(x).shape == (rows, 1, 80)
     torch.testing.assert_close(packed(x), linear(x), rtol=1e-5, atol=1e-5)
 
 
-@packable
 @torch.no_grad()
 def test_packing_changes_neither_logits_nor_what_is_saved(decoder, ids):
     before = {name: value.clone() for name, value in decoder.state_dict().items()}
@@ -37,7 +36,6 @@ def test_packing_changes_neither_logits_nor_what_is_saved(decoder, ids):
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-@packable
 def test_what_cannot_be_packed_is_refused(paper_decoder):
     with pytest.raises(ValueError, match="rows: wanted at least 1, got 0"):
         pack_weights(paper_decoder, 0)
@@ -45,7 +43,29 @@ def test_what_cannot_be_packed_is_refused(paper_decoder):
         pack_weights(paper_decoder.bfloat16(), 2)
 
 
-def test_a_pytorch_without_mkl_says_so(paper_decoder, monkeypatch):
+def test_the_fastest_way_is_taken_if_it_is_worth_it(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("cm3_model.packing.time.perf_counter", lambda: clock[0])
     monkeypatch.setattr("cm3_model.packing.can_pack", lambda: False)
-    with pytest.raises(RuntimeError, match="wanted a PyTorch with MKL"):
-        pack_weights(paper_decoder, 2)
+    costs = {"plain": 1.0, "reversed": 0.9}
+    forward = PackedLinear.forward
+
+    def costly(layer, x):
+        clock[0] += costs[layer.way]
+        return forward(layer, x)
+
+    monkeypatch.setattr(PackedLinear, "forward", costly)
+    linears = [torch.nn.Linear(8, 8, bias=False) for _ in range(3)]
+    assert [layer.way for layer in fastest(linears, 2)] == ["plain"] * 3
+    costs["reversed"] = 0.5
+    chosen = fastest(linears, 2)
+    assert [layer.way for layer in chosen] == ["reversed"] * 3
+    for layer, linear in zip(chosen, linears, strict=True):
+        assert layer.weight is linear.weight
+
+
+def test_a_pytorch_without_mkl_takes_another_way(paper_decoder, monkeypatch):
+    monkeypatch.setattr("cm3_model.packing.can_pack", lambda: False)
+    pack_weights(paper_decoder, 2)
+    layers = [m for m in paper_decoder.modules() if isinstance(m, PackedLinear)]
+    assert layers and all(layer.way in ("plain", "reversed") for layer in layers)

@@ -1,17 +1,28 @@
-"""Weights laid out for a fixed number of rows: decoding a batch in float32 on an Intel-like CPU.
+"""Matrix products for a fixed number of rows: decoding a batch in float32 on a CPU.
 
-Takes a decoder, gives the same decoder. A matrix product with few rows spends its time on reading
-the weights and on copying them into the order that the arithmetic wants; MKL can keep that copy.
-It costs the weights' memory once more and pays off from about 4 rows on; guidance makes two rows of
-one prompt.
+Takes a decoder, gives the same decoder. A product with few rows spends its time on reading the
+weights and on copying them into the order that the arithmetic wants. MKL can keep that copy, which
+costs the weights' memory once more; or the product is taken the other way round, weights times
+inputs. Which is fastest depends on the processor, the shape and the rows, so it is measured.
 """
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
+from typing import Literal, get_args
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cm3_model.transformer import Decoder
+
+Way = Literal["plain", "reversed", "packed"]
+"""How a product is taken: as `F.linear`, with its sides changed, or from MKL's packed copy."""
+
+WORTH = 0.8
+"""Another way than the plain one has to take at most this share of its time."""
 
 
 def can_pack() -> bool:
@@ -22,22 +33,34 @@ def can_pack() -> bool:
 class PackedLinear(nn.Module):
     """A linear layer without bias, fast for inputs of `rows` rows, right for all; not trainable."""
 
-    def __init__(self, linear: nn.Linear, rows: int) -> None:
-        """Pack `linear.weight` (out, in), float32 on the CPU."""
+    def __init__(self, linear: nn.Linear, rows: int, way: Way = "packed") -> None:
+        """Take `linear.weight` (out, in), float32 on the CPU."""
         super().__init__()
         self.rows = rows
+        self.way = way
         self.weight = linear.weight.requires_grad_(False)
-        self._packed = torch.ops.mkl._mkl_reorder_linear_weight(self.weight.detach(), rows)
+        self._packed = (
+            torch.ops.mkl._mkl_reorder_linear_weight(self.weight.detach(), rows)
+            if way == "packed"
+            else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
-        return torch.ops.mkl._mkl_linear(x, self._packed, self.weight, None, self.rows)
+        if self._packed is not None:
+            return torch.ops.mkl._mkl_linear(x, self._packed, self.weight, None, self.rows)
+        if self.way == "plain" or x.numel() != self.rows * x.shape[-1]:
+            return F.linear(x, self.weight)
+        product = self.weight @ x.reshape(self.rows, -1).mT  # (out, rows)
+        return product.mT.reshape(*x.shape[:-1], -1)
 
 
 def pack_weights(model: Decoder, rows: int) -> Decoder:
-    """Pack the matrices for decode steps of `rows` rows, in place; gives the decoder.
+    """Make the matrices fast for decode steps of `rows` rows, in place; gives the decoder.
 
-    A tied output stays as it is.
+    Each shape of matrix takes the way that is fastest here (see the module), which is timed once
+    and takes well under a second. Logits then differ from the plain ones by rounding. A tied output
+    stays as it is.
 
     Args:
         model: float32 on the CPU; in eval mode afterwards. Saving it stays possible.
@@ -45,17 +68,43 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
 
     Raises:
         ValueError: if the decoder is elsewhere or in another dtype, or `rows` is below 1.
-        RuntimeError: if `can_pack()` is false.
     """
     weight = model.token_embedding.weight
     if rows < 1:
         raise ValueError(f"rows: wanted at least 1, got {rows}")
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise ValueError(f"model: wanted float32 on a CPU, got {weight.dtype} on {weight.device}")
-    if not can_pack():
-        raise RuntimeError("pack_weights: wanted a PyTorch with MKL, got one without")
+    places: dict[torch.Size, list[tuple[nn.Module, str, nn.Linear]]] = defaultdict(list)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
-                setattr(module, name, PackedLinear(child, rows))
+                places[child.weight.shape].append((module, name, child))
+    for same_shape in places.values():
+        chosen = fastest([linear for _, _, linear in same_shape], rows)
+        for (module, name, _), layer in zip(same_shape, chosen, strict=True):
+            setattr(module, name, layer)
     return model.requires_grad_(False).eval()
+
+
+@torch.inference_mode()
+def fastest(linears: list[nn.Linear], rows: int) -> list[PackedLinear]:
+    """Layers in the place of `linears`, of one shape, in the way that is fastest for `rows` rows.
+
+    All of them are timed in turn, as a decode step runs through them: one alone would stay in the
+    processor's cache.
+    """
+    x = torch.randn(rows, 1, linears[0].in_features, generator=torch.Generator().manual_seed(0))
+    seconds: dict[Way, float] = {}
+    made: dict[Way, list[PackedLinear]] = {}
+    for way in get_args(Way):
+        if way == "packed" and not can_pack():
+            continue
+        made[way] = [PackedLinear(linear, rows, way) for linear in linears]
+        rounds = []
+        for _ in range(4):  # the first warms up
+            start = time.perf_counter()
+            for layer in made[way]:
+                layer(x)
+            rounds.append(time.perf_counter() - start)
+        seconds[way] = min(rounds[1:]) * (1.0 if way == "plain" else 1 / WORTH)
+    return made[min(seconds, key=lambda way: seconds[way])]
