@@ -86,7 +86,7 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
     return model.requires_grad_(False).eval()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def fastest(linears: list[nn.Linear], rows: int) -> list[PackedLinear]:
     """Layers in the place of `linears`, of one shape, in the way that is fastest for `rows` rows.
 
