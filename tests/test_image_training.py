@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
-import image_training
 import numpy as np
 import pytest
 import torch
-from pairs import cropped
-from recipe import ImageRecipe
+from cm3leon.data.pairs import Pairs
+from cm3leon.data.pixels import Pictures, cropped
+from cm3leon.recipe import ImageRecipe
+from cm3leon.training import image_tokenizer as image_training
 
 from cm3_imagetok import PRESETS, load_vqgan
 from cm3_train import AtomicCheckpointIO, OptimConfig
@@ -105,14 +106,16 @@ def test_a_box_is_cropped_and_scaled_as_its_picture():
 
 def test_everything_at_once_trains_and_the_averaged_model_is_kept(pixels, tmp_path):
     boxes = [[[4.0, 4.0, 20.0, 20.0]] if i % 2 else [] for i in range(12)]
+    names = [str(i) for i in range(12)]
+    split = np.array(["train"] * 8 + ["validation"] * 4, dtype=object)
+    pairs = Pairs(np.arange(12), names, names, split, names, names, boxes)
+    pictures = Pictures(pairs=pairs, decoded=pixels, places=np.arange(12), boxes=boxes, skipped=[])
     image_training.train_image_tokenizer(
         RECIPE,
-        pixels,
-        boxes,
-        np.arange(8),
-        np.arange(8, 12),
+        pictures,
         tmp_path,
         seed=0,
+        device=torch.device("cpu"),
         precision="32-true",
         checkpoint_every=2,
     )

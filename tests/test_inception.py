@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from inception import inception_features
+from cm3leon.evaluation.inception import inception_features
 from torch import nn
 from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3

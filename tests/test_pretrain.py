@@ -4,20 +4,17 @@ import hashlib
 import json
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from drawing import draw
-from figures import draw_for
+from cm3leon.drawing.draw import draw
+from cm3leon.parts import open_parts
 from PIL import Image
-from pretrain import open_run
 
 SMOKE = ["--config", "apps/configs/smoke.yaml"]
 
@@ -84,23 +81,32 @@ def test_a_run_leaves_checkpoint_report_pictures_and_logs(unbroken):
 
 
 @pytest.mark.slow
-def test_candidates_take_the_samplers_in_turn_and_clip_chooses_among_them(unbroken, tmp_path):
-    shutil.copytree(unbroken, tmp_path / "smoke")  # this process locks its run to its end
-    run = open_run(tmp_path / "smoke")
-    rows = run.pairs.rows("test")[:2]
-    drawings = draw_for(run, rows, 2.0, 500, "test", candidates=3)
-    captions = [run.pairs.captions[row] for row in rows]
-    for place, sampler in enumerate(["top-p", "cd-k", "top-p"]):
-        config = replace(run.recipe.evaluation.sampling, guidance_scale=2.0, sampler=sampler)
-        contexts = [run.true_documents(int(run.pairs.keys[row])) for row in rows]
-        alone = draw(run, captions, contexts, config, [500 + place, 503 + place])
-        assert np.array_equal(drawings.pixels[:, place], alone)
-    pixels, vectors = drawings.best
+def test_candidates_take_the_samplers_in_turn_and_clip_judges_them(unbroken):
+    parts = open_parts(unbroken, "cpu")
+    captions = ["red apple", "a fox"]
+    seeds = np.array([[500, 501, 502], [503, 504, 505]])
+    drawn = draw(parts, captions, retrieved=1, seeds=seeds)
+    assert drawn.pixels.shape == (2, 3, 32, 32, 3)
+    samplers = parts.habits.samplers
+    assert [sampler.sampler for sampler in samplers] == ["top-p", "cd-k"]
+    for candidate, sampler in enumerate([samplers[0], samplers[1], samplers[0]]):
+        for row in range(2):
+            alone = draw(
+                parts,
+                captions[row : row + 1],
+                contexts=[drawn.contexts[row]],
+                samplers=[sampler],
+                seeds=seeds[row : row + 1, candidate : candidate + 1],
+            )
+            assert np.array_equal(drawn.pixels[row, candidate], alone.pixels[0, 0])
+    pixels, vectors = drawn.best
     for row, caption in enumerate(captions):
-        seen = run.encoder.encode_images(list(drawings.pixels[row]))
-        best = int(np.argmax(seen @ run.encoder.encode_texts([caption])[0]))
-        assert np.array_equal(pixels[row], drawings.pixels[row, best])
+        seen = parts.encoder.encode_images(list(drawn.pixels[row]))
+        best = int(np.argmax(seen @ parts.encoder.encode_texts([caption])[0]))
+        assert np.array_equal(pixels[row], drawn.pixels[row, best])
         assert np.allclose(vectors[row], seen[best], atol=1e-5)
+    with pytest.raises(ValueError, match="candidates: wanted at least 1"):
+        draw(parts, captions, seeds=np.empty((2, 0)))
 
 
 @pytest.mark.slow
@@ -282,7 +288,7 @@ def test_generate_captions_and_redraws(root, unbroken, tmp_path):
     ("arguments", "message"),
     [
         ([], "wanted --prompt"),
-        (["--prompt", "a", "--candidates", "0"], "--candidates"),
+        (["--prompt", "a", "--candidates", "0"], "candidates: wanted at least 1"),
         (["--infill", "README.md"], "--mask"),
         (["--caption", "README.md"], "README.md: no picture"),
         (["--caption", "gone.png"], "gone.png: no such file"),

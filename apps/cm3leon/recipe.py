@@ -1,21 +1,16 @@
-"""The recipe of a run: every knob of every stage, as one YAML (``apps/configs/tiny.yaml``).
+"""The recipe of a run: every knob of every stage, as one YAML (`apps/configs/tiny.yaml`).
 
 Three parts can be swapped for other classes that keep the packages' Protocols, by naming the class
-(``class_path`` and ``init_args``): ``texttok.tokenizer``, ``imagetok.tokenizer`` and
-``retrieval.encoder``. A part that is named is used as it is; one that is not is trained.
+(`class_path` and `init_args`): `texttok.tokenizer`, `imagetok.tokenizer` and
+`retrieval.encoder`. A part that is named is used as it is; one that is not is trained.
 """
 
 from __future__ import annotations
 
-import importlib
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
-
-import torch
-from openmoji import OpenMojiConfig
 
 from cm3_decoding import SamplingConfig
 from cm3_decoding.sampling import Sampler
@@ -23,6 +18,27 @@ from cm3_imagetok import VQGANConfig
 from cm3_imagetok.presets import PRESETS
 from cm3_retrieval import ClipTrainingConfig, RetrievalConfig
 from cm3_train import CM3Config, OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenMojiRecipe:
+    """The embedded set: OpenMoji's pictures, split by concept."""
+
+    limit: int | None = None
+    """Keep about this many pictures, whole concepts only (None: all)."""
+    test_share: float = 0.08
+    """Share of the concepts that only the final figures see."""
+    validation_share: float = 0.05
+    """Share of the concepts that choices while training see (best checkpoint, guidance scale)."""
+    variants_share: float = 0.04
+    """Share of the skin-toned pictures of training concepts that is held out."""
+    largest_held_out: int = 30
+    """Concepts of more pictures than this (families, couples) stay in training."""
+    near_duplicate: float = 0.08
+    """Root mean square difference at 32 x 32 pixels, in [0, 1], below which two pictures are one
+    concept."""
+    seed: int = 0
+    """Draws the held-out concepts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +53,7 @@ class DataRecipe:
     """Share of the groups held out for choices while training, if the metadata has no split."""
     test_share: float = 0.05
     """Share of the groups held out for the figures, if the metadata has no split."""
-    openmoji: OpenMojiConfig = field(default_factory=OpenMojiConfig)
+    openmoji: OpenMojiRecipe = field(default_factory=OpenMojiRecipe)
     """The embedded set; read when `folder` is null."""
 
 
@@ -75,8 +91,6 @@ class ImageRecipe:
     """torchvision's weights of VGG16, a local file."""
     lpips: Path | None = None
     """The lpips package's weights of its linear layers for VGG, a local file."""
-    inception: Path | None = None
-    """torch-fidelity's weights of Inception-v3, a local file: with it the report has rFID."""
     gan_weight: float = 0.0
     """Weight of the discriminator's loss, times the adaptive weight; 0 is no discriminator."""
     gan_start: int = 0
@@ -199,6 +213,8 @@ class EvaluationRecipe:
     """Pictures drawn for each figure."""
     pictures: int = 12
     """Prompts shown in samples.png and samples_train.png."""
+    inception: Path | None = None
+    """torch-fidelity's weights of Inception-v3, a local file: with it the report has rFID."""
 
     def __post_init__(self) -> None:
         """Refuse what the report, the last stage, would stumble over."""
@@ -221,6 +237,8 @@ class Recipe:
     """Where runs are kept."""
     seed: int = 0
     """Of everything that is drawn."""
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:N", "mps", or "auto": a GPU where there is one."""
     precision: str = "auto"
     """"32-true", "bf16-mixed", or "auto": bf16 where the processor or GPU computes in it."""
     checkpoint_every: int = 50
@@ -253,38 +271,3 @@ class Recipe:
     def folder(self) -> Path:
         """The run's folder."""
         return self.runs / self.name
-
-
-def instantiate(spec: dict[str, Any]) -> Any:
-    """Object of ``{"class_path": "package.Class", "init_args": {...}}``; any callable will do.
-
-    Raises:
-        ValueError: The class is not there.
-    """
-    path = spec.get("class_path", "")
-    module, _, name = path.rpartition(".")
-    try:
-        factory = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"class_path: wanted package.Class, got {path!r} ({error})") from None
-    return factory(**spec.get("init_args", {}))
-
-
-def fingerprint_of_part(spec: dict[str, Any]) -> str:
-    """What a named part is made from: its class, its arguments, and the files that they name."""
-    files = []
-    for value in spec.get("init_args", {}).values():
-        path = Path(value) if isinstance(value, str) else None
-        if path is not None and path.exists():
-            inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-            files += [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in inside]
-    return json.dumps([spec, files], sort_keys=True)
-
-
-def precision_of(name: str) -> str:
-    """Lightning's name of a precision; "auto" is bf16 where the hardware computes in it."""
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"
