@@ -197,7 +197,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """A grid (B, z_channels, h, w) to pictures (B, 3, f h, f w).
 
-    ``up[0]`` is the highest resolution.
+    `up[0]` is the highest resolution.
     """
 
     def __init__(self, config: VQGANConfig) -> None:

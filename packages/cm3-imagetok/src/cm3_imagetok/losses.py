@@ -51,7 +51,7 @@ def reconstruction_loss(
 def region_weights(
     boxes: Sequence[Sequence[Sequence[float]]], height: int, width: int, weight: float = 4.0
 ) -> Tensor:
-    """A map that weighs faces and salient objects more: ``weight`` inside any box, 1 elsewhere.
+    """A map that weighs faces and salient objects more: `weight` inside any box, 1 elsewhere.
 
     Make-A-Scene compares features of a face network inside its boxes; this weighs the pixels, which
     needs no second network.
@@ -122,7 +122,7 @@ class AdversarialLoss(nn.Module):
     """A discriminator with its hinge loss, an adaptive weight and a delayed start.
 
     A step takes `generator` into the VQGAN's loss, and after that VQGAN's step `discriminator_loss`
-    into the discriminator's own optimizer (over ``parameters()`` of this module).
+    into the discriminator's own optimizer (over `parameters()` of this module).
 
     Args:
         discriminator: Gives logits of pictures.
@@ -142,12 +142,12 @@ class AdversarialLoss(nn.Module):
     def generator(
         self, reconstruction: Tensor, base_loss: Tensor, last_layer: Tensor, step: int
     ) -> Tensor:
-        """The VQGAN's part: weighted ``-mean(logits)``; a scalar.
+        """The VQGAN's part: weighted `-mean(logits)`; a scalar.
 
         Args:
             reconstruction: (B, 3, H, W), with its graph.
             base_loss: Pixel and perceptual loss, the scalar that the weight is measured against.
-            last_layer: The decoder's last weight, ``vqgan.decoder.conv_out.weight``.
+            last_layer: The decoder's last weight, `vqgan.decoder.conv_out.weight`.
             step: The present step.
         """
         if step < self.start:
@@ -169,14 +169,14 @@ class AdversarialLoss(nn.Module):
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """``(mean(relu(1 - real)) + mean(relu(1 + fake))) / 2`` of logits of any shape; a scalar."""
+    """`(mean(relu(1 - real)) + mean(relu(1 + fake))) / 2` of logits of any shape; a scalar."""
     return 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
 
 
 def adaptive_weight(base_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> Tensor:
     """Weight that gives both losses gradients of one size at the decoder's last layer.
 
-    ``|d base / d w| / (|d gan / d w| + 1e-4)``, at most 1e4, without a gradient (arXiv 2012.09841,
+    `|d base / d w| / (|d gan / d w| + 1e-4)`, at most 1e4, without a gradient (arXiv 2012.09841,
     equation 7). Both graphs are kept for the backward pass.
     """
     (base,) = torch.autograd.grad(base_loss, last_layer, retain_graph=True)

@@ -27,7 +27,7 @@ class CodebookUse(NamedTuple):
     entropy_bits: float
     """Entropy of the codes' frequencies: bits a code costs if each is coded on its own."""
     perplexity_share: float
-    """``2 ** entropy_bits`` over the size of the codebook;
+    """`2 ** entropy_bits` over the size of the codebook;
 
     1 when all codes are equally frequent.
     """
@@ -76,7 +76,7 @@ def ssim(reconstruction: Tensor, images: Tensor) -> Tensor:
 def frechet_distance(first: Tensor, second: Tensor) -> float:
     """Fréchet distance of two sets of features, (N, D) and (M, D), taken as normal distributions.
 
-    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``. With the 2048 pooled features of Inception-v3
+    `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`. With the 2048 pooled features of Inception-v3
     of pictures and of their reconstructions it is rFID (Heusel et al., arXiv 1706.08500); this
     package brings no Inception weights, and any function from pictures to vectors will do.
 

@@ -1,7 +1,7 @@
 """Perceptual distance of pictures: LPIPS on VGG16 (Zhang et al., arXiv 1801.03924).
 
 The weights are not in this package. They come from two local files, as torchvision and the lpips
-package publish them: ``vgg16-397923af.pth`` and ``lpips/weights/v0.1/vgg.pth``.
+package publish them: `vgg16-397923af.pth` and `lpips/weights/v0.1/vgg.pth`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class PerceptualLoss(nn.Module):
     """LPIPS: squared differences of VGG16's unit-length features, weighted by learned weights.
 
     Random until weights are loaded: take `from_files`. The parameters get no gradient. Names are
-    torchvision's (``features.{i}``) and the lpips package's (``lin{i}.model.1``).
+    torchvision's (`features.{i}`) and the lpips package's (`lin{i}.model.1`).
     """
 
     shift: Tensor
@@ -81,7 +81,7 @@ class PerceptualLoss(nn.Module):
     def forward(self, reconstruction: Tensor, images: Tensor) -> Tensor:
         """Distance of each pair: two (B, 3, H, W) in [-1, 1] -> (B,), 0 for a copy.
 
-        Sides of at least 16 pixels. The gradient reaches ``reconstruction`` alone.
+        Sides of at least 16 pixels. The gradient reaches `reconstruction` alone.
         """
         with torch.no_grad():
             wanted = self._units(images)

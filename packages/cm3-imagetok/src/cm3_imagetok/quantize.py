@@ -37,7 +37,7 @@ class Quantized(NamedTuple):
 class NearestQuantizer(nn.Module):
     """Nearest code vector in L2; the codebook learns by gradient.
 
-    The loss is ``|sg(z) - e|^2 + beta |z - sg(e)|^2``: beta weighs the commitment of the encoder,
+    The loss is `|sg(z) - e|^2 + beta |z - sg(e)|^2`: beta weighs the commitment of the encoder,
     as the paper has it (taming-transformers' "legacy" form weighs the other term).
 
     Args:
@@ -163,7 +163,7 @@ class GumbelQuantizer(nn.Module):
     In training a class is drawn by the Gumbel-softmax trick: the drawn vector forward, the gradient
     of the soft mixture backward. In evaluation it is the largest logit (taming-transformers draws
     there too). The loss is the divergence of the classes' distribution from an even one,
-    ``kl_weight * sum_k p_k log(p_k * num_codes)``, mean over positions.
+    `kl_weight * sum_k p_k log(p_k * num_codes)`, mean over positions.
 
     Args:
         num_codes: Codes in the codebook.
@@ -205,7 +205,7 @@ class GumbelQuantizer(nn.Module):
         return self.embed(codes).permute(0, 3, 1, 2)
 
     def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Quantized:
-        """Quantize; see `Quantized`. In training ``generator`` draws the codes (None: torch's)."""
+        """Quantize; see `Quantized`. In training `generator` draws the codes (None: torch's)."""
         weight, bias = self.proj.weight.float(), self._bias.float()
         logits = F.conv2d(z.float(), weight, bias).float()  # (B, K, h, w)
         share = logits.softmax(1)
@@ -223,7 +223,7 @@ class GumbelQuantizer(nn.Module):
 
     @torch.no_grad()
     def set_codes(self, codes: Tensor, vectors: Tensor) -> None:
-        """Let each of ``codes`` (N,) win just at one of ``vectors`` (N, dim), drawn as its winner.
+        """Let each of `codes` (N,) win just at one of `vectors` (N, dim), drawn as its winner.
 
         The code's row of the projection points at the vector, as long as the rows are on average;
         its bias makes it twice as likely there as the present winner, whose code vector it copies.

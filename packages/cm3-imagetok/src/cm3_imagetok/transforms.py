@@ -42,7 +42,7 @@ class Loaded(NamedTuple):
     rows: list[int]
     """Which source each picture came from."""
     errors: list[ImageError]
-    """One for each source that was skipped; ``len(errors)`` is how many."""
+    """One for each source that was skipped; `len(errors)` is how many."""
 
 
 def load_images(
@@ -55,8 +55,8 @@ def load_images(
         on_error: "raise" stops at the first picture that cannot be used, "skip" goes on and counts.
 
     Raises:
-        ImageError: A picture cannot be used, and ``on_error`` is "raise".
-        ValueError: ``on_error`` is neither.
+        ImageError: A picture cannot be used, and `on_error` is "raise".
+        ValueError: `on_error` is neither.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error: wanted 'raise' or 'skip', got {on_error!r}")
@@ -157,7 +157,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to ``size`` (Lanczos, antialiased) and crop the centre."""
+    """Resize the shorter side to `size` (Lanczos, antialiased) and crop the centre."""
     if picture.size == (size, size):
         return picture
     return ImageOps.fit(picture, (size, size), method=Image.Resampling.LANCZOS)
