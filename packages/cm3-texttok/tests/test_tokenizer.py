@@ -234,7 +234,7 @@ def test_config_says_what_it_is(tokenizer, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["config.json", "tokenizer.model"]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config == {
-        "component": "cm3-texttok",
+        "component": "cm3-texttok/tokenizer",
         "interface_version": "1.0",
         "sha256": hashlib.sha256(tokenizer.model_bytes).hexdigest(),
         "vocab_size": 400,
@@ -260,8 +260,8 @@ def test_one_flipped_bit_is_refused(tokenizer, tmp_path, where):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"interface_version": "2.0"}, "interface_version 1.x, got '2.0'"),
-        ({"component": "other"}, "component"),
+        ({"interface_version": "2.0"}, "wanted interface version 1.x of cm3-texttok/tokenizer, got 2.0"),
+        ({"component": "cm3-texttok"}, "wanted component 'cm3-texttok/tokenizer'"),
         ({"eos_id": 7}, "eos_id: wanted 1, got 7"),
         ({"vocab_size": None}, "vocab_size: wanted 400, got None"),
     ],

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 
 from cm3_texttok.arrays import integer_array, require
 from cm3_texttok.huggingface import HFTokenizer
-from cm3_texttok.vocabulary import CodeBlock, Vocabulary
+from cm3_texttok.reading import Segment
+from cm3_texttok.vocabulary import IdBlock, Vocabulary
 
 BEGIN_ID = 0
 """`<s>`, opens a document."""
@@ -21,7 +22,7 @@ PAD_ID = 1
 """`<pad>`."""
 END_ID = 2
 """`</s>`, closes a document."""
-IMAGE = CodeBlock(name="image", offset=4, size=8192)
+IMAGE = IdBlock(name="image", offset=4, size=8192)
 """The image ids."""
 END_OF_IMAGE_ID = 8196
 """Stands behind the codes of an image."""
@@ -29,16 +30,13 @@ BEGIN_OF_IMAGE_ID = 8197
 """Stands before the codes of an image."""
 END_OF_TURN_ID = 8710
 """Ends a turn: a prompt, or an answer."""
-TEXT = CodeBlock(name="text", offset=16384, size=65536 - 16384)
+TEXT = IdBlock(name="text", offset=16384, size=65536 - 16384)
 """The ids of BPE pieces."""
 
 # Chameleon has no ids for masks. These lie in the run that it keeps free, so its published weights
 # know nothing of them: train them before use.
 INFILL_ID = 8709
 MASK_IDS = tuple(range(8198, 8214))
-
-Segment = tuple[str, ArrayLike]
-"""`("text", ids)`, `("image", codes)`, or `("end_of_turn", [])`."""
 
 
 def chameleon_tokenizer(path: str | Path) -> HFTokenizer:

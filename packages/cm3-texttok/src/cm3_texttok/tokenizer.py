@@ -5,7 +5,6 @@ Takes texts, gives ids. The paper trains its own tokenizer of 56,320 pieces (arX
 matches in a text.
 """
 
-import hashlib
 import io
 import itertools
 import json
@@ -17,7 +16,8 @@ import numpy as np
 import sentencepiece
 
 from cm3_texttok.arrays import integer_array, require, utf8
-from cm3_texttok.artifact import check_header, header, write_file
+from cm3_texttok.artifact import atomic_file, check_stamp, sha256_of_file, stamp, write_json
+from cm3_texttok.interface import INTERFACE_VERSION, TOKENIZER_COMPONENT
 from cm3_texttok.ragged import Ragged, id_dtype
 
 MODEL_FILE = "tokenizer.model"
@@ -167,25 +167,27 @@ class TextTokenizer:
             config = json.loads(config_path.read_bytes())
         except ValueError as error:
             raise ValueError(f"{config_path}: wanted JSON, got: {error}") from error
-        if not isinstance(config, dict):
-            raise ValueError(f"{config_path}: wanted an object, got {type(config).__name__}")
-        check_header(config, str(config_path))
-        model_bytes = model_path.read_bytes()
-        sha256 = hashlib.sha256(model_bytes).hexdigest()
+        config = check_stamp(config, TOKENIZER_COMPONENT, INTERFACE_VERSION, config_path)
+        sha256 = sha256_of_file(model_path)
         if sha256 != config.get("sha256"):
             raise ValueError(f"{model_path}: wanted SHA-256 {config.get('sha256')}, got {sha256}")
-        tokenizer = cls(model_bytes)
-        for name, value in tokenizer._config().items():
-            if config.get(name) != value and name != "interface_version":
+        tokenizer = cls(model_path.read_bytes())
+        for name, value in tokenizer._ids().items():
+            if config.get(name) != value:
                 raise ValueError(f"{config_path}: {name}: wanted {value}, got {config.get(name)}")
         return tokenizer
 
     def save(self, folder: str | Path) -> None:
         """Writes `tokenizer.model`, then `config.json` with its hash and the structural ids."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / MODEL_FILE, self._model_bytes)
-        write_file(folder / CONFIG_FILE, (json.dumps(self._config(), indent=2) + "\n").encode())
+        model_path = Path(folder) / MODEL_FILE
+        with atomic_file(model_path) as file:
+            file.write(self._model_bytes)
+        config = {
+            **stamp(TOKENIZER_COMPONENT, INTERFACE_VERSION),
+            "sha256": sha256_of_file(model_path),
+            **self._ids(),
+        }
+        write_json(Path(folder) / CONFIG_FILE, config)
 
     @property
     def model_bytes(self) -> bytes:
@@ -294,10 +296,8 @@ class TextTokenizer:
         first, *rest = self._processor.Encode(text.split(_SPACE_MARK))
         return first + [i for part in rest for i in (*self._space_mark_ids, *part)]
 
-    def _config(self) -> dict[str, object]:
+    def _ids(self) -> dict[str, object]:
         return {
-            **header(),
-            "sha256": hashlib.sha256(self._model_bytes).hexdigest(),
             "vocab_size": self.vocab_size,
             "pad_id": self.pad_id,
             "eos_id": self.eos_id,

@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cm3_texttok.arrays import integer_array, require
-from cm3_texttok.artifact import check_header, header
-from cm3_texttok.interface import Tokenizer
+from cm3_texttok.artifact import check_stamp, stamp
+from cm3_texttok.interface import INTERFACE_VERSION, VOCABULARY_COMPONENT, Tokenizer
+
+_STAMP = stamp(VOCABULARY_COMPONENT, INTERFACE_VERSION)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodeBlock:
+class IdBlock:
     """A run of ids that stands for the codes of one codebook: `id = offset + code`."""
 
     name: str
@@ -87,7 +89,7 @@ class Vocabulary:
     """Stands before the spans that were cut out."""
     mask_ids: tuple[int, ...]
     """Stand where the first, second, ... span was cut out."""
-    other_blocks: tuple[CodeBlock, ...] = ()
+    other_blocks: tuple[IdBlock, ...] = ()
     """The ids of further codebooks, each with a name of its own; see `with_block`."""
 
     def __post_init__(self) -> None:
@@ -143,7 +145,7 @@ class Vocabulary:
         Raises:
             ValueError: The name is taken, or the block overlaps another or a structural id.
         """
-        block = CodeBlock(name=name, offset=self.size if offset is None else offset, size=size)
+        block = IdBlock(name=name, offset=self.size if offset is None else offset, size=size)
         return dataclasses.replace(self, other_blocks=(*self.other_blocks, block))
 
     @classmethod
@@ -154,19 +156,20 @@ class Vocabulary:
             ValueError: Another component or major version wrote it, or an entry is missing or
                 unknown.
         """
-        check_header(saved, "vocabulary")
-        fields = {name: value for name, value in saved.items() if name not in header()}
+        fields = check_stamp(saved, VOCABULARY_COMPONENT, INTERFACE_VERSION, "vocabulary")
+        for name in _STAMP:
+            del fields[name]
         wanted = {field.name for field in dataclasses.fields(cls)} - {"other_blocks"}
         if set(fields) - {"other_blocks"} != wanted:
             raise ValueError(
                 f"vocabulary: wanted the entries {sorted(wanted)}, got {sorted(fields)}"
             )
-        blocks = tuple(CodeBlock(**block) for block in fields.pop("other_blocks", ()))
+        blocks = tuple(IdBlock(**block) for block in fields.pop("other_blocks", ()))
         return cls(**fields, other_blocks=blocks)
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary of JSON values, for a manifest."""
-        return {**header(), **self._fields()}
+        return {**_STAMP, **self._fields()}
 
     @property
     def sha256(self) -> str:
@@ -180,17 +183,17 @@ class Vocabulary:
         return max(self.text_size, *(block.stop for block in self.blocks))
 
     @property
-    def image(self) -> CodeBlock:
+    def image(self) -> IdBlock:
         """The block of image ids."""
         assert self.image_offset is not None  # filled in by __post_init__
-        return CodeBlock(name="image", offset=self.image_offset, size=self.num_codes)
+        return IdBlock(name="image", offset=self.image_offset, size=self.num_codes)
 
     @property
-    def blocks(self) -> tuple[CodeBlock, ...]:
+    def blocks(self) -> tuple[IdBlock, ...]:
         """Every block of codes, the image block first."""
         return (self.image, *self.other_blocks)
 
-    def block(self, name: str) -> CodeBlock:
+    def block(self, name: str) -> IdBlock:
         """The block of that name.
 
         Raises:
@@ -202,11 +205,11 @@ class Vocabulary:
         raise ValueError(f"name: wanted one of {[b.name for b in self.blocks]}, got {name!r}")
 
     def codes_to_ids(self, codes: ArrayLike) -> np.ndarray:
-        """Joint ids (int64) of image codes, of the same shape; see `CodeBlock.codes_to_ids`."""
+        """Joint ids (int64) of image codes, of the same shape; see `IdBlock.codes_to_ids`."""
         return self.image.codes_to_ids(codes)
 
     def ids_to_codes(self, ids: ArrayLike) -> np.ndarray:
-        """Image codes (int64) of joint ids, of the same shape; see `CodeBlock.ids_to_codes`."""
+        """Image codes (int64) of joint ids, of the same shape; see `IdBlock.ids_to_codes`."""
         return self.image.ids_to_codes(ids)
 
     def is_image(self, ids: ArrayLike) -> np.ndarray:
