@@ -43,7 +43,7 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode([]) == "", "no ids are the empty text"
     assert len(tokenizer.encode_batch([])) == 0, "an empty batch has no rows"
     rows = tokenizer.encode_batch(_TEXTS)
-    assert len(rows) == len(_TEXTS), "encode_batch gives one row a text"
+    assert len(rows) == len(_TEXTS), "encode_batch gives one row per text"
     for text, row in zip(_TEXTS, rows, strict=True):
         assert isinstance(row, np.ndarray) and row.ndim == 1, "a row is a 1-D array"
         wanted = id_dtype(size)
