@@ -18,9 +18,9 @@ class _GroupNorm(nn.GroupNorm):
     PyTorch's kernel for channels-last bfloat16 takes three times as long.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Normalise (B, C, h, w)."""
-        return super().forward(x.float() if torch.is_autocast_enabled("cpu") else x)
+        return super().forward(input.float() if torch.is_autocast_enabled("cpu") else input)
 
 
 def _norm(channels: int, config: VQGANConfig) -> nn.GroupNorm:
