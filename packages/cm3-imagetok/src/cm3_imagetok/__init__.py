@@ -37,7 +37,6 @@ if TYPE_CHECKING:
         load_images,
         square,
         to_pixels,
-        to_rgb,
         to_tensor,
     )
     from cm3_imagetok.vqgan import VQGAN
@@ -79,7 +78,6 @@ __all__ = [
     "square",
     "ssim",
     "to_pixels",
-    "to_rgb",
     "to_tensor",
 ]
 
@@ -119,7 +117,6 @@ _MODULES = {
     "load_images": "transforms",
     "square": "transforms",
     "to_pixels": "transforms",
-    "to_rgb": "transforms",
     "to_tensor": "transforms",
     "VQGAN": "vqgan",
 }
