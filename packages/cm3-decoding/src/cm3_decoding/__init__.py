@@ -4,9 +4,9 @@ from cm3_decoding.adapters import TransformersModel
 from cm3_decoding.constraints import (
     CodeBlock,
     Constraint,
+    ConstraintSegment,
     Forced,
     Interleaved,
-    Segment,
     TextUntil,
 )
 from cm3_decoding.contrastive import cd_k
@@ -25,7 +25,7 @@ __all__ = [
     "Interleaved",
     "LanguageModel",
     "SamplingConfig",
-    "Segment",
+    "ConstraintSegment",
     "Step",
     "TextUntil",
     "TransformersModel",

@@ -1,7 +1,6 @@
 """From prompts to new ids: guidance, sampling and constraints around any `LanguageModel`.
 
-Takes 1-D prompts of any lengths, gives the new ids of each. Paper: 3.1 of CM3Leon
-(arXiv 2309.02591); 4.1 for guidance by picture and text.
+Paper: CM3Leon (arXiv 2309.02591), section 3.1, and 4.1 for guidance by picture and text.
 """
 
 from __future__ import annotations
@@ -13,34 +12,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cm3_decoding.constraints import Constraint, Segment, max_new_tokens, segments_per_row
+from cm3_decoding.constraints import Constraint, ConstraintSegment, max_new_tokens, segments_per_row
 from cm3_decoding.finite import FiniteCheck
 from cm3_decoding.interface import LanguageModel
-from cm3_decoding.sampling import SamplingConfig, Stream, choose, sample
+from cm3_decoding.sampling import SamplingConfig, Stream, choose
 from cm3_decoding.streams import Streams
-
-__all__ = ["SamplingConfig", "Step", "choose", "generate", "sample"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What a `stream` callback learns after every step."""
+    """The state after one step, for a `stream` callback."""
 
     step: int
     """Number of this step, from 1."""
     steps: int
-    """Number of steps at most; rows may stop before."""
+    """Most steps; rows may stop earlier."""
     ids: Tensor
-    """(B,) the ids just chosen, on the model's device."""
+    """(B,) ids just chosen, on the model's device."""
     active: Tensor
-    """(B,) whether the id belongs to the row's output; rows that were done get a filler."""
+    """(B,) booleans: the id belongs to the row's output; finished rows get a filler."""
 
 
 def generate(
     model: LanguageModel,
     prompts: Sequence[Tensor],
     *,
-    constraint: Segment | Sequence[Segment] | Sequence[Sequence[Segment]],
+    constraint: ConstraintSegment
+    | Sequence[ConstraintSegment]
+    | Sequence[Sequence[ConstraintSegment]],
     seeds: Sequence[int],
     unconditional: Sequence[Tensor] | None = None,
     image_conditional: Sequence[Tensor] | None = None,
@@ -49,37 +48,37 @@ def generate(
     stream: Callable[[Step], bool | None] | None = None,
     device: torch.device | str = "cpu",
 ) -> list[Tensor]:
-    """Continue every prompt as its segments ask for.
+    """Continue every prompt as its segments say.
 
-    A row draws from random numbers of its own, so it gets the same ids in any batch (as far as
-    the model's logits do not depend on the batch). All streams of all rows are one batch with one
-    cache, which is kept from text to picture and back; equal streams of a row are read once, and
-    so are equal prompts of several rows, if the cache can repeat rows.
+    A row draws from its own random numbers, so it gets the same ids in any batch (if the model's
+    logits do not depend on the batch). All streams of all rows form one batch with one cache, which
+    is kept from text to picture and back. Equal streams of a row are read once, as are equal
+    prompts of several rows if the cache can repeat rows.
 
     Args:
-        model: Anything with the three methods; in eval mode, on `device`.
+        model: Any `LanguageModel` in eval mode, on `device`.
         prompts: B tensors of ids (length,), one per row.
         constraint: The segments of every row, or one list (or one segment) for all.
-        seeds: One per row.
+        seeds: One seed per row.
         unconditional: B prompts without the text, for guidance and "cd-k"; with
             `config.image_guidance_scale`, without the source picture too. A negative prompt goes
-            here as well: the prompt with what is not wanted in place of the caption. The new ids
-            follow all streams. Not read when `config` does not need it.
+            here as well: the prompt with unwanted content in place of the caption. The new ids
+            follow all streams. Ignored if `config` does not need it.
         image_conditional: B prompts with the source picture and without the text, for
-            `config.image_guidance_scale`. Not read when `config` does not need it.
-        config: How ids are chosen.
-        progress: Called with (steps done, steps at most) after each step; an exception that it
-            raises ends the run.
-        stream: Called with a `Step` after each step; when it returns False the run ends, and what
-            was drawn so far is returned.
-        device: Where the model is.
+            `config.image_guidance_scale`. Ignored if `config` does not need it.
+        config: The sampling settings.
+        progress: Called with (steps done, most steps) after each step; an exception that it raises
+            ends the run.
+        stream: Called with a `Step` after each step. If it returns False, the run ends and returns
+            the ids drawn so far.
+        device: The model's device.
 
     Returns:
         B tensors of new ids (length,), on the CPU.
 
     Raises:
-        ValueError: if inputs do not fit each other, or prompt and new ids exceed the context.
-        FloatingPointError: if the model's logits are not finite.
+        ValueError: The inputs do not fit each other, or prompt and new ids exceed the context.
+        FloatingPointError: The model's logits are not finite.
     """
     rows = segments_per_row(constraint, len(prompts))
     if len(seeds) != len(prompts):
@@ -110,7 +109,7 @@ def generate(
         active = ~state.finished()
         for step in range(steps):
             if step == config.guidance_interval[1] and hasattr(cache, "select_rows"):
-                cache.select_rows(streams.keep_conditional())  # the others have no more say
+                cache.select_rows(streams.keep_conditional())  # the others are no longer read
             if step > 0:
                 logits = model.decode_one_token(streams.feed(chosen[:, step - 1]), cache)
             finite.see(logits, step)
@@ -151,7 +150,7 @@ def _checked(
 
 
 def _make_cache(model: LanguageModel, streams: Streams, steps: int) -> Any:
-    """A cache of one row for each different prompt, or for each row if it cannot repeat rows."""
+    """Make a cache with a row per distinct prompt, or per batch row if it cannot repeat rows."""
     longest = int(streams.lengths.max())
     length = longest + steps - 1  # the last new id is never read again
     try:
@@ -166,7 +165,7 @@ def _make_cache(model: LanguageModel, streams: Streams, steps: int) -> Any:
 
 
 def _read_prompts(model: LanguageModel, streams: Streams, cache: Any) -> Tensor:
-    """Logits (N, V) after the prompts, which `cache`, of `_make_cache`, holds then."""
+    """Read the prompts into the cache of `_make_cache` and return the logits (N, V) after them."""
     ids, lengths = streams.input_ids, streams.lengths
     if len(streams.distinct) == len(lengths) or not hasattr(cache, "select_rows"):
         return model.prefill(ids, lengths, cache)
@@ -176,7 +175,7 @@ def _read_prompts(model: LanguageModel, streams: Streams, cache: Any) -> Tensor:
 
 
 def _uniforms(seeds: Sequence[int], limits: Sequence[int], steps: int) -> Tensor:
-    """(B, steps) random numbers; row i depends on `seeds[i]` and `limits[i]` only."""
+    """Draw random numbers (B, steps); row i depends on `seeds[i]` and `limits[i]` only."""
     uniforms = torch.zeros(len(seeds), steps)
     for row, (seed, limit) in enumerate(zip(seeds, limits, strict=True)):
         uniforms[row, :limit] = torch.rand(limit, generator=torch.Generator().manual_seed(seed))

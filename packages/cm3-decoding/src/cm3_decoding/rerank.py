@@ -1,8 +1,8 @@
-"""Many candidates, the best first: draw with a mixture of samplers, order by a scorer.
+"""Re-ranking: candidates drawn by a mixture of samplers, ordered by a scorer.
 
-Takes a scorer as a callable (CLIP, in the paper), so nothing here knows what an id means. Paper:
-3.1.2 of CM3Leon (arXiv 2309.02591), where half top-p and half CD-K keeps improving with the
-number of candidates while either alone does not.
+The scorer is any callable (CLIP in the paper), so nothing here knows what an id means. Paper:
+CM3Leon (arXiv 2309.02591), section 3.1.2, where half top-p and half CD-K keeps improving with the
+number of candidates, while either alone does not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cm3_decoding.constraints import Segment
+from cm3_decoding.constraints import ConstraintSegment
 from cm3_decoding.generate import generate
 from cm3_decoding.interface import LanguageModel
 from cm3_decoding.sampling import SamplingConfig
@@ -22,7 +22,7 @@ Candidate = TypeVar("Candidate")
 
 
 def rerank(scores: Tensor) -> Tensor:
-    """Order (N,) of candidates, best first, for scores (N,); equals keep their order."""
+    """Return the order (N,) of candidates by scores (N,), best first; ties keep their order."""
     if scores.ndim != 1 or bool(scores.isnan().any()):
         raise ValueError(f"scores: wanted one number per candidate, got {scores}")
     return scores.argsort(descending=True, stable=True)
@@ -33,12 +33,12 @@ def best_of(
     scorer: Callable[[Sequence[Candidate]], Tensor],
     n: int = 1,
 ) -> list[Candidate]:
-    """Give the `n` candidates that `scorer` likes best, best first.
+    """Return the `n` candidates with the highest scores, best first.
 
     Args:
-        candidates: Anything that the scorer understands.
-        scorer: Gives one score (N,) per candidate; higher is better.
-        n: How many to keep.
+        candidates: Anything that the scorer accepts.
+        scorer: Returns one score (N,) per candidate; higher is better.
+        n: Number of candidates to keep.
     """
     if not 1 <= n <= len(candidates):
         raise ValueError(f"n: wanted a number from 1 to {len(candidates)}, got {n}")
@@ -49,7 +49,7 @@ def candidate_pool(
     model: LanguageModel,
     prompt: Tensor,
     *,
-    constraint: Segment | Sequence[Segment],
+    constraint: ConstraintSegment | Sequence[ConstraintSegment],
     configs: Sequence[SamplingConfig],
     seeds: Sequence[int],
     scorer: Callable[[Sequence[Tensor]], Tensor],
@@ -62,17 +62,17 @@ def candidate_pool(
     """Draw one candidate per seed and order them.
 
     Args:
-        model: Anything with the three methods of `LanguageModel`.
-        prompt: Ids (length,).
-        constraint: A candidate's segments.
-        configs: Candidate i uses `configs[i % len(configs)]`: two configs make halves.
-        seeds: One per candidate.
-        scorer: Gives one score (N,) per candidate's new ids; higher is better.
+        model: Any `LanguageModel`.
+        prompt: The prompt's ids (length,).
+        constraint: The segments of each candidate.
+        configs: Settings; candidate i uses `configs[i % len(configs)]`, so two configs make halves.
+        seeds: One seed per candidate.
+        scorer: Returns one score (N,) per candidate's new ids; higher is better.
         unconditional: The prompt without text (length,), if a config needs it.
-        image_conditional: The prompt with its source picture, without text, likewise.
-        batch_size: Candidates drawn at once; does not change them.
-        progress: Called with (steps done, steps at most) over all batches.
-        device: Where the model is.
+        image_conditional: The prompt with its source picture, without text, if a config needs it.
+        batch_size: Candidates drawn at once; does not affect them.
+        progress: Called with (steps done, most steps) over all batches.
+        device: The model's device.
 
     Returns:
         The candidates' new ids, best first, and their scores (N,).

@@ -1,7 +1,7 @@
-"""How one id per row is chosen from the logits of its streams.
+"""The choice of one id per row from the logits of its streams.
 
-Takes logits, gives ids; knows nothing of models or caches. Paper: 3.1 of CM3Leon
-(arXiv 2309.02591), and 4.1 for the third stream.
+Knows nothing of models or caches. Paper: CM3Leon (arXiv 2309.02591), section 3.1, and 4.1 for the
+third stream.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ Stream = Literal["conditional", "image_conditional", "unconditional"]
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How an id is chosen from the logits of a row's streams."""
+    """Settings for the choice of an id from the logits of a row's streams."""
 
     sampler: Sampler = "top-p"
-    """"top-p" and "greedy" work on guided logits, "cd-k" on the contrast of the two streams."""
+    """Kind of choice; "top-p" and "greedy" use guided logits, "cd-k" a contrast of two streams."""
     temperature: float = 1.0
-    """Divides logits or scores before a draw; not used by "greedy"."""
+    """Divisor of logits or scores before a draw; unused by "greedy"."""
     top_p: float = 1.0
-    """"top-p" draws from the fewest ids that reach this probability; 1 keeps all."""
+    """Joint probability of the likeliest ids, from which "top-p" draws; 1 keeps all."""
     top_k: int = 0
-    """"top-p" draws from at most this many ids; 0 keeps all."""
+    """Most ids that "top-p" draws from; 0 keeps all."""
     guidance_scale: float = 1.0
-    """Classifier-free guidance; 1 switches it off. Not used by "cd-k", which contrasts itself."""
+    """Scale of classifier-free guidance; 1 switches it off. Unused by "cd-k", itself a contrast."""
     image_guidance_scale: float | None = None
-    """Weighs the source picture apart from the text, whose scale is then `guidance_scale`: a third
-    stream (paper 4.1: 1.5 and 7.5). None: two streams. Not used by "cd-k"."""
+    """Scale of the source picture, apart from the text's `guidance_scale`: a third stream (paper
+    4.1: 1.5 and 7.5). None: two streams. Unused by "cd-k"."""
     guidance_interval: tuple[int, int | None] = (0, None)
-    """Guidance or contrast acts on a row's new ids from the first number to before the second
-    (None: to the end); other ids are drawn from the conditional stream alone. Behind the interval
+    """New ids of a row that are guided or contrasted, from the first number to before the second
+    (None: to the end); other ids are drawn from the conditional stream alone. After the interval
     the other streams are not computed, if the model's cache can drop rows."""
     cd_alpha: float = 0.3
-    """"cd-k": an id is plausible from this share of the k-th largest probability on."""
+    """Share of the k-th largest probability from which "cd-k" finds an id plausible."""
     cd_k: int = 8
-    """"cd-k": the k. The paper names none; 1 is plain contrastive decoding."""
+    """The k of "cd-k". The paper names none; 1 is plain contrastive decoding."""
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
@@ -72,7 +72,7 @@ class SamplingConfig:
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The streams that have a say, the conditional one first."""
+        """The streams that the choice reads, the conditional one first."""
         if self.sampler == "cd-k":
             return ("conditional", "unconditional")
         if self.image_guidance_scale is None:
@@ -86,11 +86,6 @@ class SamplingConfig:
             names.append("unconditional")
         return tuple(names)
 
-    @property
-    def needs_unconditional(self) -> bool:
-        """Whether the stream without the prompt has to be computed."""
-        return "unconditional" in self.streams
-
 
 def choose(
     logits: Mapping[Stream, Tensor],
@@ -102,11 +97,11 @@ def choose(
     """Choose one id per row.
 
     Args:
-        logits: (B, V) of every one of `config.streams`.
-        allowed: (B, V) mask; None allows all.
-        uniforms: (B,) numbers in [0, 1), which decide the draw.
-        config: How to choose.
-        step: How many new ids there are already, for `guidance_interval`.
+        logits: Logits (B, V) of each of `config.streams`.
+        allowed: Mask (B, V); None allows all.
+        uniforms: Numbers (B,) in [0, 1), which decide the draw.
+        config: The settings.
+        step: Number of new ids so far, for `guidance_interval`.
 
     Returns:
         Ids (B,).
@@ -131,7 +126,7 @@ def choose(
 
 
 def _guided(logits: Mapping[Stream, Tensor], config: SamplingConfig) -> Tensor:
-    """(B, V) logits of the streams, weighed by the config's scales."""
+    """Combine the logits of the streams by the config's scales; (B, V)."""
     cond = logits["conditional"]
     if config.image_guidance_scale is None:
         return classifier_free_guidance(
@@ -149,24 +144,24 @@ def _guided(logits: Mapping[Stream, Tensor], config: SamplingConfig) -> Tensor:
 def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
     """Draw an id per row by inverting the cumulative distribution.
 
-    Probabilities 0.2, 0, 0.8 sum up to 0.2, 0.2, 1. The first sum above 0.1 is that of id 0, the
-    first above 0.2 that of id 2; id 1 cannot be hit.
+    Probabilities 0.2, 0, 0.8 have the sums 0.2, 0.2, 1. The first sum above 0.1 is that of id 0,
+    the first above 0.2 that of id 2; id 1 cannot be hit.
 
     Args:
-        logits: (B, V).
-        uniforms: (B,) in [0, 1).
+        logits: Logits (B, V).
+        uniforms: Numbers (B,) in [0, 1).
 
     Returns:
         Ids (B,).
     """
     probabilities = logits.double().softmax(-1)
     sums = probabilities.cumsum(-1)
-    # Scaled by the last sum, which rounding keeps from being 1.
+    # Scaled by the last sum, which rounding may keep from being 1.
     target = uniforms[:, None].double() * sums[:, -1:]
     ids = torch.searchsorted(sums, target, right=True)  # (B, 1)
     ids = ids.clamp(max=logits.shape[-1] - 1)
     if logits.device.type == "cpu":
         return ids[:, 0]
-    # An accelerator sums in parallel, where rounding may lift a sum without a probability.
+    # An accelerator sums in parallel: rounding may raise a sum where the probability is 0.
     impossible = probabilities.gather(-1, ids) == 0
     return torch.where(impossible, probabilities.argmax(-1, keepdim=True), ids)[:, 0]
