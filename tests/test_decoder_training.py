@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from cm3leon.training.decoder import add_projected
 
 

@@ -1,6 +1,7 @@
 """The report's figures against straightforward references."""
 
 import numpy as np
+
 from cm3leon.evaluation.bits import position_unigram_bits
 from cm3leon.evaluation.samples import among_nearest, match_by_chance
 

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
+from cm3_imagetok import PRESETS, load_vqgan
+from cm3_train import AtomicCheckpointIO, OptimConfig
 from cm3leon.data.pairs import Pairs
 from cm3leon.data.pixels import Pictures, cropped
 from cm3leon.recipe import ImageRecipe
 from cm3leon.training import image_tokenizer as image_training
-
-from cm3_imagetok import PRESETS, load_vqgan
-from cm3_train import AtomicCheckpointIO, OptimConfig
 
 SHAPE = replace(
     PRESETS["tiny-64"],

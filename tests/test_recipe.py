@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from cm3leon.recipe import DataRecipe, DecoderRecipe, EvaluationRecipe, Recipe
 from cm3leon.recipe_file import (
     fingerprint_of_part,

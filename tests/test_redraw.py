@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+
 from cm3leon.drawing.redraw import masked_codes
 
 

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+
 from cm3leon.stages import Stages, check_finished, fingerprint_of
 
 

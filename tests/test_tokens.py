@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+
 from cm3leon.data.tokens import other_views
 
 

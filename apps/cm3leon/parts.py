@@ -174,8 +174,8 @@ def open_image_tokenizer(recipe: Recipe, device: torch.device) -> ImageTokenizer
     if recipe.imagetok.tokenizer is None:
         return load_vqgan(recipe.folder / "imagetok" / "vqgan").to(device)
     tokenizer = part_of(recipe.imagetok.tokenizer)
-    if isinstance(tokenizer, torch.nn.Module):
-        tokenizer.to(device)
+    # a module moves in place; other classes choose their own device
+    getattr(tokenizer, "to", lambda device: None)(device)
     return tokenizer
 
 

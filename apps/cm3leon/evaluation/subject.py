@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from cm3leon.data.memory import Neighbours
-from cm3leon.data.pixels import Pictures
-from cm3leon.parts import Parts
+from cm3leon.data.memory import Neighbours, open_neighbours
+from cm3leon.data.pairs import read_pairs
+from cm3leon.data.pixels import Pictures, open_pictures
+from cm3leon.parts import Parts, open_parts
 from cm3leon.recipe import EvaluationRecipe
+from cm3leon.recipe_file import read_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,3 +37,22 @@ class Subject:
         rows = pairs.rows(*splits)
         _, first = np.unique(pairs.group_numbers[rows], return_index=True)
         return rows[np.random.default_rng(self.seed).permutation(first)]
+
+
+def open_subject(folder: Path, device: str = "auto") -> Subject:
+    """Open a finished run with its pictures and neighbours; errors as of `parts.open_parts`."""
+    parts, recipe = open_parts(folder, device), read_recipe(folder)
+    source = recipe.data.folder or folder / "data"
+    pairs = read_pairs(
+        source,
+        validation_share=recipe.data.validation_share,
+        test_share=recipe.data.test_share,
+        seed=recipe.seed,
+    )
+    return Subject(
+        parts=parts,
+        pictures=open_pictures(source, pairs, folder / "pictures"),
+        neighbours=open_neighbours(folder / "retrieval"),
+        recipe=recipe.evaluation,
+        seed=recipe.seed,
+    )
