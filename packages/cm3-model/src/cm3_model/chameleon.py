@@ -8,16 +8,15 @@ tokenizer is another component.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from cm3_model.checkpoint import CheckpointError, write
+from cm3_model.artifact import atomic_file, write_json
+from cm3_model.checkpoint import CheckpointError, write_errors, write_tensors
 from cm3_model.config import CHAMELEON_PARTS, DecoderConfig
 from cm3_model.foreign_files import (
     Weights,
@@ -106,28 +105,26 @@ def export_chameleon(
     wrong = [name for name, value in CHAMELEON_PARTS.items() if getattr(shape, name) != value]
     if wrong:
         raise CheckpointError(f"model: wanted Chameleon's parts, other are {wrong}")
-    folder.mkdir(parents=True, exist_ok=True)
     ours = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     if layout == "original":
         shards = _split(_to_original(ours, shape), shape, num_shards)
         for at, shard in enumerate(shards):
             name = "consolidated.pth" if num_shards == 1 else f"consolidated.{at:02d}.pth"
-            write(folder / name, lambda path, shard=shard: torch.save(shard, path))
+            with write_errors(folder / name), atomic_file(folder / name) as file:
+                torch.save(shard, file)
         values = {
             "dim": shape.width, "n_layers": shape.num_layers, "n_heads": shape.num_heads,
             "n_kv_heads": shape.kv_heads, "norm_eps": shape.norm_eps,
             "rope_theta": shape.rotary_theta, "max_seq_len": shape.max_length,
             "swin_norm": shape.norm_placement == "after",
         }  # fmt: skip
-        text = json.dumps({"model_parallel_size": num_shards, "model": values, **(config or {})})
-        write(folder / "params.json", lambda path: path.write_text(text + "\n", "utf-8"))
+        params = {"model_parallel_size": num_shards, "model": values, **(config or {})}
+        with write_errors(folder / "params.json"):
+            write_json(folder / "params.json", params)
         return
     theirs = _to_huggingface(ours, shape) | dict(tensors or {})
     theirs = {name: value.contiguous() for name, value in theirs.items()}
-    write(
-        folder / "model.safetensors",
-        lambda path: save_file(theirs, path, metadata={"format": "pt"}),
-    )
+    write_tensors(folder / "model.safetensors", theirs, {"format": "pt"})
     values = {
         "architectures": ["ChameleonForConditionalGeneration"], "model_type": "chameleon",
         "vocab_size": shape.vocab_size, "hidden_size": shape.width,
@@ -138,8 +135,8 @@ def export_chameleon(
         "hidden_act": "silu", "swin_norm": shape.norm_placement == "after",
         "tie_word_embeddings": False,
     }  # fmt: skip
-    text = json.dumps(values | dict(config or {}), indent=2) + "\n"
-    write(folder / "config.json", lambda path: path.write_text(text, "utf-8"))
+    with write_errors(folder / "config.json"):
+        write_json(folder / "config.json", values | dict(config or {}))
 
 
 def _from_original(theirs: Weights, config: DecoderConfig) -> Weights:

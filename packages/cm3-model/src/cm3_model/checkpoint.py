@@ -9,11 +9,10 @@ was built without memory.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from cm3_model.artifact import atomic_file, check_stamp, sha256_of_file, stamp, write_json
 from cm3_model.config import DecoderConfig
 from cm3_model.interface import COMPONENT, INTERFACE_VERSION
 from cm3_model.transformer import Decoder
@@ -54,28 +54,26 @@ def save_decoder(
         CheckpointError: if a file cannot be written; no half of it stays.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     shards = _shards(weights, max_shard_bytes)
     for name, part in shards.items():
-        write(folder / name, lambda path, part=part: save_file(part, path))
+        write_tensors(folder / name, part)
     prints = [_fingerprint(folder / name) for name in shards]
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(value.nbytes for value in weights.values())},
             "weight_map": {key: name for name, part in shards.items() for key in part},
         }
-        listed = json.dumps(index, indent=2) + "\n"
-        write(folder / INDEX_FILE, lambda path: path.write_text(listed, encoding="utf-8"))
+        with write_errors(folder / INDEX_FILE):
+            write_json(folder / INDEX_FILE, index)
     manifest = {
-        "component": COMPONENT,
-        "interface_version": INTERFACE_VERSION,
+        **stamp(COMPONENT, INTERFACE_VERSION),
         "config": asdict(model.config),
         "weights": prints[0] if len(prints) == 1 else {"files": prints},
         "extra": dict(extra or {}),
     }
-    text = json.dumps(manifest, indent=2) + "\n"
-    write(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    with write_errors(folder / CONFIG_FILE):
+        write_json(folder / CONFIG_FILE, manifest)
 
 
 def load_decoder(
@@ -136,14 +134,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: wanted a checkpoint's config, got no such file") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    found = manifest.get("component") if isinstance(manifest, dict) else None
-    if found != COMPONENT:
-        raise CheckpointError(f"{path}: component: wanted {COMPONENT!r}, got {found!r}")
-    version = manifest.get("interface_version")
-    major = INTERFACE_VERSION.split(".")[0]
-    if not isinstance(version, str) or version.split(".")[0] != major:
-        raise CheckpointError(f"{path}: interface_version: wanted {major}.x, got {version!r}")
-    return manifest
+    return check_stamp(manifest, COMPONENT, INTERFACE_VERSION, path, CheckpointError)
 
 
 def _parse_config(values: object, path: Path) -> DecoderConfig:
@@ -192,27 +183,24 @@ def _shards(weights: dict[str, torch.Tensor], max_bytes: int) -> dict[str, dict[
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
 
 
-def write(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place as a whole."""
-    temporary = path.with_name(f".{path.name}.partial")
+def write_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file, whole or not at all; raise `CheckpointError` if that fails."""
+    with write_errors(path), atomic_file(path) as file:
+        save_file(tensors, file.name, metadata)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn what goes wrong while `path` is written into `CheckpointError`."""
     try:
-        write(temporary)
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written: {error}") from error
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        raise CheckpointError(error.strerror or str(error)) from error
+    except (RuntimeError, SafetensorError) as error:
+        reason = error.__context__ or error  # torch covers an OSError with a RuntimeError
+        raise CheckpointError(f"could not write {path}: {reason}") from error

@@ -13,7 +13,7 @@ from torch import Tensor
 INTERFACE_VERSION = "1.0"
 """Major version of everything saved here and of the Protocol below."""
 
-COMPONENT = "cm3-model.decoder"
+COMPONENT = "cm3-model/decoder"
 """Name by which a saved decoder says what it is."""
 
 
