@@ -1,7 +1,7 @@
 """Training CM3: token shards, the CM3 objective, deterministic batches, Lightning modules."""
 
-from .averaging import average_weights
-from .batch import (
+from cm3_train.averaging import average_weights
+from cm3_train.batch import (
     IGNORE,
     BatchLoader,
     GroupOrder,
@@ -11,15 +11,15 @@ from .batch import (
     collate,
     group_repeats,
 )
-from .callbacks import RunCheckpoints, StopSignals, TimeLeftBar, TrainingInterrupted
-from .checkpoint_io import AtomicCheckpointIO
-from .cm3 import CM3Config, cm3_transform, query_start, undo_cm3
-from .contract import check_trainable_model
-from .input_noise import add_input_noise
-from .interface import INTERFACE_VERSION, TrainableModel
-from .loss import bits, next_token_loss, split_losses, token_losses
-from .module import CM3Module
-from .optim import (
+from cm3_train.callbacks import RunCheckpoints, StopSignals, TimeLeftBar, TrainingInterrupted
+from cm3_train.checkpoint_io import AtomicCheckpointIO
+from cm3_train.cm3 import CM3Config, cm3_transform, query_start, undo_cm3
+from cm3_train.contract import check_trainable_model
+from cm3_train.input_noise import add_input_noise
+from cm3_train.interface import INTERFACE_VERSION, TrainableModel
+from cm3_train.loss import bits, next_token_loss, split_losses, token_losses
+from cm3_train.module import CM3Module
+from cm3_train.optim import (
     MuonAdamW,
     OptimConfig,
     build_optimizer,
@@ -28,9 +28,9 @@ from .optim import (
     lr_share,
     orthogonalise,
 )
-from .sequence import SequenceBuilder
-from .shards import TokenShards, write_shards
-from .trainer import fit, load_weights, read_history
+from cm3_train.sequence import SequenceBuilder
+from cm3_train.shards import TokenShards, write_shards
+from cm3_train.trainer import fit, load_weights, read_history
 
 __all__ = [
     "IGNORE",

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .cm3 import CM3Config, cm3_transform, query_start
+from cm3_train.cm3 import CM3Config, cm3_transform, query_start
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Text ids and codes of one document."""
