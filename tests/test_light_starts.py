@@ -28,7 +28,13 @@ def loaded(root, code):
 @pytest.mark.apps
 @pytest.mark.parametrize("app", APPS)
 def test_help_of_an_app_is_light(root, app):
-    code = f"import {app}\ntry:\n    {app}.main(['--help'])\nexcept SystemExit as end:\n    assert not end.code"
+    code = f"""
+import {app}
+try:
+    {app}.main(["--help"])
+except SystemExit as end:
+    assert not end.code
+"""
     assert not {"torch", *NOT_FOR_DRAWING} & loaded(root, code)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cm3_decoding import SamplingConfig
-from cm3_decoding.sampling import Sampler
+from cm3_decoding.config import Sampler
 from cm3_imagetok import VQGANConfig
 from cm3_imagetok.presets import PRESETS
 from cm3_retrieval import ClipTrainingConfig, RetrievalConfig

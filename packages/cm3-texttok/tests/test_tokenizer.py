@@ -8,8 +8,7 @@ import sys
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cm3_texttok import TextTokenizer
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cm3_decoding.sampling import Stream
+from cm3_decoding.config import Stream
 
 
 class Streams:

@@ -13,10 +13,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from cm3_decoding.config import SamplingConfig
 from cm3_decoding.constraints import ConstraintSegment
-from cm3_decoding.generate import generate
+from cm3_decoding.generation import generate
 from cm3_decoding.interface import LanguageModel
-from cm3_decoding.sampling import SamplingConfig
 
 Candidate = TypeVar("Candidate")
 

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cm3_decoding.config import SamplingConfig, Stream
 from cm3_decoding.constraints import Constraint, ConstraintSegment, max_new_tokens, segments_per_row
 from cm3_decoding.finite import FiniteCheck
 from cm3_decoding.interface import LanguageModel
-from cm3_decoding.sampling import SamplingConfig, Stream, choose
+from cm3_decoding.sampling import choose
 from cm3_decoding.streams import Streams
 
 
