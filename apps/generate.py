@@ -4,8 +4,7 @@
     python apps/generate.py --caption picture.png
     python apps/generate.py --infill picture.png --mask 16,16,48,48 --prompt "a red hat"
 
-Writes a PNG with all candidates, the one that CLIP likes best first. --infill without --prompt
-describes the picture first. Guidance and CD-K are for --prompt alone.
+Writes a PNG of all candidates, the one that CLIP likes best first. --infill alone describes first.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import sys
 from collections.abc import Sequence
@@ -78,17 +80,22 @@ def read_recipe(folder: Path) -> Recipe:
 def part_of(spec: dict[str, Any]) -> Any:
     """Make the part that a recipe names: `{class_path: package.Class, init_args: {...}}`.
 
+    Any callable will do, such as `cm3_imagetok.load_vqgan`; jsonargparse's own loader takes
+    subclasses of a base class alone, and our Protocols have none.
+
     Raises:
-        ValueError: There is no such class, or its arguments are wrong.
+        ValueError: There is no such callable, or it does not take the arguments.
     """
-    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    path, arguments = spec.get("class_path", ""), spec.get("init_args", {})
+    module, _, name = path.rpartition(".")
     try:
-        parser.add_subclass_arguments(object, "part", required=True)
-        return parser.instantiate(parser.parse_object({"part": spec}))["part"]
-    except (jsonargparse.ArgumentError, ValueError, TypeError) as error:
+        make = getattr(importlib.import_module(module), name)
+        inspect.signature(make).bind(**arguments)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"class_path: wanted package.Class, got {spec.get('class_path', '')!r} ({error})"
+            f"class_path: wanted package.Class, got {path!r} with {arguments} ({error})"
         ) from None
+    return make(**arguments)
 
 
 def fingerprint_of_part(spec: dict[str, Any]) -> str:
