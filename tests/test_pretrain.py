@@ -2,19 +2,27 @@
 
 import hashlib
 import json
+import math
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from cm3leon.data.tokens import sequence_builder
 from cm3leon.drawing.draw import draw
+from cm3leon.drawing.prompts import image_prompts
+from cm3leon.evaluation.bits import bits_per_code
+from cm3leon.evaluation.subject import open_subject
 from cm3leon.parts import open_parts
 
 SMOKE = ["--config", "apps/configs/smoke.yaml"]
@@ -109,6 +117,56 @@ def test_candidates_take_the_samplers_in_turn_and_clip_judges_them(unbroken):
         assert np.allclose(vectors[row], seen[best], atol=1e-5)
     with pytest.raises(ValueError, match="candidates: wanted at least 1"):
         draw(parts, captions, seeds=np.empty((2, 0)))
+
+
+@pytest.mark.slow
+def test_held_out_pairs_and_prompts_have_one_layout(unbroken):
+    """With two documents, the best last, and where they do not all fit, the worst left out."""
+    subject = open_subject(unbroken, "cpu")
+    parts, pairs = subject.parts, subject.pictures.pairs
+    words, documents = parts.tokenizers.vocabulary, parts.memory.documents
+    rows = pairs.rows("test")
+
+    def context(row):
+        return subject.neighbours.for_caption(int(pairs.keys[row]), 2)
+
+    def drawn_sequence(parts, row):
+        (prompt,), _, (kept,) = image_prompts(parts, [pairs.captions[row]], [context(row)])
+        codes = words.codes_to_ids(documents.codes(int(pairs.keys[row])))
+        return np.concatenate([prompt.numpy(), codes, [words.eos_id]]), kept
+
+    seen = set()
+    for max_length in (24, 40, 45, 50, 60, 70, 320):
+        shorter = SimpleNamespace(config=SimpleNamespace(max_length=max_length))
+        build = sequence_builder(
+            parts.tokenizers,
+            documents,
+            lambda key, epoch: context(int(np.flatnonzero(pairs.keys == key)[0])),
+            None,
+            max_length=max_length,
+            seed=0,
+        )
+        for row in rows:
+            ids, kept = drawn_sequence(replace(parts, model=shorter), row)
+            if len(ids) <= max_length:
+                np.testing.assert_array_equal(build(int(pairs.keys[row]), 0), ids)
+                assert kept == context(row)[len(context(row)) - len(kept) :]
+                seen.add(len(kept))
+    assert seen == {0, 1, 2}
+
+    nats, count = 0.0, 0
+    with torch.inference_mode():
+        for row in rows:
+            ids = torch.from_numpy(drawn_sequence(parts, row)[0])
+            logits = parts.model(ids[None, :-1])[0].log_softmax(-1)
+            answer = slice(len(ids) - 1 - parts.tokenizers.num_codes_per_image, len(ids) - 1)
+            labels = ids[answer]
+            nats -= float(
+                logits[answer.start - 1 : answer.stop - 1].gather(1, labels[:, None]).sum()
+            )
+            count += len(labels)
+    bits = bits_per_code(parts, pairs, rows, context)
+    assert bits == pytest.approx(nats / count / math.log(2), rel=1e-5)
 
 
 @pytest.mark.slow

@@ -105,16 +105,10 @@ class ImageRecipe:
     """Weight of pixels inside the `boxes` of the metadata (faces, salient objects)."""
     causal_weight: float = 0.0
     """Weight of `cm3_imagetok.causal.CausalPredictor`, which makes codes easier to predict."""
-    causal_warmup: int = 300
-    """Steps until it has its full weight."""
     max_shift: int = 4
     """Training pictures are moved by up to this many pixels, white coming in, and mirrored."""
-    revive_every: int = 20
-    """Steps between two looks for dead codes."""
     revive_share: float = 0.1
     """A code is dead when it is used less than this share of an even use."""
-    revive_until: float = 0.7
-    """Share of the steps after which no code is moved any more."""
     val_every: int = 250
     """Steps between two validations."""
 
@@ -129,8 +123,6 @@ class RetrievalRecipe:
     """The small CLIP."""
     strategy: RetrievalConfig = field(default_factory=RetrievalConfig)
     """Paper 2.1."""
-    same_group: bool = False
-    """Whether a training document may retrieve documents of its own group."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,8 +159,6 @@ class DecoderRecipe:
     input_noise: float = 0.0
     """Each training sequence draws a share from 0 to this; so many of its input codes are replaced
     by others. A drawing then rests more on its caption, less on the codes drawn so far."""
-    max_shift: int = 4
-    """Pixels that the further encodings are moved by, at most."""
     cm3: CM3Config = field(default_factory=CM3Config)
     """The objective, paper 2.2."""
     optim: OptimConfig = field(default_factory=OptimConfig)

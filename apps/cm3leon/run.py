@@ -204,12 +204,12 @@ def make_encoder(job: Job, pictures: Pictures, tokenizers: Tokenizers) -> Encode
 def make_memory(job: Job, pictures: Pictures, encoder: Encoder) -> Neighbours:
     """Stage `retrieval`: memory bank of the training split, neighbours of all pairs."""
     recipe, seed = job.recipe.retrieval, job.recipe.seed
-    groups = None if recipe.same_group else pictures.pairs.group_numbers
+    groups = pictures.pairs.group_numbers
 
     def work(out: Path) -> None:
         write_memory(encoder, pictures, recipe.strategy, groups, seed, out)
 
-    config = [recipe.strategy, recipe.same_group, seed]
+    config = [recipe.strategy, seed]
     stage = job.stages.run("retrieval", config, ["pictures", "clip"], work)
     return open_neighbours(stage.folder)
 
@@ -219,9 +219,9 @@ def make_tokens(job: Job, pictures: Pictures, tokenizers: Tokenizers, encoder: E
     recipe, seed = job.recipe.decoder, job.recipe.seed
 
     def work(out: Path) -> None:
-        write_tokens(tokenizers, pictures, recipe.views, recipe.max_shift, seed, out / "tokens")
+        write_tokens(tokenizers, pictures, recipe.views, seed, out / "tokens")
 
-    config = [recipe.views, recipe.max_shift, seed]
+    config = [recipe.views, seed]
     job.stages.run("shards", config, ["pictures", "texttok", "imagetok"], work)
     return parts.open_memory(job.recipe, encoder, tokenizers.vocabulary)
 

@@ -42,7 +42,7 @@ def write_memory(
     encoder: Encoder,
     pictures: Pictures,
     strategy: RetrievalConfig,
-    groups: np.ndarray | None,
+    groups: np.ndarray,
     seed: int,
     folder: Path,
 ) -> None:
@@ -52,7 +52,7 @@ def write_memory(
         encoder: Of pictures and captions.
         pictures: All pairs.
         strategy: Which documents are taken.
-        groups: (N,) numbers; a document of a pair's own group is not taken. None allows it.
+        groups: (N,) numbers; a document of a pair's own group is not taken.
         seed: Of the words that training drops from a query.
         folder: Takes `bank`, `neighbours-training`, `neighbours-inference` and
             `image_vectors.npy`.
@@ -82,7 +82,7 @@ def write_memory(
                 images,
                 rules,
                 seed,
-                groups=None if groups is None else groups.tolist(),
+                groups=groups.tolist(),
                 progress=progress,
             )
         table.save(folder / f"neighbours-{name}")

@@ -25,11 +25,14 @@ Change = Callable[[np.ndarray], np.ndarray]
 """Pixels (B, H, W, 3) to pixels of the same shape."""
 
 
+MAX_SHIFT = 3
+"""Pixels that the further views are moved by, at most."""
+
+
 def write_tokens(
     tokenizers: Tokenizers,
     pictures: Pictures,
     views: int,
-    max_shift: int,
     seed: int,
     folder: Path,
 ) -> None:
@@ -39,12 +42,11 @@ def write_tokens(
         tokenizers: Of captions and pictures.
         pictures: All pairs.
         views: Views of a training picture, the plain one among them.
-        max_shift: Pixels that the others are moved by, at most.
         seed: Draws the shifts.
         folder: Takes the shards.
     """
     pairs, train = pictures.pairs, pictures.pairs.rows("train")
-    changes = other_views(views - 1, max_shift, torch.Generator().manual_seed(seed))
+    changes = other_views(views - 1, MAX_SHIFT, torch.Generator().manual_seed(seed))
     codes = encode_views(
         tokenizers, pictures, [pairs.rows(*SPLITS)] + [train] * (views - 1), changes
     )

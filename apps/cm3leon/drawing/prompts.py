@@ -43,7 +43,7 @@ def fitting(parts: Parts, keys: Sequence[int], prompt_length: int, new_ids: int)
         parts: Documents and context length are used.
         keys: Documents, the best last.
         prompt_length: Ids of the prompt without documents.
-        new_ids: Ids of the answer.
+        new_ids: Ids of the answer with its `<eos>`.
     """
     documents = parts.memory.documents
     room = parts.model.config.max_length - prompt_length - new_ids
@@ -74,10 +74,10 @@ def image_prompts(
     Returns:
         N prompts, N unconditional prompts, and the keys of the documents that fitted.
     """
-    layout, length = parts.tokenizers.layout, parts.tokenizers.num_codes_per_image
+    layout, answer = parts.tokenizers.layout, parts.tokenizers.num_codes_per_image + 1  # <eos>
     texts = parts.tokenizers.text.encode_batch(list(captions))
     kept = [
-        fitting(parts, keys, len(layout.image_prompt(text)), length)
+        fitting(parts, keys, len(layout.image_prompt(text)), answer)
         for text, keys in zip(texts, contexts, strict=True)
     ]
     pairs = [pairs_of(parts.memory, keys) for keys in kept]

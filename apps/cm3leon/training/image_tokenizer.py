@@ -42,6 +42,13 @@ from cm3leon.data.pixels import Pictures
 from cm3leon.device import trainer_options
 from cm3leon.recipe import ImageRecipe
 
+CAUSAL_WARMUP = 300
+"""Steps until the causal predictor's loss has its full weight."""
+REVIVE_EVERY = 20
+"""Steps between two looks for dead codes."""
+REVIVE_UNTIL = 0.7
+"""Share of the steps after which no code is moved any more."""
+
 
 def left_out(recipe: ImageRecipe, has_boxes: bool) -> list[str]:
     """What the recipe does not train on, a line each."""
@@ -187,7 +194,7 @@ class ImageTokenizerModule(L.LightningModule):
             unexplained = self.predictor(quantized.grid)
             self.log("train/unexplained", unexplained.detach())
             # first something to predict, then a wish to be predictable
-            ramp = min(1.0, self.global_step / recipe.causal_warmup)
+            ramp = min(1.0, self.global_step / CAUSAL_WARMUP)
             loss = loss + ramp * recipe.causal_weight * unexplained
         return loss
 
@@ -256,8 +263,8 @@ class ImageTokenizerModule(L.LightningModule):
         recipe, even = self.recipe, codes.numel() / self.model.num_codes
         counts = torch.bincount(codes.flatten(), minlength=self.model.num_codes).float()
         self.usage.lerp_(counts / even, 0.02)  # 1 is even use
-        late = self.global_step >= recipe.revive_until * recipe.optim.total_steps
-        if self.global_step % recipe.revive_every == 0 and not late:
+        late = self.global_step >= REVIVE_UNTIL * recipe.optim.total_steps
+        if self.global_step % REVIVE_EVERY == 0 and not late:
             revive_dead_codes(self.model.quantize, z, self.usage, recipe.revive_share, generator)
             self.usage[self.usage < recipe.revive_share] = 1.0  # time to settle
 
