@@ -1,10 +1,10 @@
 """A decoder on disk: `model.safetensors` with the weights, `config.json` with everything else.
 
-`config.json` names the component and the interface version, holds the `DecoderConfig`, and the
+`config.json` names the component and the interface version, and holds the `DecoderConfig` and the
 size and SHA-256 of the weights. It is written last, so a folder without it was never finished.
-Above 5 GB the weights are shards, `model-00001-of-00003.safetensors` and so on, with the
-`model.safetensors.index.json` that the field reads. Weights are memory-mapped into a model that
-was built without memory.
+Weights above 5 GB are split into shards, `model-00001-of-00003.safetensors` and so on, with the
+`model.safetensors.index.json` that other libraries read. Loading maps the weights into a model that
+was built without memory of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CONFIG_FILE = "config.json"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be written, or is not what it says it is; the message names the file."""
+    """A checkpoint that cannot be written or is not what it claims; the message names the file."""
 
 
 def save_decoder(
@@ -41,17 +41,17 @@ def save_decoder(
     extra: Mapping[str, str] | None = None,
     max_shard_bytes: int = 5 * 10**9,
 ) -> None:
-    """Write a decoder into a folder, which is made if need be.
+    """Write a decoder into a folder, which is made if missing.
 
     Args:
         model: The decoder.
         folder: Where to write; an earlier checkpoint there is replaced.
         extra: Anything else worth keeping, such as the vocabulary's hash; see `read_manifest`.
-        max_shard_bytes: Weights above this size are written as several files, each of them at
-            most so large, or one tensor.
+        max_shard_bytes: Weights above this size are written as several files, each of at most
+            this size, or of one tensor.
 
     Raises:
-        CheckpointError: if a file cannot be written; no half of it stays.
+        CheckpointError: If a file cannot be written; nothing half-written stays.
     """
     folder = Path(folder)
     weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
@@ -86,10 +86,10 @@ def load_decoder(
     Args:
         folder: The checkpoint.
         device: Where the weights go.
-        dtype: What they are cast to; None keeps what was saved.
+        dtype: Dtype to cast them to; None keeps what was saved.
 
     Raises:
-        CheckpointError: if the folder holds something else, another major version, damaged
+        CheckpointError: If the folder holds something else, another major version, damaged
             weights, or weights that do not fit the config.
     """
     folder = Path(folder)
@@ -104,7 +104,9 @@ def load_decoder(
     for wanted in files if isinstance(files, list) else [files]:
         name = wanted.get("file") if isinstance(wanted, dict) else WEIGHTS_FILE
         if not isinstance(name, str) or not re.fullmatch(r"model[\d\w-]*\.safetensors", name):
-            raise CheckpointError(f"{folder / CONFIG_FILE}: weights: no file of weights: {name!r}")
+            raise CheckpointError(
+                f"{folder / CONFIG_FILE}: weights: wanted names of weight files, got {name!r}"
+            )
         path = folder / name
         try:
             found = _fingerprint(path)
@@ -123,9 +125,12 @@ def load_decoder(
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """Read `config.json` of a checkpoint, after a check of component and version.
+    """Read `config.json` of a checkpoint and check component and version.
 
     The keys are `component`, `interface_version`, `config`, `weights` and `extra`.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or of another component or version.
     """
     path = Path(folder) / CONFIG_FILE
     try:
@@ -150,7 +155,7 @@ def _parse_config(values: object, path: Path) -> DecoderConfig:
 
 
 def check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Raise `CheckpointError` that names every missing, extra and misshapen key."""
+    """Refuse weights that do not fit; the error names every missing, extra and misshapen key."""
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     problems = [f"missing {name} {wanted[name]}" for name in sorted(wanted.keys() - found.keys())]
@@ -165,7 +170,7 @@ def check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Path
 
 
 def _shards(weights: dict[str, torch.Tensor], max_bytes: int) -> dict[str, dict[str, torch.Tensor]]:
-    """Tensors by the file that holds them, in order."""
+    """Group tensors, in order, by the file that will hold them."""
     parts: list[dict[str, torch.Tensor]] = [{}]
     size = 0
     for key, value in weights.items():
@@ -196,7 +201,7 @@ def write_tensors(
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn what goes wrong while `path` is written into `CheckpointError`."""
+    """Turn errors of writing `path` into `CheckpointError`."""
     try:
         yield
     except OSError as error:
