@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from cm3_retrieval.bank_files import MANIFEST_NAME
+from cm3_retrieval.bank.documents import encode_documents, search_documents
+from cm3_retrieval.bank.memory_bank import MemoryBank
+from cm3_retrieval.bank.quality import measure_bank, save_histogram
+from cm3_retrieval.clip.picture_folder import PictureFile, open_picture, picture_files
 from cm3_retrieval.contact_sheet import text_table, write_contact_sheet
-from cm3_retrieval.documents import encode_documents, search_documents
-from cm3_retrieval.index_plan import AUTO, IndexConfig, expected_bytes
+from cm3_retrieval.index.config import AUTO, IndexConfig
+from cm3_retrieval.index.plan import expected_bytes
 from cm3_retrieval.interface import BANK_COMPONENT, Encoder
-from cm3_retrieval.memory_bank import MemoryBank
-from cm3_retrieval.neighbours import build_neighbour_table
-from cm3_retrieval.picture_folder import PictureFile, open_picture, picture_files
-from cm3_retrieval.quality import measure_bank, save_histogram
-from cm3_retrieval.storage import read_folder
-from cm3_retrieval.strategy import RetrievalConfig
+from cm3_retrieval.neighbours.building import build_neighbour_table
+from cm3_retrieval.neighbours.strategy import RetrievalConfig
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
 
 _BATCH = 64
 """Pictures held in memory at once."""
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _train(options: argparse.Namespace) -> None:
-    from cm3_retrieval.training import ClipTrainingConfig, train_clip
+    from cm3_retrieval.clip.training import train_clip
+    from cm3_retrieval.clip.training_config import ClipTrainingConfig
 
     config = ClipTrainingConfig(steps=options.steps, seed=options.seed)
     files = [file for file in picture_files(options.folder) if file.caption]
@@ -169,7 +170,7 @@ def _verify(options: argparse.Namespace) -> None:
 
 
 def _encoder(options: argparse.Namespace) -> Encoder:
-    from cm3_retrieval.encoder import CONFIG_NAME, ClipEncoder
+    from cm3_retrieval.clip.encoder import CONFIG_NAME, ClipEncoder
 
     settings = {"device": options.device, "amp": options.amp, "batch_size": options.batch_size}
     if (Path(options.encoder) / CONFIG_NAME).is_file():

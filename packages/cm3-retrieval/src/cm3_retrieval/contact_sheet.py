@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cm3_retrieval.picture_folder import open_picture
-from cm3_retrieval.storage import write_file
+from cm3_retrieval.clip.picture_folder import open_picture
+from cm3_retrieval.sealed_folder import write_file
 
 _SIDE = 224
 """Pixels of a picture on the page."""

@@ -1,0 +1,1 @@
+"""Documents, and the memory bank that keeps, finds and saves them."""

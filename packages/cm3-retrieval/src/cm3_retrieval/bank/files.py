@@ -1,0 +1,104 @@
+"""A memory bank as a folder: FAISS file, Arrow file, whole vectors where the index lacks them.
+
+Takes an index and its metadata, gives them back after checking all that can go wrong between: each
+file's SHA-256, the counts, the keys, the encoder, and the canary queries. Paper 2.1 (arXiv
+2309.02591).
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from cm3_retrieval.index.approximate import ApproximateIndex
+from cm3_retrieval.index.canaries import check_canaries, make_canaries
+from cm3_retrieval.index.config import IndexConfig
+from cm3_retrieval.index.exact import ExactIndex
+from cm3_retrieval.interface import BANK_COMPONENT
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
+
+
+def write_bank(
+    folder: Path | str, index: ExactIndex | ApproximateIndex, table: pa.Table, encoder_id: str
+) -> None:
+    """Write all of a bank; killed in the middle, the folder holds the old bank or the new one.
+
+    Args:
+        folder: Made if missing.
+        index: Finished.
+        table: Column `key` (int64, the index's keys in its order), then the metadata.
+        encoder_id: The encoder that made the vectors.
+    """
+    contents = {
+        "index.faiss": lambda file: write_index(index.index, file),
+        "metadata.arrow": lambda file: write_table(table, file),
+    }
+    if index.vectors is not None:
+        vectors = index.vectors
+        contents["vectors.npy"] = lambda file: np.save(file, vectors, allow_pickle=False)
+    facts = {
+        "encoder_id": encoder_id,
+        "dim": index.d,
+        "metric": "inner_product",
+        "count": index.ntotal,
+        "index": asdict(index.config),
+        "canaries": make_canaries(index),
+    }
+    write_folder(folder, MANIFEST_NAME, BANK_COMPONENT, contents, facts)
+
+
+def read_bank(
+    folder: Path | str, encoder_id: str | None, *, mmap: bool
+) -> tuple[ExactIndex | ApproximateIndex, pa.Table, str]:
+    """Read a bank and check it; `MemoryBank.load` says how.
+
+    Returns:
+        The index, the metadata and the bank's `encoder_id`.
+    """
+    manifest, paths = read_folder(folder, MANIFEST_NAME, BANK_COMPONENT)
+    if encoder_id is not None and manifest["encoder_id"] != encoder_id:
+        raise ValueError(
+            f"{folder}: wanted a bank of encoder {encoder_id!r}, "
+            f"got one of {manifest['encoder_id']!r}; build it anew with your encoder"
+        )
+    flags = faiss.IO_FLAG_MMAP_IFC if mmap else 0
+    stored: Any = faiss.read_index(str(paths["index.faiss"]), flags)
+    table = read_table(paths["metadata.arrow"])
+    found = (stored.ntotal, table.num_rows, stored.d, stored.metric_type)
+    wanted = (manifest["count"], manifest["count"], manifest["dim"], faiss.METRIC_INNER_PRODUCT)
+    keys = table.column("key").to_numpy()
+    vectors = None
+    if "vectors.npy" in paths:
+        vectors = np.load(paths["vectors.npy"], mmap_mode="r" if mmap else None)
+    whole = vectors is None or (vectors.shape == wanted[:3:2] and vectors.dtype == np.float32)
+    exact = isinstance(stored, faiss.IndexIDMap2)
+    same_keys = not exact or np.array_equal(faiss.vector_to_array(stored.id_map), keys)
+    if found != wanted or not whole or not same_keys:
+        raise ValueError(f"{folder}: index, metadata and manifest are not of one bank")
+    if exact:
+        index = ExactIndex(stored)
+    else:
+        index = ApproximateIndex(stored, keys, vectors, IndexConfig(**manifest["index"]))
+    check_canaries(index, manifest.get("canaries", []), paths["index.faiss"])
+    return index, table, manifest["encoder_id"]
+
+
+def write_index(index: faiss.Index, file: Any) -> None:
+    """Write a FAISS index into an open file."""
+    writer = faiss.PyCallbackIOWriter(file.write)  # pyright: ignore[reportAttributeAccessIssue]
+    faiss.write_index(index, writer)
+
+
+def read_table(path: Path) -> pa.Table:
+    """Read what `write_table` wrote; the columns stay in the mapped file."""
+    with pa.memory_map(str(path)) as source:
+        return pa.ipc.open_file(source).read_all()
+
+
+def write_table(table: pa.Table, file: Any) -> None:
+    """Write an Arrow table into an open file."""
+    with pa.ipc.new_file(pa.PythonFile(file, mode="w"), table.schema) as writer:
+        writer.write_table(table)

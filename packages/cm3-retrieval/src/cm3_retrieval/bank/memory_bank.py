@@ -1,0 +1,286 @@
+"""The memory bank: documents' vectors and metadata under one int64 key.
+
+Takes keys, document vectors and columns of metadata; gives search by vector, look-up by key,
+documents added and removed, and a folder on disk (`cm3_retrieval.bank.files`). Paper 2.1 (arXiv
+2309.02591).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+
+from cm3_retrieval.bank.files import read_bank, write_bank
+from cm3_retrieval.index.approximate import ApproximateIndex, build_approximate
+from cm3_retrieval.index.checks import checked_keys, checked_lengths, checked_vectors
+from cm3_retrieval.index.config import IndexConfig
+from cm3_retrieval.index.exact import ExactIndex, build_index
+from cm3_retrieval.index.plan import plan_index
+
+
+class MemoryBank:
+    """A set of documents, searchable by maximum inner product."""
+
+    def __init__(
+        self,
+        index: faiss.IndexIDMap2 | ExactIndex | ApproximateIndex,
+        table: pa.Table,
+        encoder_id: str,
+        *,
+        mapped: bool = False,
+    ) -> None:
+        """Wrap a finished index and its metadata; `build` and `load` are the ways in.
+
+        Args:
+            index: Inner-product index on int64 keys.
+            table: Column `key` (int64, the index's keys in its order), then the metadata.
+            encoder_id: The encoder that made the vectors.
+            mapped: The index lies in files that must not change: no append, no delete.
+        """
+        self.encoder_id = encoder_id
+        self._index = ExactIndex(index) if isinstance(index, faiss.IndexIDMap2) else index
+        self._table = table
+        self._mapped = mapped
+
+    @classmethod
+    def build(
+        cls,
+        keys: np.ndarray,
+        vectors: np.ndarray,
+        metadata: Mapping[str, Sequence[Any]],
+        encoder_id: str,
+        index: IndexConfig | None = None,
+        *,
+        threads: int = 1,
+    ) -> "MemoryBank":
+        """Build a bank in memory.
+
+        Args:
+            keys: (N,) integers of at least 0, all different.
+            vectors: (N, dim) floats, rows of length 1, as `document_vectors` gives them. An index
+                that re-scores keeps this very array when it is float32: leave it unchanged.
+            metadata: Column name to N values, such as caption, file_name, source.
+            encoder_id: The encoder that made the vectors; `load` compares it.
+            index: Which index. None chooses by N: exact up to 50,000 documents.
+            threads: FAISS's threads. More than one builds an HNSW graph that differs each time.
+
+        Raises:
+            ValueError: Something does not fit; the message names it.
+        """
+        keys, vectors = checked_documents(keys, vectors)
+        table = metadata_table(keys, metadata)
+        plan = plan_index(len(keys), vectors.shape[1], index)
+        if plan.factory == "Flat":
+            return cls(build_index(vectors, keys), table, encoder_id)
+        return cls(build_approximate(vectors, keys, plan, threads=threads), table, encoder_id)
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return self._index.ntotal
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self._index.d
+
+    @property
+    def keys(self) -> np.ndarray:
+        """(N,) int64, in the order in which the bank was built."""
+        return self._index.keys.copy()
+
+    @property
+    def config(self) -> IndexConfig:
+        """The index and its settings."""
+        return self._index.config
+
+    @property
+    def metadata(self) -> pa.Table:
+        """Column `key`, then the metadata, in the order of `keys`."""
+        return self._table
+
+    def search(
+        self, queries: np.ndarray, k: int, *, threads: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Find the k best documents for each query, score descending, then key ascending.
+
+        Args:
+            queries: (Q, dim) floats.
+            k: 1 to `len(bank)`.
+            threads: FAISS's threads.
+
+        Returns:
+            (Q, k) float32 scores and (Q, k) int64 keys, best first. From `Flat` they are exact
+            and do not depend on what else is in the batch (`cm3_retrieval.index.exact.search`).
+
+        Raises:
+            ValueError: Another shape, no floats, NaN, an empty bank, or k outside its range.
+        """
+        return self._index.search(queries, k, threads=threads)
+
+    def vectors_of(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the vectors stored under `keys`, (len(keys), dim) float32.
+
+        They are the documents' own, unless the bank was built with a shortening index and
+        `rescore=0`; then they are what the index kept of them.
+
+        Raises:
+            KeyError: A key is not in the bank.
+        """
+        return self._index.vectors_at(self._rows_of(np.asarray(keys, dtype=np.int64)))
+
+    def metadata_of(self, keys: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """Return one dict a key: column name -> value, with the key itself under `key`.
+
+        Raises:
+            KeyError: A key is not in the bank.
+        """
+        return self._table.take(pa.array(self._rows_of(np.asarray(keys)))).to_pylist()
+
+    def has_both(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Tell which documents have text and image: bool column `has_both`, all if there is none.
+
+        Raises:
+            KeyError: A key is not in the bank.
+        """
+        rows = self._rows_of(np.asarray(keys))
+        if "has_both" not in self._table.column_names:
+            return np.ones(len(rows), bool)
+        return self._table.column("has_both").to_numpy()[rows].astype(bool)
+
+    def append(
+        self,
+        keys: np.ndarray,
+        vectors: np.ndarray,
+        metadata: Mapping[str, Sequence[Any]],
+        encoder_id: str,
+    ) -> None:
+        """Add documents at the end; all of them, or none when something does not fit.
+
+        The index stays what it is: one that has grown far beyond its training answers less well,
+        and `reindexed` gives one of the right size.
+
+        Args:
+            keys: (M,) integers of at least 0, none of them in the bank.
+            vectors: (M, dim) floats, rows of length 1.
+            metadata: The bank's columns, M values each.
+            encoder_id: The encoder that made the vectors; must be the bank's.
+        """
+        self._refuse_if_mapped("append")
+        if encoder_id != self.encoder_id:
+            raise ValueError(
+                f"encoder_id: wanted the bank's, {self.encoder_id!r}, got {encoder_id!r}"
+            )
+        keys, vectors = checked_documents(keys, vectors, self.dim)
+        known = np.intersect1d(keys, self._index.keys)
+        if len(known):
+            raise ValueError(f"keys: wanted new ones, got {int(known[0])}, which the bank has")
+        columns = self._table.column_names[1:]
+        if set(metadata) != set(columns):
+            raise ValueError(f"metadata: wanted columns {columns}, got {sorted(metadata)}")
+        table = metadata_table(keys, metadata, self._table.schema)
+        self._index.append(vectors, keys)
+        self._table = pa.concat_tables([self._table, table])
+
+    def delete(self, keys: Sequence[int] | np.ndarray, *, threads: int = 1) -> None:
+        """Remove documents for good: vector, key and metadata. All of them, or none.
+
+        `Flat` and IVF drop rows quickly; an HNSW graph is built anew, so give all keys at once.
+
+        Raises:
+            KeyError: A key is not in the bank.
+        """
+        self._refuse_if_mapped("delete")
+        rows = np.unique(self._rows_of(np.asarray(keys)))
+        if not len(rows):
+            return
+        kept = np.ones(len(self), bool)
+        kept[rows] = False
+        table = self._table.filter(pa.array(kept))
+        self._index.delete(rows, threads=threads)
+        self._table = table
+
+    def reindexed(self, index: IndexConfig | None = None, *, threads: int = 1) -> "MemoryBank":
+        """Return a bank of the same documents with another index; None chooses by their number."""
+        vectors = self._index.vectors_at(np.arange(len(self)))
+        columns = {name: self._table.column(name) for name in self._table.column_names[1:]}
+        return MemoryBank.build(
+            self.keys, vectors, columns, self.encoder_id, index, threads=threads
+        )
+
+    def save(self, folder: Path | str) -> None:
+        """Write the bank; killed in the middle, the folder holds the old bank or the new one."""
+        write_bank(folder, self._index, self._table, self.encoder_id)
+
+    @classmethod
+    def load(
+        cls, folder: Path | str, encoder_id: str | None = None, *, mmap: bool = False
+    ) -> "MemoryBank":
+        """Read a bank and check all of it: component, version, SHA-256s, counts, keys, canaries.
+
+        Args:
+            folder: What `save` wrote.
+            encoder_id: The encoder that will make the queries; None skips the comparison.
+            mmap: Leave index and vectors in their files, which the system reads as a search needs
+                them. Such a bank can be searched and saved elsewhere, not changed.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: Changed bytes, another major version, another encoder, or other answers.
+        """
+        index, table, stored_id = read_bank(folder, encoder_id, mmap=mmap)
+        return cls(index, table, stored_id, mapped=mmap)
+
+    def _refuse_if_mapped(self, what: str) -> None:
+        if self._mapped:
+            raise ValueError(f"mmap: wanted a bank loaded with mmap=False for {what}, got True")
+
+    def _rows_of(self, keys: np.ndarray) -> np.ndarray:
+        """Rows of the table, by binary search in the sorted keys.
+
+        Example: keys [7, 2, 5] have order [1, 2, 0]; looking up 5 finds place 1 among [2, 5, 7],
+        and order[1] = 2 is its row.
+        """
+        keys = keys.astype(np.int64).reshape(-1)
+        own, order = self._index.keys, self._index.by_key
+        places = np.searchsorted(own, keys, sorter=order)
+        rows = order[np.minimum(places, len(order) - 1)] if len(self) else places
+        missing = keys[own[rows] != keys] if len(self) else keys
+        if len(missing):
+            raise KeyError(f"key {int(missing[0])} is not in the bank of {len(self)} documents")
+        return rows
+
+
+def checked_documents(
+    keys: np.ndarray, vectors: np.ndarray, dim: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return keys as int64 and vectors as float32, or raise a ValueError that says why not."""
+    keys = checked_keys("keys", keys)
+    vectors = checked_vectors("vectors", vectors, dim)
+    if len(keys) != len(vectors):
+        raise ValueError(f"keys: wanted {len(vectors)}, one a vector, got {len(keys)}")
+    checked_lengths("vectors", vectors)
+    return keys, vectors
+
+
+def metadata_table(
+    keys: np.ndarray, metadata: Mapping[str, Sequence[Any]], schema: pa.Schema | None = None
+) -> pa.Table:
+    """Return column `key`, then the metadata; of `schema` if one is given."""
+    columns: dict[str, Any] = {"key": pa.array(keys)}
+    for name, values in metadata.items():
+        if name == "key":
+            raise ValueError("metadata: wanted another column name than 'key', it is taken")
+        if len(values) != len(keys):
+            raise ValueError(f"metadata: wanted {len(keys)} of {name!r}, got {len(values)}")
+        if isinstance(values, pa.ChunkedArray):
+            columns[name] = values
+            continue
+        try:
+            columns[name] = pa.array(values, None if schema is None else schema.field(name).type)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"metadata: {name!r}: {error}") from error
+    table = pa.table(columns)
+    return table if schema is None else table.select(schema.names).cast(schema)

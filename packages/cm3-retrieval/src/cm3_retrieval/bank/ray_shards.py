@@ -1,0 +1,141 @@
+"""`cm3_retrieval.bank.shards` on many machines, with Ray (`pip install cm3-retrieval[ray]`).
+
+Takes what `build_from_shards` takes, with a function that opens the encoder, and a work folder that
+every machine sees; gives the same bank. A worker that dies is replaced, and only the shard it held
+is done again.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cm3_retrieval.bank.shards import (
+    ReadShard,
+    add_shard,
+    check_mergeable,
+    embed_shard,
+    merge_shards,
+    train_on_shards,
+)
+from cm3_retrieval.index.config import IndexConfig
+from cm3_retrieval.interface import Encoder
+
+
+def build_with_ray(
+    work: Path | str,
+    shards: int,
+    read: ReadShard,
+    open_encoder: Callable[[], Encoder],
+    folder: Path | str,
+    index: IndexConfig | None = None,
+    *,
+    workers: int = 2,
+    worker_options: Mapping[str, Any] | None = None,
+    attempts: int = 3,
+    threads: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Build a bank with actors; killed and called again, it goes on where it was.
+
+    Training and merging run in the calling process. Ray is started with its defaults when the
+    caller has not called `ray.init`.
+
+    Args:
+        work: Keeps what is done, of this one job, where all workers can read and write.
+        shards: How many there are.
+        read: Reads one; called in the workers.
+        open_encoder: Called once in each worker.
+        folder: Gets the bank, as `MemoryBank.load` reads it.
+        index: Which index. None chooses by the number of documents. HNSW cannot be merged.
+        workers: Actors at a time.
+        worker_options: What Ray reserves for each, such as `{"num_gpus": 1}`.
+        attempts: How often a shard is tried whose worker died.
+        threads: FAISS's threads in each process.
+        progress: Called with (steps done, steps).
+
+    Raises:
+        RuntimeError: The workers of one shard died in every attempt.
+        ValueError: What `build_from_shards` refuses.
+    """
+    import ray  # pyright: ignore[reportMissingImports]
+
+    if workers < 1:
+        raise ValueError(f"workers: wanted at least 1, got {workers}")
+    check_mergeable(index)
+    work = Path(work).resolve()  # a worker stands in another folder
+    actor: Any = ray.remote(_Worker)
+
+    def hire() -> Any:
+        return actor.options(**(worker_options or {})).remote(str(work), read, open_encoder)
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(done, 2 * shards)
+
+    staff = [hire() for _ in range(min(workers, shards))]
+    try:
+        share = partial(_share, staff, hire, shards, attempts)
+        share(lambda worker, shard: worker.embed.remote(shard), report)
+        train_on_shards(work, shards, index, threads=threads)
+        share(
+            lambda worker, shard: worker.add.remote(shard, threads),
+            lambda done: report(shards + done),
+        )
+    finally:
+        for worker in staff:
+            ray.kill(worker)
+    merge_shards(work, shards, folder)
+
+
+class _Worker:
+    """An actor: one process with one encoder."""
+
+    def __init__(self, work: str, read: ReadShard, open_encoder: Callable[[], Encoder]) -> None:
+        self._work, self._read, self._open_encoder = work, read, open_encoder
+        self._encoder: Encoder | None = None
+
+    def embed(self, shard: int) -> None:
+        if self._encoder is None:
+            self._encoder = self._open_encoder()
+        embed_shard(self._work, shard, self._read, self._encoder)
+
+    def add(self, shard: int, threads: int) -> None:
+        add_shard(self._work, shard, threads=threads)
+
+
+def _share(
+    staff: list[Any],
+    hire: Callable[[], Any],
+    shards: int,
+    attempts: int,
+    start: Callable[[Any, int], Any],
+    report: Callable[[int], None],
+) -> None:
+    """Give each shard to a worker that has none; replace workers in `staff` that die."""
+    import ray  # pyright: ignore[reportMissingImports]
+
+    waiting, deaths = deque(range(shards)), Counter[int]()
+    idle, busy = list(staff), {}
+    while waiting or busy:
+        while idle and waiting:
+            worker, shard = idle.pop(), waiting.popleft()
+            busy[start(worker, shard)] = worker, shard
+        (ready,), _ = ray.wait(list(busy), num_returns=1)
+        worker, shard = busy.pop(ready)
+        try:
+            ray.get(ready)
+        except ray.exceptions.RayActorError as error:
+            deaths[shard] += 1
+            if deaths[shard] >= attempts:
+                raise RuntimeError(
+                    f"shard {shard}: its worker died {attempts} times ({error})"
+                ) from error
+            waiting.append(shard)
+            staff.remove(worker)
+            worker = hire()
+            staff.append(worker)
+        else:
+            report(shards - len(waiting) - len(busy))
+        idle.append(worker)

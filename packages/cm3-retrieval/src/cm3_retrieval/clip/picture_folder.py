@@ -1,0 +1,84 @@
+"""A folder of pictures as documents.
+
+Takes a folder, with captions in `metadata.jsonl` (`file_name`, `text`; Hugging Face's imagefolder)
+or in `NAME.txt` beside `NAME.png`, or with none; gives paths and captions, and opens pictures.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from cm3_retrieval.clip.pictures import as_rgb
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""File names that count as pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureFile:
+    """One document on disk."""
+
+    path: Path
+    """The picture, absolute."""
+
+    caption: str | None
+    """Its text, None where there is none."""
+
+
+def picture_files(folder: Path | str) -> list[PictureFile]:
+    """List a folder's pictures, its subfolders' too, in the order of their names.
+
+    Raises:
+        FileNotFoundError: No such folder.
+        ValueError: No picture in it, or a broken `metadata.jsonl`.
+    """
+    folder = Path(folder).resolve()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: wanted a folder of pictures, there is none")
+    captions = _listed_captions(folder)
+    files = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in SUFFIXES or not path.is_file():
+            continue
+        beside = path.with_suffix(".txt")
+        caption = captions.get(path.relative_to(folder).as_posix())
+        if caption is None and beside.is_file():
+            caption = beside.read_text(encoding="utf-8", errors="replace").strip()
+        files.append(PictureFile(path=path, caption=caption or None))
+    if not files:
+        raise ValueError(f"{folder}: wanted pictures ({', '.join(SUFFIXES)}), found none")
+    return files
+
+
+def open_picture(path: Path | str) -> Image.Image:
+    """Open one picture as 8-bit RGB.
+
+    Raises:
+        ValueError: The file is missing, broken or too large.
+    """
+    try:
+        with Image.open(path) as image:
+            return as_rgb(image, str(path))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: wanted a whole picture, got a broken one ({error})") from error
+
+
+def _listed_captions(folder: Path) -> dict[str, str]:
+    path = folder / "metadata.jsonl"
+    captions: dict[str, str] = {}
+    if not path.is_file():
+        return captions
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            captions[row["file_name"]] = str(row.get("text", row.get("caption", "")))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f'{path}, line {number}: wanted {{"file_name": ..., "text": ...}}, '
+                f"got {line[:80]!r}"
+            ) from error
+    return captions

@@ -1,0 +1,213 @@
+"""Trains a small CLIP from one's own captioned pictures, in a minute or two on two CPU cores.
+
+Takes captions and (N, H, W, 3) uint8 pictures; gives a folder that `ClipEncoder.from_folder`
+opens. Symmetric InfoNCE as in CLIP (arXiv 2103.00020); the paper (2.1) takes published weights,
+this stands in where nothing may be downloaded.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip.model import CLIP
+from open_clip.transform import PreprocessCfg
+from PIL import Image
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cm3_retrieval.clip.encoder import CONFIG_NAME, WEIGHTS_NAME, ClipEncoder
+from cm3_retrieval.clip.open_clip_models import bundled_tokenizer
+from cm3_retrieval.clip.training_config import ClipTrainingConfig
+from cm3_retrieval.interface import ENCODER_COMPONENT
+from cm3_retrieval.sealed_folder import write_folder
+
+_VOCAB_SIZE = 49408
+"""Of the BPE that comes with open_clip."""
+
+
+def train_clip(
+    captions: Sequence[str],
+    images: np.ndarray,
+    config: ClipTrainingConfig,
+    *,
+    groups: Sequence[int] | None = None,
+    folder: Path | str,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> ClipEncoder:
+    """Train a CLIP and write it. The same data, config and threads give the same bytes.
+
+    Args:
+        captions: N texts.
+        images: (N, H, W, 3) uint8.
+        config: Model and training.
+        groups: N integers; rows of one group are not negatives of each other, such as two
+            pictures under one caption. None: each row is a group of its own.
+        folder: Gets `clip_config.json` and the weights, the config last.
+        progress: Called with (step, steps, loss) after each step.
+
+    Returns:
+        The encoder, opened from the folder.
+
+    Raises:
+        ValueError: Shapes or counts do not fit, or the loss is no longer finite.
+    """
+    count = len(captions)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(
+            f"images: wanted uint8 of shape (N, H, W, 3), got {images.dtype} of {images.shape}"
+        )
+    if count < 2 or len(images) != count:
+        raise ValueError(f"images: wanted one a caption and at least 2, got {len(images)}, {count}")
+    group_of = torch.arange(count) if groups is None else torch.as_tensor(list(groups))
+    if len(group_of) != count:
+        raise ValueError(f"groups: wanted {count}, one a caption, got {len(group_of)}")
+    input_ids = bundled_tokenizer(config.context_length)(list(captions))  # (N, L)
+    pictures = _resized(images, config.image_size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        model = CLIP(**_model_arguments(config)).train()
+        model.visual.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
+        used = torch.unique(input_ids)
+        full_table: Any = model.token_embedding  # (49408, W)
+        table = _rows_of_table(full_table, used)
+        model.token_embedding = table
+        _fit(model, torch.searchsorted(used, input_ids), pictures, group_of, config, progress)
+    with torch.no_grad():
+        full_table.weight[used] = table.weight
+    model.token_embedding = full_table
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    write_folder(
+        folder,
+        CONFIG_NAME,
+        ENCODER_COMPONENT,
+        {WEIGHTS_NAME: lambda file: file.write(save(weights))},
+        {"name": "clip", "model": _model_arguments(config), "training": asdict(config)},
+    )
+    return ClipEncoder.from_folder(folder)
+
+
+def _model_arguments(config: ClipTrainingConfig) -> dict[str, Any]:
+    return {
+        "embed_dim": config.embed_dim,
+        "vision_cfg": {
+            "layers": list(config.vision_layers),
+            "width": config.vision_width,
+            "head_width": 64,
+            "image_size": config.image_size,
+        },
+        "text_cfg": {
+            "context_length": config.context_length,
+            "vocab_size": _VOCAB_SIZE,
+            "width": config.text_width,
+            "heads": config.text_width // 32,
+            "layers": config.text_layers,
+        },
+    }
+
+
+def _rows_of_table(full_table: nn.Embedding, used: Tensor) -> nn.Embedding:
+    """Copy the rows of the tokens that occur: the optimiser then skips 49,000 idle rows.
+
+    Example: with used = [5, 9, 49407], token 9 becomes row 1. The end token has the largest id and
+    keeps it, which is how CLIP's text tower finds it.
+    """
+    table = nn.Embedding(len(used), full_table.embedding_dim)
+    with torch.no_grad():
+        table.weight.copy_(full_table.weight[used])
+    return table
+
+
+def _resized(images: np.ndarray, size: int) -> np.ndarray:
+    if images.shape[1:3] == (size, size):
+        return images
+    resample = Image.Resampling.BICUBIC
+    return np.stack([np.asarray(Image.fromarray(i).resize((size, size), resample)) for i in images])
+
+
+def _fit(
+    model: CLIP,
+    input_ids: Tensor,
+    pictures: np.ndarray,
+    group_of: Tensor,
+    config: ClipTrainingConfig,
+    progress: Callable[[int, int, float], None] | None,
+) -> None:
+    rng = np.random.default_rng(config.seed)
+    batch_size = min(config.batch_size, len(pictures))
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        betas=(0.9, 0.98),
+    )
+    queue = np.empty(0, np.int64)  # rows still to come in this pass over the data
+    for step in range(config.steps):
+        if len(queue) < batch_size:
+            queue = rng.permutation(len(pictures))
+        rows, queue = queue[:batch_size], queue[batch_size:]
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * _schedule(step, config)
+        loss = _loss(
+            model,
+            _as_input(_augmented(pictures[rows], rng, config.max_shift)),
+            input_ids[rows],
+            group_of[rows],
+        )
+        if not torch.isfinite(loss):
+            raise ValueError(f"lr: the loss is {loss.item()} in step {step}; wanted a smaller lr")
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))  # as in CLIP, 2.5
+        if progress is not None:
+            progress(step + 1, config.steps, loss.item())
+
+
+def _schedule(step: int, config: ClipTrainingConfig) -> float:
+    """Linear warm-up to 1, then a cosine to 0."""
+    if step < config.warmup:
+        return (step + 1) / config.warmup
+    share = (step - config.warmup) / max(1, config.steps - config.warmup)
+    return 0.5 * (1 + math.cos(math.pi * share))
+
+
+def _loss(model: CLIP, pictures: Tensor, input_ids: Tensor, group_of: Tensor) -> Tensor:
+    """Symmetric InfoNCE in which rows of one group are left out of each other's denominators."""
+    image_vectors = F.normalize(model.encode_image(pictures), dim=-1)  # (B, D)
+    text_vectors = F.normalize(model.encode_text(input_ids), dim=-1)  # (B, D)
+    logits = model.logit_scale.exp() * image_vectors @ text_vectors.T  # (B, B)
+    own = torch.eye(len(logits), dtype=torch.bool)
+    logits = logits.masked_fill((group_of[:, None] == group_of) & ~own, -torch.inf)
+    target = torch.arange(len(logits))
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _augmented(pictures: np.ndarray, rng: np.random.Generator, max_shift: int) -> np.ndarray:
+    """Move each picture by up to `max_shift` pixels, its edge repeated, and mirror half of them.
+
+    Example: 4 pixels moved by 1 are read at columns [1, 2, 3, 3]; mirrored at [3, 3, 2, 1].
+    """
+    count, size = pictures.shape[:2]
+    places = np.arange(size)
+    shift_y, shift_x = rng.integers(-max_shift, max_shift + 1, (2, count, 1))
+    rows = np.clip(places + shift_y, 0, size - 1)  # (B, S)
+    columns = np.clip(places + shift_x, 0, size - 1)  # (B, S)
+    mirrored = rng.random(count) < 0.5
+    columns[mirrored] = columns[mirrored, ::-1]
+    return pictures[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _as_input(pictures: np.ndarray) -> Tensor:
+    """(B, S, S, 3) uint8 -> (B, 3, S, S) float, normalised as the encoder's transform does."""
+    mean, std = (255 * torch.tensor(values) for values in (PreprocessCfg.mean, PreprocessCfg.std))
+    return ((torch.from_numpy(pictures).float() - mean) / std).permute(0, 3, 1, 2)

@@ -1,0 +1,1 @@
+"""Inner-product search over vectors under int64 keys: exact, approximate, merged from shards."""

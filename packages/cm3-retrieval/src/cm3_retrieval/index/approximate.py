@@ -1,0 +1,280 @@
+"""Search over many documents: a FAISS index of shortened vectors, rescored with the full ones.
+
+Takes vectors and keys; gives scores and keys, best first, as `cm3_retrieval.index.exact` does.
+FAISS numbers documents by row; keys and full vectors lie beside it in arrays that may be
+memory-mapped. Paper 2.1 (arXiv 2309.02591); IVF-PQ after doi:10.1109/TPAMI.2010.57, HNSW after
+arXiv 1603.09320.
+"""
+
+from typing import Any
+
+import faiss
+import numpy as np
+
+from cm3_retrieval.index.checks import checked_keys, checked_search
+from cm3_retrieval.index.config import IndexConfig
+from cm3_retrieval.index.plan import open_factory, plan_index
+from cm3_retrieval.index.threads import FaissThreads
+
+_ADDED_ROWS = 65_536
+"""Rows given to FAISS at once, which bounds what it needs on the way."""
+
+
+class ApproximateIndex:
+    """A trained FAISS index, the keys of its rows, and the whole vectors where it lacks them."""
+
+    def __init__(
+        self,
+        index: faiss.Index,
+        keys: np.ndarray,
+        vectors: np.ndarray | None,
+        config: IndexConfig,
+    ) -> None:
+        """Put the parts together; `build_approximate` makes them.
+
+        Args:
+            index: N rows, numbered from 0.
+            keys: (N,) int64.
+            vectors: (N, dim) float32, or None when `config.rescore` is 0.
+            config: With all settings given, as `plan_index` returns it.
+        """
+        self.index: Any = index
+        self.keys = keys
+        self.vectors = vectors
+        self.config = config
+        self.by_key = np.argsort(keys)
+        set_search_width(self.index, config)
+
+    @property
+    def ntotal(self) -> int:
+        """Number of documents."""
+        return self.index.ntotal
+
+    @property
+    def d(self) -> int:
+        """Length of a vector."""
+        return self.index.d
+
+    def search(
+        self, queries: np.ndarray, k: int, *, threads: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Find k keys with large inner products for each query.
+
+        Args:
+            queries: (Q, dim) floats.
+            k: 1 to the number of rows.
+            threads: FAISS's threads.
+
+        Returns:
+            (Q, k) float32 scores and (Q, k) int64 keys; score descending, then key ascending.
+            The scores are exact unless the config turns re-scoring off over shortened vectors.
+
+        Raises:
+            ValueError: Another shape, no floats, NaN, or k outside its range.
+        """
+        queries = checked_search(queries, k, self.d, self.ntotal)
+        with FaissThreads(threads):
+            scores, rows = self._nearest(queries, k)
+            if len(rows) and rows[:, -1].min() < 0:  # the visited cells held fewer than k
+                short = np.flatnonzero(rows[:, -1] < 0)
+                scores[short], rows[short] = self._wider(queries[short], k)
+        keys = self.keys[rows]
+        if (scores[:, 1:] == scores[:, :-1]).any():
+            order = np.lexsort((keys, -scores), axis=1)
+            scores, keys = np.take_along_axis(scores, order, 1), np.take_along_axis(keys, order, 1)
+        return scores, keys
+
+    def vectors_at(self, rows: np.ndarray) -> np.ndarray:
+        """Return (len(rows), dim) float32; whole vectors, or what the index kept of them."""
+        if self.vectors is not None:
+            return np.ascontiguousarray(self.vectors[rows])
+        if not len(rows):
+            return np.empty((0, self.d), np.float32)
+        ivf = faiss.try_extract_index_ivf(self.index)
+        if ivf is not None:
+            ivf.make_direct_map(True)
+        return self.index.reconstruct_batch(np.ascontiguousarray(rows, np.int64))
+
+    def append(self, vectors: np.ndarray, keys: np.ndarray) -> None:
+        """Add rows at the end; an IVF index keeps the cells that it was trained with."""
+        _without_direct_map(self.index)
+        add_rows(self.index, vectors)
+        self.keys = np.concatenate([self.keys, keys])
+        if self.vectors is not None:
+            self.vectors = np.concatenate([self.vectors, vectors])
+        self.by_key = np.argsort(self.keys)
+
+    def delete(self, rows: np.ndarray, *, threads: int = 1) -> None:
+        """Remove rows for good.
+
+        Plain IVF drops them from its cells. All others keep their training and take the rows that
+        are left anew: FAISS cannot take a node out of an HNSW graph, and a fast-scan index (`x4fs`)
+        that rows were taken out of loses most of those added later (seen with FAISS 1.15).
+        """
+        kept = np.ones(self.ntotal, bool)
+        kept[rows] = False
+        ivf = faiss.try_extract_index_ivf(self.index)
+        if ivf is None or isinstance(faiss.downcast_index(ivf), faiss.IndexIVFFastScan):
+            left = self.vectors_at(np.flatnonzero(kept))
+            _without_direct_map(self.index)
+            self.index.reset()
+            with FaissThreads(threads):
+                add_rows(self.index, left)
+        else:
+            _without_direct_map(self.index)
+            self.index.remove_ids(np.ascontiguousarray(rows, np.int64))
+            _renumber(ivf, kept)
+        self.keys = self.keys[kept]
+        if self.vectors is not None:
+            self.vectors = self.vectors[kept]
+        self.by_key = np.argsort(self.keys)
+
+    def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if self.vectors is None or not self.config.rescore:
+            return self.index.search(queries, k)
+        width = min(k * self.config.rescore, self.ntotal)
+        rows = self.index.search(queries, width)[1]  # (Q, width)
+        return self._best(queries, rows, self.vectors, k)
+
+    def _best(
+        self, queries: np.ndarray, rows: np.ndarray, vectors: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rank rows (Q, width) by their whole vectors; a row of -1 goes last."""
+        scores = np.full(rows.shape, -np.inf, np.float32)  # what rows of -1 keep
+        faiss.fvec_inner_products_by_idx(  # pyright: ignore[reportAttributeAccessIssue]
+            faiss.swig_ptr(scores),
+            faiss.swig_ptr(queries),
+            faiss.swig_ptr(vectors),
+            faiss.swig_ptr(rows),
+            self.d,
+            *rows.shape,
+        )
+        if len(rows) == 1:  # each call of NumPy's counts beside one search
+            best = scores[0].argsort()[: -k - 1 : -1]
+            return scores[:, best], rows[:, best]
+        np.negative(scores, out=scores)
+        if k < rows.shape[1]:
+            places = scores.argpartition(k - 1, axis=1)[:, :k]  # (Q, k)
+            scores, rows = (np.take_along_axis(array, places, 1) for array in (scores, rows))
+        places = scores.argsort(axis=1)
+        scores, rows = (np.take_along_axis(array, places, 1) for array in (scores, rows))
+        return -scores, rows
+
+    def _wider(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Search all cells, or the whole graph; what even that misses comes by brute force."""
+        full = IndexConfig(factory=self.config.factory, nprobe=2**30, ef_search=self.ntotal)
+        set_search_width(self.index, full)
+        try:
+            scores, rows = self._nearest(queries, k)
+        finally:
+            set_search_width(self.index, self.config)
+        for place in np.flatnonzero((rows < 0).any(axis=1)):
+            everything = np.arange(self.ntotal)
+            exact = self.vectors_at(everything).dot(queries[place])
+            order = np.lexsort((self.keys, -exact))[:k]
+            scores[place], rows[place] = exact[order], order
+        return scores, rows
+
+
+def build_approximate(
+    vectors: np.ndarray, keys: np.ndarray, config: IndexConfig, *, threads: int = 1
+) -> ApproximateIndex:
+    """Train an index on a sample and add all rows.
+
+    Args:
+        vectors: (N, dim) float32; kept, not copied, when the index re-scores.
+        keys: (N,) integers of at least 0, all different.
+        config: What `plan_index` leaves as it is.
+        threads: FAISS's threads.
+
+    Raises:
+        ValueError: Fewer rows than the index has cells or a PQ piece has values.
+    """
+    plan = plan_index(len(vectors), vectors.shape[1], config)
+    index = train_index(vectors, plan, threads=threads)
+    with FaissThreads(threads):
+        add_rows(index, vectors)
+    return ApproximateIndex(
+        index, checked_keys("keys", keys), vectors if plan.rescore else None, plan
+    )
+
+
+def train_index(vectors: np.ndarray, config: IndexConfig, *, threads: int = 1) -> faiss.Index:
+    """Make an index without rows, trained on a random sample of `vectors` (N, dim).
+
+    Raises:
+        ValueError: Too few vectors for the index.
+    """
+    plan = plan_index(len(vectors), vectors.shape[1], config)
+    index: Any = open_factory(plan.factory, vectors.shape[1])
+    _set_build_width(index, plan)
+    if index.is_trained:
+        return index
+    inner: Any = index
+    while isinstance(inner, faiss.IndexPreTransform):
+        inner = faiss.downcast_index(inner.index)
+    if hasattr(inner, "do_polysemous_training"):  # slow, for a kind of search not used here
+        inner.do_polysemous_training = False
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf.cp.seed, ivf.cp.niter = plan.seed, 10
+        ivf.cp.max_points_per_centroid, ivf.cp.min_points_per_centroid = 2**20, 1
+    drawn = training_rows(len(vectors), plan)
+    sample = vectors if len(drawn) == len(vectors) else vectors[drawn]
+    try:
+        with FaissThreads(threads):
+            index.train(np.ascontiguousarray(sample))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise ValueError(
+            f"factory: {plan.factory!r} could not be trained on {len(sample)} vectors; wanted more "
+            f"of them, or a smaller index ({reason})"
+        ) from error
+    return index
+
+
+def training_rows(count: int, config: IndexConfig) -> np.ndarray:
+    """Draw the rows out of `count` that train an index, in ascending order; all of few."""
+    wanted = config.train_rows or count
+    if wanted >= count:
+        return np.arange(count)
+    return np.sort(np.random.default_rng(config.seed).choice(count, wanted, replace=False))
+
+
+def add_rows(index: Any, vectors: np.ndarray) -> None:
+    """Add (N, dim) vectors in blocks; rows are numbered on from where the index ends."""
+    for start in range(0, len(vectors), _ADDED_ROWS):
+        index.add(np.ascontiguousarray(vectors[start : start + _ADDED_ROWS], np.float32))
+
+
+def set_search_width(index: Any, config: IndexConfig) -> None:
+    """Set cells visited (IVF) and width (HNSW) of later searches."""
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf.nprobe = min(config.nprobe or 1, ivf.nlist)
+    elif isinstance(index, faiss.IndexHNSW):
+        index.hnsw.efSearch = config.ef_search
+
+
+def _set_build_width(index: Any, config: IndexConfig) -> None:
+    if isinstance(index, faiss.IndexHNSW):
+        index.hnsw.efConstruction = config.ef_construction
+
+
+def _without_direct_map(index: Any) -> None:
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        ivf.make_direct_map(False)
+
+
+def _renumber(ivf: Any, kept: np.ndarray) -> None:
+    """Close the gaps in the row numbers that stand in the cells.
+
+    Example: rows 0, 1, 3 left of four have kept = [1, 1, 0, 1]; row 3 becomes cumsum - 1 = 2.
+    """
+    new_row = np.cumsum(kept) - 1
+    for cell in range(ivf.nlist):
+        size = ivf.invlists.list_size(cell)
+        if size:
+            ids = faiss.rev_swig_ptr(ivf.invlists.get_ids(cell), size)
+            ids[:] = new_row[ids]

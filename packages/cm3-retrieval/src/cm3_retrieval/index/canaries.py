@@ -1,0 +1,66 @@
+"""A few queries that a saved index must answer as it did when it was written.
+
+Takes an index; gives JSON values for the manifest, and compares them later. They catch what hashes
+cannot: another version of FAISS, or another processor, that reads the same bytes and answers
+otherwise.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cm3_retrieval.index.approximate import ApproximateIndex
+from cm3_retrieval.index.exact import ExactIndex
+
+_COUNT = 3
+"""Queries asked."""
+
+_RESULTS = 5
+"""Results compared for each."""
+
+_TOLERANCE = 1e-3
+"""Scores may differ so much: sums run in another order on another processor."""
+
+
+def make_canaries(index: ApproximateIndex | ExactIndex) -> list[dict[str, Any]]:
+    """Ask for the neighbours of the first, middle and last document.
+
+    Returns:
+        For each, its `key`, and the `keys` and `scores` found; empty for an empty index.
+    """
+    if not index.ntotal:
+        return []
+    rows = np.unique(np.linspace(0, index.ntotal - 1, _COUNT).astype(np.int64))
+    scores, keys = index.search(index.vectors_at(rows), min(_RESULTS, index.ntotal))
+    return [
+        {
+            "key": int(index.keys[row]),
+            "keys": found.tolist(),
+            "scores": [round(float(score), 6) for score in best],
+        }
+        for row, found, best in zip(rows, keys, scores, strict=True)
+    ]
+
+
+def check_canaries(
+    index: ApproximateIndex | ExactIndex, canaries: list[dict[str, Any]], path: Path
+) -> None:
+    """Ask again.
+
+    Args:
+        index: Just read.
+        canaries: What `make_canaries` gave.
+        path: The index's file, for the error.
+
+    Raises:
+        ValueError: A score differs; the index does not answer as it did.
+    """
+    for canary in canaries:
+        row = index.by_key[np.searchsorted(index.keys, canary["key"], sorter=index.by_key)]
+        found = index.search(index.vectors_at(np.array([row])), len(canary["scores"]))[0][0]
+        if not np.allclose(found, canary["scores"], atol=_TOLERANCE):
+            raise ValueError(
+                f"{path}: the search for the document under key {canary['key']} gives scores "
+                f"{found.tolist()}, when it was saved {canary['scores']}; build the bank anew"
+            )

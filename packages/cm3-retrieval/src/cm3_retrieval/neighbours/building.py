@@ -1,0 +1,191 @@
+"""The neighbour table, built from a memory bank, an encoder and documents.
+
+Takes documents, which may stand in the bank or not; gives for each its neighbours by image and by
+text. Paper 2.1 (arXiv 2309.02591): two documents by image and two by text.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cm3_retrieval.bank.documents import document_vectors
+from cm3_retrieval.bank.memory_bank import MemoryBank
+from cm3_retrieval.digest import digest_of
+from cm3_retrieval.index.checks import checked_keys, checked_vectors
+from cm3_retrieval.interface import Encoder
+from cm3_retrieval.neighbours.draws import DROPOUT_STREAM, generator
+from cm3_retrieval.neighbours.pools import first_pools, take
+from cm3_retrieval.neighbours.strategy import RetrievalConfig, drop_query_tokens
+from cm3_retrieval.neighbours.table import KINDS, NeighbourTable
+from cm3_retrieval.sealed_folder import MANIFEST_NAME
+
+_BATCH = 256
+"""Documents encoded and searched at once."""
+
+_PART = 16 * _BATCH
+"""Documents in one part of a job that can be resumed."""
+
+
+def build_neighbour_table(
+    bank: MemoryBank,
+    encoder: Encoder,
+    keys: np.ndarray,
+    captions: Sequence[str | None],
+    images: Callable[[int], Any] | np.ndarray,
+    config: RetrievalConfig,
+    seed: int,
+    groups: Sequence[int] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    parts: Path | str | None = None,
+) -> NeighbourTable:
+    """Find neighbours for N documents, which may stand in the bank or not.
+
+    A document is never its own neighbour, nor is an exact copy of it under another key. A row
+    follows from its own document, the bank, the config and the seed alone, not from the order.
+
+    Args:
+        bank: Where neighbours come from. A bool column `has_both` in its metadata, if there is
+            one, says which documents have text and image; without it all count as having both.
+        encoder: The one that made the bank.
+        keys: (N,) integers of at least 0, all different.
+        captions: N texts; for the query `config.query_dropout` of their words are dropped. None:
+            the document has no text, and no neighbours by text.
+        images: Key -> picture, called once a key; or (N, dim) image vectors made before.
+        config: The strategy.
+        seed: Decides which words are dropped, together with the key.
+        groups: N integers; documents of one group are never each other's neighbours. None: each
+            is a group of its own.
+        progress: Called with (documents done, N).
+        parts: Folder for what is done, every 4096 documents; the same call after a kill goes on
+            from there. It may be removed once the table is saved. None keeps nothing.
+
+    Raises:
+        ValueError: Something does not fit, or `parts` holds parts of another job.
+    """
+    keys = checked_keys("keys", keys)
+    if bank.encoder_id != encoder.encoder_id:
+        raise ValueError(
+            f"encoder: wanted the bank's, {bank.encoder_id!r}, got {encoder.encoder_id!r}"
+        )
+    for name, values in (("captions", captions), ("groups", groups)):
+        if values is not None and len(values) != len(keys):
+            raise ValueError(f"{name}: wanted {len(keys)}, one a key, got {len(values)}")
+    image_vectors = None
+    if not callable(images):
+        image_vectors = checked_vectors("images", images, bank.dim)
+        if len(image_vectors) != len(keys):
+            raise ValueError(f"images: wanted {len(keys)}, one a key, got {len(image_vectors)}")
+    members = _members_of_groups(keys, groups)
+    in_bank = np.isin(keys, bank.keys)
+    found = {kind: np.full((len(keys), config.num_candidates), -1, np.int64) for kind in KINDS}
+    scores = {kind: np.zeros((len(keys), config.num_candidates), np.float32) for kind in KINDS}
+
+    def fill(rows: range) -> None:
+        if image_vectors is None:
+            pictures = encoder.encode_images([images(int(keys[row])) for row in rows])  # pyright: ignore
+        else:
+            pictures = image_vectors[rows.start : rows.stop]
+        texts = [captions[row] for row in rows]
+        own = document_vectors(_encoded(encoder, texts), pictures)
+        stored = own.copy()  # the bank may hold it otherwise, by one part or shortened
+        inside = in_bank[rows.start : rows.stop]
+        stored[inside] = bank.vectors_of(keys[rows.start : rows.stop][inside])
+        dropped = [
+            None if text is None else _with_dropout(text, seed, int(keys[row]), config)
+            for row, text in zip(rows, texts, strict=True)
+        ]
+        queries = {"image": pictures, "text": _encoded(encoder, dropped)}
+        for kind in KINDS:
+            pools = first_pools(bank, queries[kind], config)
+            for place, row in enumerate(rows):
+                if not queries[kind][place].any():  # the document has no such part
+                    continue
+                key = int(keys[row])
+                taken, relevance = take(
+                    bank,
+                    queries[kind][place],
+                    pools[place],
+                    {key, *members.get(key, ())},
+                    config.num_candidates,
+                    config,
+                    documents=np.stack([own[place], stored[place]]),
+                )
+                found[kind][row, : len(taken)] = taken
+                scores[kind][row, : len(taken)] = relevance
+
+    job = None
+    if parts is not None:
+        job = digest_of(
+            bank.keys, bank.vectors_of(bank.keys[:: max(1, len(bank) // 64)]), asdict(bank.config),
+            encoder.encoder_id, keys, list(captions),
+            None if groups is None else [int(group) for group in groups],
+            image_vectors, asdict(config), seed,
+        )  # fmt: skip
+    for start in range(0, len(keys), _PART):
+        part = range(start, min(start + _PART, len(keys)))
+        folder = None if parts is None else Path(parts) / f"part-{start:012}"
+        if folder is None or not _read_part(folder, job, part, found, scores):
+            for first in range(part.start, part.stop, _BATCH):
+                fill(range(first, min(first + _BATCH, part.stop)))
+                if progress is not None:
+                    progress(min(first + _BATCH, part.stop), len(keys))
+            if folder is not None:
+                of_part = slice(part.start, part.stop)
+                NeighbourTable(
+                    keys[of_part],
+                    {kind: array[of_part] for kind, array in found.items()},
+                    {kind: array[of_part] for kind, array in scores.items()},
+                    {"job": job},
+                ).save(folder)
+        elif progress is not None:
+            progress(part.stop, len(keys))
+    facts = {"config": asdict(config), "seed": seed, "encoder_id": encoder.encoder_id}
+    return NeighbourTable(keys, found, scores, facts)
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str | None]) -> np.ndarray:
+    """(N, dim) float32, a row of zeros where there is no text."""
+    vectors = np.zeros((len(texts), encoder.dim), np.float32)
+    places = [place for place, text in enumerate(texts) if text is not None]
+    if places:
+        vectors[places] = encoder.encode_texts([text for text in texts if text is not None])
+    return vectors
+
+
+def _with_dropout(text: str, seed: int, key: int, config: RetrievalConfig) -> str:
+    rng = generator(seed, DROPOUT_STREAM, 0, key)
+    return " ".join(drop_query_tokens(text.split(), rng, config.query_dropout))
+
+
+def _read_part(
+    folder: Path,
+    job: str | None,
+    rows: range,
+    found: dict[str, np.ndarray],
+    scores: dict[str, np.ndarray],
+) -> bool:
+    """Copy a finished part into `found` and `scores`, if there is one."""
+    if not (folder / MANIFEST_NAME).is_file():
+        return False
+    part = NeighbourTable.load(folder)
+    if part.facts.get("job") != job or len(part) != len(rows):
+        raise ValueError(
+            f"parts: {folder} is of another job (other documents, bank, encoder, config or seed); "
+            f"wanted an empty folder, or one of this job"
+        )
+    for kind in KINDS:
+        found[kind][rows.start : rows.stop] = part.candidate_keys[kind]
+        scores[kind][rows.start : rows.stop] = part.candidate_scores[kind]
+    return True
+
+
+def _members_of_groups(keys: np.ndarray, groups: Sequence[int] | None) -> dict[int, list[int]]:
+    if groups is None:
+        return {}
+    by_group: dict[int, list[int]] = {}
+    for key, group in zip(keys.tolist(), groups, strict=True):
+        by_group.setdefault(int(group), []).append(key)
+    return {key: members for members in by_group.values() for key in members}

@@ -1,0 +1,102 @@
+"""The neighbour table: per document and kind of query, the documents that the strategy took.
+
+Takes arrays; gives look-up by key, and a folder on disk (Arrow file, manifest with SHA-256s). Paper
+2.1 (arXiv 2309.02591): two documents by image and two by text.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from cm3_retrieval.bank.files import read_table, write_table
+from cm3_retrieval.interface import TABLE_COMPONENT
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
+
+KINDS = ("image", "text")
+"""The two kinds of query, in the order in which they take turns."""
+
+
+class NeighbourTable:
+    """Per document and kind of query, the documents that the strategy took."""
+
+    def __init__(
+        self,
+        keys: np.ndarray,
+        candidates: Mapping[str, np.ndarray],
+        scores: Mapping[str, np.ndarray],
+        facts: Mapping[str, Any],
+    ) -> None:
+        """Wrap finished arrays; `build_neighbour_table` and `load` are the ways in.
+
+        Args:
+            keys: (N,) int64.
+            candidates: Kind -> (N, C) int64, best first, padded with -1.
+            scores: Kind -> (N, C) float32, padded with 0.
+            facts: How the table was made: config, seed, encoder_id. JSON values.
+        """
+        self.keys = keys
+        self.candidate_keys = dict(candidates)
+        self.candidate_scores = dict(scores)
+        self.facts = dict(facts)
+        self._row_of = {int(key): row for row, key in enumerate(keys)}
+
+    def __len__(self) -> int:
+        """Return the number of documents."""
+        return len(self.keys)
+
+    def candidates(self, key: int) -> dict[str, np.ndarray]:
+        """Return kind -> candidate keys of one document, best first, no padding.
+
+        Raises:
+            KeyError: The table has no such document.
+        """
+        if key not in self._row_of:
+            raise KeyError(f"key {key} is not in the neighbour table of {len(self)} documents")
+        rows = {kind: self.candidate_keys[kind][self._row_of[key]] for kind in KINDS}
+        return {kind: row[row >= 0] for kind, row in rows.items()}
+
+    def save(self, path: Path | str) -> None:
+        """Write the table into the folder `path`; killed, it holds the old table or the new."""
+        columns: dict[str, Any] = {"key": pa.array(self.keys)}
+        for kind in KINDS:
+            width = self.candidate_keys[kind].shape[1]
+            for name, array in (
+                (f"{kind}_keys", self.candidate_keys[kind]),
+                (f"{kind}_scores", self.candidate_scores[kind]),
+            ):
+                flat = pa.array(array.reshape(-1))
+                columns[name] = pa.FixedSizeListArray.from_arrays(flat, width)
+        table = pa.table(columns)
+
+        contents = {"neighbours.arrow": lambda file: write_table(table, file)}
+        facts = {**self.facts, "count": len(self)}
+        write_folder(path, MANIFEST_NAME, TABLE_COMPONENT, contents, facts)
+
+    @classmethod
+    def load(cls, path: Path | str) -> "NeighbourTable":
+        """Read a table and check component, version and SHA-256s.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: Changed bytes or another major version.
+        """
+        manifest, paths = read_folder(path, MANIFEST_NAME, TABLE_COMPONENT)
+        table = read_table(paths["neighbours.arrow"]).combine_chunks()
+
+        def rows(name: str) -> np.ndarray:
+            column = table.column(name)
+            flat = pa.chunked_array(
+                [chunk.values for chunk in column.chunks], column.type.value_type
+            )
+            return flat.to_numpy().reshape(-1, column.type.list_size).copy()  # (N, C)
+
+        fixed = ("component", "interface_version", "files", "manifest_sha256", "count")
+        return cls(
+            table.column("key").to_numpy().copy(),
+            {kind: rows(f"{kind}_keys") for kind in KINDS},
+            {kind: rows(f"{kind}_scores") for kind in KINDS},
+            {name: value for name, value in manifest.items() if name not in fixed},
+        )

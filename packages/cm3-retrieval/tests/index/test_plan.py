@@ -1,0 +1,56 @@
+import numpy as np
+import pytest
+
+from cm3_retrieval.index.approximate import build_approximate
+from cm3_retrieval.index.config import IndexConfig
+from cm3_retrieval.index.plan import TIERS, expected_bytes, open_factory, plan_index
+
+
+@pytest.mark.parametrize("dim", [4, 16, 100, 384, 512, 768, 1024])
+def test_every_tier_opens_at_every_usual_length(dim):
+    for tier in TIERS:
+        plan = plan_index(tier.up_to_rows, dim)
+        index = open_factory(plan.factory, dim)
+        assert index.d == dim
+        assert plan.rescore == (0 if plan.factory == "Flat" else 16)
+
+
+def test_memory_grows_with_rows_within_a_tier_and_stays_below_the_vectors_beyond_flat():
+    least = 1
+    for tier in TIERS:
+        few, many = (expected_bytes(rows, 512) for rows in (least, tier.up_to_rows))
+        assert all(few[name] < many[name] for name in ("memory", "disk", "build"))
+        raw = 4 * 512 * tier.up_to_rows
+        assert (many["memory"] < raw / 5) == (tier.factory != "Flat")
+        assert many["build"] < (1.5 if tier.factory != "Flat" else 2.1) * raw
+        least = tier.up_to_rows + 1
+
+
+@pytest.mark.parametrize(
+    "factory", ["Flat", "IVF16,PQ8x4fs", "IVF16,SQ8", "HNSW16", "PCAR16,IVF16,PQ8"]
+)
+def test_expected_bytes_are_those_of_the_file(unit_vectors, factory):
+    import faiss
+
+    vectors = unit_vectors(5000, 32)
+    if factory == "Flat":
+        size = 4 * 5000 * 32
+    else:
+        built = build_approximate(vectors, np.arange(5000), IndexConfig(factory=factory, rescore=0))
+        size = faiss.serialize_index(built.index).nbytes
+    expected = expected_bytes(5000, 32, IndexConfig(factory=factory, rescore=0))["disk"]
+    assert 0.8 < size / expected < 1.4
+
+
+def test_what_is_given_stays():
+    plan = plan_index(10**6, 512, IndexConfig(factory="IVF64,SQ8", nprobe=999, rescore=3))
+    assert (plan.factory, plan.nprobe, plan.rescore) == ("IVF64,SQ8", 64, 3)
+    assert plan_index(100, 8).factory == "Flat"
+    assert plan_index(10**6, 512, IndexConfig(factory="Flat")).factory == "Flat"
+
+
+def test_wrong_configs():
+    with pytest.raises(ValueError, match="the table of sizes ends at 1000000000"):
+        plan_index(10**10, 512)
+    with pytest.raises(ValueError, match="got 'IVFx,Nothing'"):
+        open_factory("IVFx,Nothing", 8)

@@ -1,0 +1,100 @@
+import errno
+import resource
+import signal
+
+import pytest
+
+from cm3_retrieval.sealed_folder import read_folder, write_folder
+
+
+def save(folder, payload: bytes = b"payload") -> None:
+    write_folder(folder, "m.json", "part", {"a.bin": lambda f: f.write(payload)}, {"count": 1})
+
+
+def test_round_trip(tmp_path):
+    save(tmp_path)
+    manifest, paths = read_folder(tmp_path, "m.json", "part")
+    assert manifest["count"] == 1
+    assert paths["a.bin"].read_bytes() == b"payload"
+
+
+def test_any_flipped_byte_is_caught_and_the_file_named(tmp_path):
+    save(tmp_path)
+    for path in sorted(tmp_path.iterdir()):
+        whole = path.read_bytes()
+        for place in range(len(whole)):
+            for bit in (0, 5):
+                changed = bytearray(whole)
+                changed[place] ^= 1 << bit
+                path.write_bytes(changed)
+                with pytest.raises((ValueError, FileNotFoundError), match=str(tmp_path)):
+                    read_folder(tmp_path, "m.json", "part")
+        path.write_bytes(whole)
+    read_folder(tmp_path, "m.json", "part")
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"\xff\xfe", b"{}", b"null"])
+def test_a_manifest_of_something_else_is_refused(tmp_path, content):
+    (tmp_path / "m.json").write_bytes(content)
+    with pytest.raises(ValueError, match="m.json"):
+        read_folder(tmp_path, "m.json", "part")
+
+
+def test_other_component_version_or_missing_file(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="no m.json"):
+        read_folder(tmp_path, "m.json", "part")
+    save(tmp_path)
+    with pytest.raises(ValueError, match="wanted component 'other', got 'part'"):
+        read_folder(tmp_path, "m.json", "other")
+    next(tmp_path.glob("a-*.bin")).unlink()
+    with pytest.raises(FileNotFoundError, match="missing"):
+        read_folder(tmp_path, "m.json", "part")
+    monkeypatch.setattr("cm3_retrieval.sealed_folder.INTERFACE_VERSION", "2.0")
+    with pytest.raises(ValueError, match=r"wanted interface version 2.x, got 1.0"):
+        read_folder(tmp_path, "m.json", "part")
+
+
+def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
+    save(tmp_path, b"old")
+    (tmp_path / ".writing-0123").write_bytes(b"a save was killed here")
+    save(tmp_path, b"new")
+    assert len(list(tmp_path.iterdir())) == 2
+    assert read_folder(tmp_path, "m.json", "part")[1]["a.bin"].read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("failing_call", range(4))
+def test_stopped_at_any_rename_or_sync_the_old_state_loads(tmp_path, monkeypatch, failing_call):
+    save(tmp_path, b"old")
+    calls = 0
+
+    def stop(*_):
+        nonlocal calls
+        calls += 1
+        if calls > failing_call:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("cm3_retrieval.sealed_folder.os.fsync", stop)
+    with pytest.raises(KeyboardInterrupt):
+        save(tmp_path, b"new")
+    monkeypatch.undo()
+    # In turn: content file, (rename), folder, manifest, (rename), folder. Only a stop after the
+    # manifest's rename leaves the new state.
+    expected = b"new" if failing_call == 3 else b"old"
+    assert read_folder(tmp_path, "m.json", "part")[1]["a.bin"].read_bytes() == expected
+    assert not list(tmp_path.glob(".writing-*"))
+
+
+def test_a_full_disk_gives_one_error_and_no_temporary(tmp_path):
+    save(tmp_path, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        with pytest.raises(OSError, match=f"could not write into {tmp_path}") as caught:
+            save(tmp_path, bytes(10_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert caught.value.errno == errno.EFBIG
+    assert len(list(tmp_path.iterdir())) == 2
+    assert read_folder(tmp_path, "m.json", "part")[1]["a.bin"].read_bytes() == b"old"
