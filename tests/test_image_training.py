@@ -12,6 +12,7 @@ from cm3leon.data.pairs import Pairs
 from cm3leon.data.pixels import Pictures, cropped
 from cm3leon.recipe import ImageRecipe
 from cm3leon.training import image_tokenizer as image_training
+from cm3leon.training.image_batches import augment
 
 SHAPE = replace(
     PRESETS["tiny-64"],
@@ -94,7 +95,7 @@ def test_weights_of_regions_move_with_the_picture():
     images = torch.full((8, 3, 16, 16), 1.0)
     weights = torch.ones(8, 1, 16, 16)
     images[:, :, 6:9, 5:7], weights[:, :, 6:9, 5:7] = -1.0, 4.0
-    moved = image_training.augment(torch.cat([images, weights], 1), 4, generator)
+    moved = augment(torch.cat([images, weights], 1), 4, generator)
     assert torch.equal(moved[:, :1] < 0, moved[:, 3:] == 4)
     assert not torch.equal(moved[:, 3:], weights)
 

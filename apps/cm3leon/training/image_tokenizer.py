@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -23,7 +20,6 @@ from cm3_imagetok import (
     codebook_use,
     psnr,
     reconstruction_loss,
-    region_weights,
     revive_dead_codes,
     save_vqgan,
     ssim,
@@ -41,6 +37,7 @@ from cm3_train import (
 from cm3leon.data.pixels import Pictures
 from cm3leon.device import trainer_options
 from cm3leon.recipe import ImageRecipe
+from cm3leon.training.image_batches import PixelBatches, augment, batch_maker
 
 CAUSAL_WARMUP = 300
 """Steps until the causal predictor's loss has its full weight."""
@@ -103,26 +100,6 @@ def train_image_tokenizer(
     )
     load_weights(module, folder / "last.ckpt" if recipe.gan_weight else best)
     save_vqgan(module.best_model, folder / "vqgan")
-
-
-def batch_maker(
-    recipe: ImageRecipe, pictures: Pictures
-) -> Callable[[np.ndarray, np.ndarray], dict[str, Tensor]]:
-    """Return what makes a batch: places among the decoded pictures, and epochs, to tensors."""
-
-    def make_batch(places: np.ndarray, epochs: np.ndarray) -> dict[str, Tensor]:
-        batch = {"pixels": torch.from_numpy(pictures.decoded[places])}
-        if recipe.region_weight != 1:
-            _, height, width, _ = pictures.decoded.shape
-            batch["weights"] = region_weights(
-                [pictures.boxes[int(place)] for place in places],
-                height,
-                width,
-                recipe.region_weight,
-            )
-        return batch
-
-    return make_batch
 
 
 class ImageTokenizerModule(L.LightningModule):
@@ -267,35 +244,3 @@ class ImageTokenizerModule(L.LightningModule):
         if self.global_step % REVIVE_EVERY == 0 and not late:
             revive_dead_codes(self.model.quantize, z, self.usage, recipe.revive_share, generator)
             self.usage[self.usage < recipe.revive_share] = 1.0  # time to settle
-
-
-def augment(images: Tensor, max_shift: int, generator: torch.Generator) -> Tensor:
-    """Move pictures (B, C, H, W) of a batch together, white (1) coming in, and mirror half."""
-    height, width = images.shape[2:]
-    dy, dx = torch.randint(0, 2 * max_shift + 1, (2,), generator=generator).tolist()
-    padded = F.pad(images, (max_shift,) * 4, value=1.0)
-    moved = padded[:, :, dy : dy + height, dx : dx + width]
-    flip = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
-    return torch.where(flip[:, None, None, None], moved.flip(-1), moved)
-
-
-class PixelBatches:
-    """Validation batches of pixels (N, H, W, 3), in order.
-
-    Args:
-        pixels: All pictures, uint8; may be memory-mapped.
-        rows: Which ones.
-        batch_size: Pictures a batch.
-    """
-
-    def __init__(self, pixels: np.ndarray, rows: np.ndarray, batch_size: int) -> None:
-        self.pixels, self.rows, self.batch_size = pixels, rows, batch_size
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return -(-len(self.rows) // self.batch_size)
-
-    def __iter__(self):
-        """Yield the batches."""
-        for start in range(0, len(self.rows), self.batch_size):
-            yield torch.from_numpy(self.pixels[self.rows[start : start + self.batch_size]])
