@@ -8,7 +8,6 @@ environment, the one that runs nox.
 import os
 import subprocess
 import sys
-import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -83,22 +82,21 @@ def metadata(package: str) -> dict[str, Any]:
 def alone(name: str, posargs: list[str]) -> tuple[str, int, str]:
     """Run one session in a nox of its own; return its name, exit status and output."""
     command = [sys.executable, "-m", "nox", "--session", name, "--", *posargs]
-    pipe = subprocess.PIPE
-    done = subprocess.run(command, cwd=ROOT, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(command, cwd=ROOT, stdout=pipe, stderr=both, text=True)
     return name, done.returncode, done.stdout
 
 
 @nox.session(venv_backend="none")
 def ci(session: nox.Session) -> None:
     """All the others, as many at a time as there are cores; each one's output, when it ends."""
-    start, failed = time.monotonic(), []
+    failed = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         jobs = [pool.submit(alone, name, session.posargs) for name in SIDE_BY_SIDE]
         for job in as_completed(jobs):
             name, status, output = job.result()
             failed += [name] if status else []
             print(output, flush=True)
-            session.log(f"{name}: {'FAILED' if status else 'ok'}, {time.monotonic() - start:.0f} s")
     if failed:
         session.error(f"failed: {', '.join(failed)}")
 
