@@ -38,7 +38,7 @@ def another_clip(run: Subject, recipe: ClipTrainingConfig, folder: Path) -> Enco
     """A CLIP like the run's own, of another seed."""
     other = replace(recipe, seed=recipe.seed + 1)
     train_encoder(other, run.pictures, run.parts.tokenizers, folder)
-    return ClipEncoder.from_folder(folder)
+    return ClipEncoder.load(folder)
 
 
 def vectors_of(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:

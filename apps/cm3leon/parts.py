@@ -198,7 +198,7 @@ def open_encoder(recipe: Recipe, device: torch.device) -> Encoder:
     """Open the CLIP of stage `clip`, or the encoder that the recipe names."""
     if recipe.retrieval.encoder is not None:
         return part_of(recipe.retrieval.encoder)
-    return ClipEncoder.from_folder(recipe.folder / "clip" / "clip", device=device)
+    return ClipEncoder.load(recipe.folder / "clip" / "clip", device=device)
 
 
 def open_memory(recipe: Recipe, encoder: Encoder, vocabulary: Vocabulary) -> Memory:

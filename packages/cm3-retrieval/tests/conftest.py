@@ -40,7 +40,7 @@ def clip_folder(tmp_path_factory, captions, pictures):
 
 @pytest.fixture(scope="session")
 def encoder(clip_folder) -> ClipEncoder:
-    return ClipEncoder.from_folder(clip_folder)
+    return ClipEncoder.load(clip_folder)
 
 
 @pytest.fixture

@@ -43,7 +43,7 @@ def test_train_then_build_then_search(tmp_path, picture_folder, capsys):
     out = run(capsys, "train", clip, picture_folder, "--steps", 1)
     assert "trained on 12 captioned pictures" in out
     run(capsys, "build", bank, picture_folder, "--encoder", clip)
-    encoder = ClipEncoder.from_folder(clip)
+    encoder = ClipEncoder.load(clip)
     assert MemoryBank.load(bank, encoder.encoder_id).metadata.num_rows == 13
     assert "  1  " in run(capsys, "search", bank, "--encoder", clip, "--text", "thing")
 

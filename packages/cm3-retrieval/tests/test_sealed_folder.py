@@ -1,4 +1,5 @@
 import errno
+import os
 import resource
 import signal
 
@@ -50,13 +51,14 @@ def test_other_component_version_or_missing_file(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="missing"):
         read_folder(tmp_path, "m.json", "part")
     monkeypatch.setattr("cm3_retrieval.sealed_folder.INTERFACE_VERSION", "2.0")
-    with pytest.raises(ValueError, match=r"wanted interface version 2.x, got 1.0"):
+    with pytest.raises(ValueError, match=r"wanted interface version 2.x of part, got 1.0"):
         read_folder(tmp_path, "m.json", "part")
 
 
 def test_saving_again_replaces_and_leaves_nothing_behind(tmp_path):
     save(tmp_path, b"old")
-    (tmp_path / ".writing-0123").write_bytes(b"a save was killed here")
+    for name in ("a.bin", "m.json"):
+        (tmp_path / f".{name}.0123abcd.tmp").write_bytes(b"a save was killed here")
     save(tmp_path, b"new")
     assert len(list(tmp_path.iterdir())) == 2
     assert read_folder(tmp_path, "m.json", "part")[1]["a.bin"].read_bytes() == b"new"
@@ -73,7 +75,7 @@ def test_stopped_at_any_rename_or_sync_the_old_state_loads(tmp_path, monkeypatch
         if calls > failing_call:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("cm3_retrieval.sealed_folder.os.fsync", stop)
+    monkeypatch.setattr(os, "fsync", stop)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, b"new")
     monkeypatch.undo()
@@ -81,7 +83,7 @@ def test_stopped_at_any_rename_or_sync_the_old_state_loads(tmp_path, monkeypatch
     # manifest's rename leaves the new state.
     expected = b"new" if failing_call == 3 else b"old"
     assert read_folder(tmp_path, "m.json", "part")[1]["a.bin"].read_bytes() == expected
-    assert not list(tmp_path.glob(".writing-*"))
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 def test_a_full_disk_gives_one_error_and_no_temporary(tmp_path):
@@ -90,7 +92,7 @@ def test_a_full_disk_gives_one_error_and_no_temporary(tmp_path):
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
-        with pytest.raises(OSError, match=f"could not write into {tmp_path}") as caught:
+        with pytest.raises(OSError, match=f"could not write {tmp_path}/a.bin") as caught:
             save(tmp_path, bytes(10_000))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

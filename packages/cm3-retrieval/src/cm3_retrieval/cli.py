@@ -174,7 +174,7 @@ def _encoder(options: argparse.Namespace) -> Encoder:
 
     settings = {"device": options.device, "amp": options.amp, "batch_size": options.batch_size}
     if (Path(options.encoder) / CONFIG_NAME).is_file():
-        return ClipEncoder.from_folder(options.encoder, **settings)
+        return ClipEncoder.load(options.encoder, **settings)
     if options.pretrained is None and not options.encoder.startswith(("local-dir:", "hf-hub:")):
         raise ValueError(
             f"--encoder: wanted a folder that train_clip wrote, local-dir:PATH, or a model name "

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cm3_retrieval.artifact import atomic_file
 from cm3_retrieval.clip.picture_folder import open_picture
-from cm3_retrieval.sealed_folder import write_file
 
 _SIDE = 224
 """Pixels of a picture on the page."""
@@ -55,7 +55,8 @@ def write_contact_sheet(
         "figcaption{overflow-wrap:anywhere}img{max-width:100%}</style>"
         f"<h1>{html.escape(title)}</h1><main>{''.join(cells)}</main>\n"
     )
-    write_file(path, lambda file: file.write(page.encode(errors="replace")))
+    with atomic_file(path) as file:
+        file.write(page.encode(errors="replace"))
 
 
 def _picture(path: str | None) -> str:

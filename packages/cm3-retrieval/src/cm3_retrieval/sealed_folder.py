@@ -8,18 +8,17 @@ anywhere is found on load.
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from cm3_retrieval.artifact import atomic_file, check_stamp, sha256_of_file, stamp
 from cm3_retrieval.interface import INTERFACE_VERSION
 
 MANIFEST_NAME = "manifest.json"
 """The manifest's usual file name."""
 
-_TEMPORARY = ".writing-"
+_HEX_DIGIT = "[0-9a-f]"
 
 Writer = Callable[[BinaryIO], object]
 
@@ -31,7 +30,7 @@ def write_folder(
     contents: Mapping[str, Writer],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write the content files, then the manifest that names them. One writer at a time.
+    """Write the content files, then the manifest that names them. Allow one writer at a time.
 
     Args:
         folder: Made if missing.
@@ -46,24 +45,19 @@ def write_folder(
             folder before is still valid.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    for stale in folder.glob(f"{_TEMPORARY}*"):  # of a save that was killed
-        stale.unlink()
-    files = {name: _write_content(folder, name, writer) for name, writer in contents.items()}
-    manifest = {
-        "component": component,
-        "interface_version": INTERFACE_VERSION,
-        **facts,
-        "files": files,
-    }
+    for name in (*contents, manifest_name):  # left by a save that was killed
+        for stale in folder.glob(f".{name}.{8 * _HEX_DIGIT}.tmp"):
+            stale.unlink()
+    files = {name: _write_content(folder / name, writer) for name, writer in contents.items()}
+    manifest = {**stamp(component, INTERFACE_VERSION), **facts, "files": files}
     manifest["manifest_sha256"] = _seal(manifest)
-    text = _manifest_text(manifest)
-    _write_atomic(folder, lambda file: file.write(text.encode()), lambda _: manifest_name)
-    # From here on the new state counts; what an older save left behind is only ballast.
+    with atomic_file(folder / manifest_name) as file:
+        file.write(_manifest_text(manifest).encode())
+    # The new state counts from here on; files of an older save are no longer needed.
     kept = {entry["name"] for entry in files.values()}
     for name in contents:
         plain = Path(name)
-        for path in folder.glob(f"{plain.stem}-{'[0-9a-f]' * 16}{plain.suffix}"):
+        for path in folder.glob(f"{plain.stem}-{16 * _HEX_DIGIT}{plain.suffix}"):
             if path.name not in kept:
                 path.unlink()
 
@@ -89,75 +83,33 @@ def read_folder(
         manifest = json.loads(raw)
     except ValueError as error:
         raise ValueError(f"{path}: damaged, not valid JSON ({error})") from error
-    if not isinstance(manifest, dict) or manifest.get("component") != component:
-        found = manifest.get("component") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ValueError(f"{path}: wanted component {component!r}, got {found!r}")
-    version = str(manifest.get("interface_version"))
-    if version.split(".")[0] != INTERFACE_VERSION.split(".")[0]:
-        raise ValueError(
-            f"{path}: wanted interface version {INTERFACE_VERSION.split('.')[0]}.x, got {version}"
-        )
-    # The text is compared, too: a changed space would leave the parsed manifest as it was.
-    if manifest.get("manifest_sha256") != _seal(manifest) or raw != _manifest_text(manifest).encode(
-        errors="surrogatepass"
-    ):
+    manifest = check_stamp(manifest, component, INTERFACE_VERSION, path)
+    # Compare the text, too: an added space would leave the parsed manifest as it was.
+    text = _manifest_text(manifest).encode(errors="surrogatepass")
+    if manifest.get("manifest_sha256") != _seal(manifest) or raw != text:
         raise ValueError(f"{path}: damaged, its SHA-256 does not match its content")
     paths = {name: folder / entry["name"] for name, entry in manifest["files"].items()}
     for name, content in paths.items():
         if not content.is_file():
             raise FileNotFoundError(f"{content}: missing, though {path} names it")
-        with content.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != manifest["files"][name]["sha256"]:
-                raise ValueError(f"{content}: damaged, its SHA-256 differs from {path}")
+        if sha256_of_file(content) != manifest["files"][name]["sha256"]:
+            raise ValueError(f"{content}: damaged, its SHA-256 differs from {path}")
     return manifest, paths
 
 
-def write_file(path: Path | str, writer: Writer) -> None:
-    """Write one file, whole or not at all.
+def _write_content(path: Path, writer: Writer) -> dict[str, str]:
+    """Write one file under a name with its SHA-256 in it; return its entry in the manifest."""
+    entry: dict[str, str] = {}
 
-    Raises:
-        OSError: It could not be written; what was there before still is.
-    """
-    path = Path(path)
-    _write_atomic(path.parent, writer, lambda _: path.name)
-
-
-def _write_content(folder: Path, name: str, writer: Writer) -> dict[str, str]:
-    plain = Path(name)
-    digest = ""
-
-    def final_name(file: BinaryIO) -> str:
-        nonlocal digest
+    def name_by_hash(file: BinaryIO) -> str:
         file.seek(0)
         digest = hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore
-        return f"{plain.stem}-{digest[:16]}{plain.suffix}"
+        entry.update(name=f"{path.stem}-{digest[:16]}{path.suffix}", sha256=digest)
+        return entry["name"]
 
-    path = _write_atomic(folder, writer, final_name)
-    return {"name": path.name, "sha256": digest}
-
-
-def _write_atomic(folder: Path, writer: Writer, final_name: Callable[[BinaryIO], str]) -> Path:
-    """Temporary file in the same folder, fsync, rename, fsync of the folder."""
-    temporary = folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
-    try:
-        with temporary.open("x+b") as file:
-            writer(file)
-            file.flush()
-            os.fsync(file.fileno())
-            path = folder / final_name(file)
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"could not write into {folder}: {error.strerror}") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return path
+    with atomic_file(path, name=name_by_hash) as file:
+        writer(file)
+    return entry
 
 
 def _manifest_text(manifest: Mapping[str, Any]) -> str:

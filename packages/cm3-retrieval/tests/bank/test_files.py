@@ -118,7 +118,7 @@ for turn in range(20):
     kept["old" if state == now else "new"] += 1
     now = state
 states[now].save(folder)  # what a killed save left behind is gone
-assert not [name for name in os.listdir(folder) if name.startswith(".writing")], os.listdir(folder)
+assert not [name for name in os.listdir(folder) if name.endswith(".tmp")], os.listdir(folder)
 import json
 print(json.dumps(kept))
 """

@@ -25,7 +25,7 @@ def test_pictures_are_what_open_clip_says(encoder, pictures):
 
 
 def test_batches_do_not_matter(clip_folder, encoder, captions, pictures):
-    small = ClipEncoder.from_folder(clip_folder, batch_size=5)
+    small = ClipEncoder.load(clip_folder, batch_size=5)
     np.testing.assert_allclose(
         small.encode_texts(captions), encoder.encode_texts(captions), atol=1e-5
     )
@@ -34,7 +34,7 @@ def test_batches_do_not_matter(clip_folder, encoder, captions, pictures):
     )
     assert small.encoder_id == encoder.encoder_id
     with pytest.raises(ValueError, match="batch_size: wanted at least 1, got 0"):
-        ClipEncoder.from_folder(clip_folder, batch_size=0)
+        ClipEncoder.load(clip_folder, batch_size=0)
 
 
 def test_long_and_odd_texts_have_a_vector(encoder):
@@ -52,7 +52,7 @@ def test_wrong_input(encoder):
 
 
 def test_the_id_follows_the_weights(clip_folder, encoder):
-    other = ClipEncoder.from_folder(clip_folder)
+    other = ClipEncoder.load(clip_folder)
     with torch.no_grad():
         next(other.model.parameters()).view(-1)[0] += 1e-3
     assert other.encoder_id != encoder.encoder_id
@@ -66,4 +66,4 @@ def test_a_changed_folder_is_refused(tmp_path, clip_folder):
     changed[-1] ^= 1
     weights.write_bytes(changed)
     with pytest.raises(ValueError, match="safetensors: damaged"):
-        ClipEncoder.from_folder(tmp_path)
+        ClipEncoder.load(tmp_path)

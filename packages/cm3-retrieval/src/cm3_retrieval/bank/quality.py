@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from cm3_retrieval.artifact import atomic_file
 from cm3_retrieval.bank.memory_bank import MemoryBank
 from cm3_retrieval.index.exact import build_index, search
-from cm3_retrieval.sealed_folder import write_file
 
 
 def measure_bank(
@@ -79,4 +79,5 @@ def score_histogram(scores: np.ndarray, bins: int = 40) -> Image.Image:
 def save_histogram(scores: np.ndarray, path: Path | str) -> None:
     """Write `score_histogram` as PNG, whole or not at all."""
     image = score_histogram(scores)
-    write_file(path, lambda file: image.save(file, "PNG"))
+    with atomic_file(path) as file:
+        image.save(file, "PNG")

@@ -106,7 +106,7 @@ class ClipEncoder:
         return encoder
 
     @classmethod
-    def from_folder(
+    def load(
         cls,
         folder: Path | str,
         *,

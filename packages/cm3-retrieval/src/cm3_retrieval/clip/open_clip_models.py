@@ -72,7 +72,7 @@ def open_model(model_name: str, pretrained: str | Path | None) -> nn.Module:
         else:
             hint = (
                 "the download failed; with no network give `pretrained` a local file, or use "
-                "ClipEncoder.from_folder with a CLIP of your own"
+                "ClipEncoder.load with a CLIP of your own"
             )
         raise RuntimeError(
             f"pretrained: could not load {str(pretrained)!r}: {hint} ({error})"

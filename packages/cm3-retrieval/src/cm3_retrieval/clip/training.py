@@ -1,6 +1,6 @@
 """Trains a small CLIP from one's own captioned pictures, in a minute or two on two CPU cores.
 
-Takes captions and (N, H, W, 3) uint8 pictures; gives a folder that `ClipEncoder.from_folder`
+Takes captions and (N, H, W, 3) uint8 pictures; gives a folder that `ClipEncoder.load`
 opens. Symmetric InfoNCE as in CLIP (arXiv 2103.00020); the paper (2.1) takes published weights,
 this stands in where nothing may be downloaded.
 """
@@ -88,7 +88,7 @@ def train_clip(
         {WEIGHTS_NAME: lambda file: file.write(save(weights))},
         {"name": "clip", "model": _model_arguments(config), "training": asdict(config)},
     )
-    return ClipEncoder.from_folder(folder)
+    return ClipEncoder.load(folder)
 
 
 def _model_arguments(config: ClipTrainingConfig) -> dict[str, Any]:

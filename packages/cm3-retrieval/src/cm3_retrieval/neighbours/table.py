@@ -58,8 +58,8 @@ class NeighbourTable:
         rows = {kind: self.candidate_keys[kind][self._row_of[key]] for kind in KINDS}
         return {kind: row[row >= 0] for kind, row in rows.items()}
 
-    def save(self, path: Path | str) -> None:
-        """Write the table into the folder `path`; killed, it holds the old table or the new."""
+    def save(self, folder: Path | str) -> None:
+        """Write the table; killed in the middle, the folder holds the old table or the new one."""
         columns: dict[str, Any] = {"key": pa.array(self.keys)}
         for kind in KINDS:
             width = self.candidate_keys[kind].shape[1]
@@ -73,17 +73,17 @@ class NeighbourTable:
 
         contents = {"neighbours.arrow": lambda file: write_table(table, file)}
         facts = {**self.facts, "count": len(self)}
-        write_folder(path, MANIFEST_NAME, TABLE_COMPONENT, contents, facts)
+        write_folder(folder, MANIFEST_NAME, TABLE_COMPONENT, contents, facts)
 
     @classmethod
-    def load(cls, path: Path | str) -> "NeighbourTable":
+    def load(cls, folder: Path | str) -> "NeighbourTable":
         """Read a table and check component, version and SHA-256s.
 
         Raises:
             FileNotFoundError: A file is missing.
             ValueError: Changed bytes or another major version.
         """
-        manifest, paths = read_folder(path, MANIFEST_NAME, TABLE_COMPONENT)
+        manifest, paths = read_folder(folder, MANIFEST_NAME, TABLE_COMPONENT)
         table = read_table(paths["neighbours.arrow"]).combine_chunks()
 
         def rows(name: str) -> np.ndarray:
