@@ -72,7 +72,7 @@ _SEQUENCES = {
 
 
 def concept_of(code: str) -> str:
-    """Concept of an emoji: its code points without tone, gender, hair and direction.
+    """Return the concept of an emoji: its code points without tone, gender, hair and direction.
 
     `1F469-1F3FD-200D-1F692` (woman firefighter: medium skin tone) -> `1F9D1-1F692`
     (firefighter).
@@ -92,7 +92,7 @@ def _tones(code: str) -> list[str]:
 
 
 def captions_and_categories() -> dict[str, tuple[str, str]]:
-    """Code points (without variation selector) -> (caption, category), for all that have a name."""
+    """Return code points -> (caption, category) of all emoji that have a name."""
     names = {
         _plain("-".join(f"{ord(c):04X}" for c in symbol)): data["en"]
         for symbol, data in emoji.EMOJI_DATA.items()
@@ -121,14 +121,14 @@ def captions_and_categories() -> dict[str, tuple[str, str]]:
 
 
 def rasterise(svg: Path, size: int) -> bytes:
-    """PNG bytes of an SVG on white, `size` x `size` pixels."""
+    """Return the PNG bytes of an SVG on white, `size` x `size` pixels."""
     return resvg_py.svg_to_bytes(
         svg_path=str(svg), width=size, height=size, background="#ffffff", skip_system_fonts=True
     )
 
 
 def near_duplicates(pictures: np.ndarray, threshold: float) -> np.ndarray:
-    """Pairs of pictures that look alike, as they are, mirrored, or turned by quarters.
+    """Find pairs of pictures that look alike, as they are, mirrored, or turned by quarters.
 
     Args:
         pictures: (N, s, s, 3) uint8.
@@ -177,7 +177,7 @@ def split_by_concept(
     copied: np.ndarray,
     config: OpenMojiRecipe,
 ) -> np.ndarray:
-    """Split name of each picture: "train", "validation", "test" or "variants".
+    """Draw the split of each picture: "train", "validation", "test" or "variants".
 
     Concepts are drawn within each category, so that every category is held out in proportion.
     Variants are `toned` and not `copied`: their siblings are in training, their equals not.

@@ -44,7 +44,7 @@ class Pairs:
     """Faces and salient objects of each picture, (x0, y0, x1, y1) in pixels of the upright one."""
 
     def __len__(self) -> int:
-        """Number of pairs."""
+        """Return the number of pairs."""
         return len(self.files)
 
     @property
@@ -53,11 +53,11 @@ class Pairs:
         return np.unique(self.groups, return_inverse=True)[1]
 
     def rows(self, *splits: str) -> np.ndarray:
-        """Row numbers of the given splits."""
+        """Return the row numbers of the given splits."""
         return np.flatnonzero(np.isin(self.split, splits))
 
     def take(self, rows: np.ndarray) -> Pairs:
-        """The pairs at `rows`, in that order."""
+        """Return the pairs at `rows`, in that order."""
         pick = [int(i) for i in rows]
         return Pairs(
             self.keys[rows],
@@ -71,7 +71,7 @@ class Pairs:
 
 
 def key_of(file_name: str) -> int:
-    """63-bit key of a picture."""
+    """Return the 63-bit key of a picture."""
     return int.from_bytes(hashlib.blake2b(file_name.encode(), digest_size=8).digest()) >> 1
 
 
@@ -184,7 +184,7 @@ def _split_groups(
 
 
 def fingerprint_of_folder(folder: Path) -> str:
-    """Hash of the metadata and of the pictures' sizes and times."""
+    """Return a hash of the metadata and of the pictures' sizes and times."""
     path = folder / "metadata.jsonl"
     if not path.is_file():
         return ""  # `read_pairs` says what is missing

@@ -15,7 +15,7 @@ from cm3_imagetok.checkpoint import load_tensors
 
 
 def inception_features(path: Path) -> Callable[[np.ndarray], Tensor]:
-    """What turns pixels (N, H, W, 3) uint8 into the features (N, 2048) that FID is defined on.
+    """Return what turns pixels (N, H, W, 3) uint8 into the features (N, 2048) of FID.
 
     Args:
         path: torch-fidelity's `weights-inception-2015-12-05-6726825d.pth` (the converted weights

@@ -181,7 +181,7 @@ def add_projected(embeddings: Tensor, vectors: Tensor, std: float, seed: int) ->
 
 
 def decoder_config(recipe: DecoderRecipe, vocab_size: int) -> DecoderConfig:
-    """Shape of the decoder for a vocabulary."""
+    """Return the shape of the decoder for a vocabulary."""
     return DecoderConfig(
         vocab_size=vocab_size,
         max_length=recipe.max_length,

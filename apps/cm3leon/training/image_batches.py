@@ -57,7 +57,7 @@ class PixelBatches:
         self.pixels, self.rows, self.batch_size = pixels, rows, batch_size
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         return -(-len(self.rows) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:

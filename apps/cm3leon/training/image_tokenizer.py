@@ -48,7 +48,7 @@ REVIVE_UNTIL = 0.7
 
 
 def left_out(recipe: ImageRecipe, has_boxes: bool) -> list[str]:
-    """What the recipe does not train on, a line each."""
+    """Return what the recipe does not train on, a line each."""
     lines = []
     if recipe.vgg16 is None or recipe.lpips is None:
         lines.append("perceptual loss is off: vgg16 and lpips name no files of weights")
@@ -144,7 +144,7 @@ class ImageTokenizerModule(L.LightningModule):
         return self.model if self.averaged is None else self.averaged
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of a batch: `pixels` (B, H, W, 3) uint8, perhaps `weights` (B, 1, H, W)."""
+        """Return the loss of a batch: `pixels` (B, H, W, 3) uint8, perhaps `weights` (B, 1, H, W)."""
         recipe, generator = self.recipe, self._generator()
         images, weights = to_tensor(batch["pixels"]), batch.get("weights")
         if weights is not None:  # moved and mirrored with the picture; outside of it they are 1
@@ -222,7 +222,7 @@ class ImageTokenizerModule(L.LightningModule):
             torch.nn.utils.clip_grad_norm_(mine, self.recipe.optim.grad_clip)
 
     def configure_optimizers(self) -> Any:
-        """Optimizer and schedule of the recipe."""
+        """Build the optimizer and schedule of the recipe."""
         rates = {"adversarial.": self.recipe.gan_lr}
         optimizer = build_optimizer(self, self.recipe.optim, rates)
         schedule = build_schedule(optimizer, self.recipe.optim)
@@ -232,7 +232,7 @@ class ImageTokenizerModule(L.LightningModule):
         }
 
     def _generator(self) -> torch.Generator:
-        """The step's own randomness, so that a resumed run draws what an unbroken one draws."""
+        """Return the step's own randomness: a resumed run draws what an unbroken one draws."""
         return torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
 
     @torch.no_grad()

@@ -27,7 +27,7 @@ def chunked_cross_entropy(
     chunk_size: int = 1024,
     ignore_index: int = -100,
 ) -> Tensor:
-    """Mean loss in nats over the positions that count.
+    """Compute the mean loss in nats over the positions that count.
 
     Args:
         hidden: (..., D) last states, as `Decoder.hidden` gives them.
@@ -75,7 +75,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, chunk_size: int
     ) -> Tensor:
-        """The loss, in float32."""
+        """Compute the loss, in float32."""
         device = states.device.type
         dtype = weight.dtype
         if torch.is_autocast_enabled(device):

@@ -247,7 +247,7 @@ class ValidationLoader:
         self.batch_size = batch_size
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         return -(-len(self.keys) // self.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:

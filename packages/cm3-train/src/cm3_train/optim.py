@@ -242,12 +242,12 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 def _quintic(gram: Tensor) -> Tensor:
-    """What X is multiplied by in a step, less 3.4445: symmetric, of X's Gram matrix (n, r, r)."""
+    """Return a step's factor of X, less 3.4445: symmetric, of X's Gram matrix (n, r, r)."""
     return torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
 
 
 def _iterate_on_gram(x: Tensor, steps: int) -> Tensor:
-    """The iterations of `orthogonalise` on X (n, r, c): its product with a matrix (n, r, r)."""
+    """Iterate as `orthogonalise` does on X (n, r, c), as one product with a matrix (n, r, r)."""
     gram = x @ x.mT
     product = torch.eye(gram.shape[-1], dtype=x.dtype, device=x.device).expand_as(gram)
     for step in range(steps):

@@ -129,7 +129,7 @@ class TokenShards:
         return self._index.keys
 
     def __len__(self) -> int:
-        """Number of unique keys."""
+        """Return the number of unique keys."""
         return len(self.keys)
 
     def num_views(self, key: int) -> int:

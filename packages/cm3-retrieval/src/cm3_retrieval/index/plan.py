@@ -123,7 +123,7 @@ def holds_whole_vectors(factory: str) -> bool:
 
 
 def cells_of(factory: str) -> int:
-    """Number of cells of an IVF index, 0 for others. Example: 4096 of `IVF4096_HNSW32,PQ64`."""
+    """Return the cells of an IVF index, 0 for others. Example: 4096 of `IVF4096_HNSW32,PQ64`."""
     for part in factory.split(","):
         if part.startswith("IVF"):
             digits = part[3:].split("_")[0].split("(")[0]
