@@ -36,7 +36,7 @@ from cm3leon.training.encoder import train_encoder
 
 def another_clip(run: Subject, recipe: ClipTrainingConfig, folder: Path) -> Encoder:
     """A CLIP like the run's own, of another seed."""
-    other = replace(recipe, seed=recipe.seed + 1)
+    other = replace(recipe, seed=(recipe.seed or run.seed) + 1)
     train_encoder(other, run.pictures, run.parts.tokenizers, folder)
     return ClipEncoder.load(folder)
 

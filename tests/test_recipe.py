@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from cm3leon.recipe import DataRecipe, DecoderRecipe, EvaluationRecipe, Recipe
+from cm3leon.recipe import (
+    DataRecipe,
+    DecoderRecipe,
+    EvaluationRecipe,
+    OpenMojiRecipe,
+    Recipe,
+    seeded,
+)
 from cm3leon.recipe_file import (
     fingerprint_of_part,
     part_of,
@@ -104,3 +111,8 @@ def test_a_named_part_is_known_by_its_files(tmp_path):
     assert fingerprint_of_part(spec) == before
     (tmp_path / "weights").write_bytes(b"other")
     assert fingerprint_of_part(spec) != before
+
+
+def test_a_seed_that_is_not_set_follows_the_runs():
+    assert seeded(OpenMojiRecipe(), 5).seed == 5
+    assert seeded(OpenMojiRecipe(seed=0), 5).seed == 0

@@ -8,9 +8,9 @@ Three parts can be swapped for other classes that keep the packages' Protocols, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from cm3_decoding import SamplingConfig
 from cm3_decoding.config import Sampler
@@ -37,8 +37,8 @@ class OpenMojiRecipe:
     near_duplicate: float = 0.08
     """Root mean square difference at 32 x 32 pixels, in [0, 1], below which two pictures are one
     concept."""
-    seed: int = 0
-    """Draws the held-out concepts."""
+    seed: int | None = None
+    """Draws the held-out concepts; null follows the run's `seed`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,3 +261,11 @@ class Recipe:
     def folder(self) -> Path:
         """The run's folder."""
         return self.runs / self.name
+
+
+Seeded = TypeVar("Seeded", OpenMojiRecipe, ClipTrainingConfig)
+
+
+def seeded(config: Seeded, seed: int) -> Seeded:
+    """Return a configuration with a seed: its own, or the run's where it names none."""
+    return replace(config, seed=seed) if config.seed is None else config

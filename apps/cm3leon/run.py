@@ -25,7 +25,7 @@ from cm3leon.data.tokens import write_tokens
 from cm3leon.device import device_of, precision_on
 from cm3leon.parts import Memory, Parts, Tokenizers
 from cm3leon.progress import bar
-from cm3leon.recipe import Recipe
+from cm3leon.recipe import Recipe, seeded
 from cm3leon.recipe_file import fingerprint_of_part
 from cm3leon.stages import Stages
 
@@ -128,7 +128,7 @@ def make_pictures(job: Job) -> Pictures:
 
 def make_openmoji(job: Job) -> tuple[Path, str]:
     """Stage `data`: the embedded set, and its fingerprint."""
-    recipe, size = job.recipe.data.openmoji, job.recipe.data.size
+    recipe, size = seeded(job.recipe.data.openmoji, job.recipe.seed), job.recipe.data.size
 
     def work(out: Path) -> None:
         from cm3leon.data.openmoji import write_openmoji
@@ -187,14 +187,15 @@ def make_image_tokenizer(job: Job, pictures: Pictures) -> ImageTokenizer:
 def make_encoder(job: Job, pictures: Pictures, tokenizers: Tokenizers) -> Encoder:
     """Stage `clip`: the small CLIP, on training pairs."""
     recipe = job.recipe.retrieval
+    clip = seeded(recipe.clip, job.recipe.seed)
 
     def work(out: Path) -> None:
         from cm3leon.training.encoder import train_encoder
 
-        train_encoder(recipe.clip, pictures, tokenizers, out / "clip")
+        train_encoder(clip, pictures, tokenizers, out / "clip")
 
     if recipe.encoder is None:
-        job.stages.run("clip", recipe.clip, ["pictures", "imagetok"], work)
+        job.stages.run("clip", clip, ["pictures", "imagetok"], work)
         return parts.open_encoder(job.recipe, job.device)
     encoder = parts.open_encoder(job.recipe, job.device)
     job.stages.given("clip", encoder.encoder_id)

@@ -182,7 +182,7 @@ def split_by_concept(
     Concepts are drawn within each category, so that every category is held out in proportion.
     Variants are `toned` and not `copied`: their siblings are in training, their equals not.
     """
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(config.seed or 0)
     split = np.full(len(groups), "train", dtype=object)
     heads, sizes = np.unique(groups, return_counts=True)
     small = heads[sizes <= config.largest_held_out]
@@ -222,7 +222,7 @@ def write_openmoji(
     concepts = [concept_of(_plain(f.stem)) for f in files]
     if config.limit is not None:
         names = sorted(set(concepts))
-        np.random.default_rng(config.seed).shuffle(names)
+        np.random.default_rng(config.seed or 0).shuffle(names)
         total, kept = 0, set()
         for name in names:
             if total >= config.limit:

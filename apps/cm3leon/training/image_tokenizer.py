@@ -144,7 +144,7 @@ class ImageTokenizerModule(L.LightningModule):
         return self.model if self.averaged is None else self.averaged
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch: `pixels` (B, H, W, 3) uint8, perhaps `weights` (B, 1, H, W)."""
+        """Return the loss of `pixels` (B, H, W, 3) uint8, perhaps with `weights` (B, 1, H, W)."""
         recipe, generator = self.recipe, self._generator()
         images, weights = to_tensor(batch["pixels"]), batch.get("weights")
         if weights is not None:  # moved and mirrored with the picture; outside of it they are 1

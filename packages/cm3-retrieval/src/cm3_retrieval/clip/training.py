@@ -69,7 +69,7 @@ def train_clip(
     input_ids = bundled_tokenizer(config.context_length)(list(captions))  # (N, L)
     pictures = _resized(images, config.image_size)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(config.seed or 0)
         model = CLIP(**_model_arguments(config)).train()
         model.visual.to(memory_format=torch.channels_last)  # a quarter faster on a CPU
         used = torch.unique(input_ids)
@@ -137,7 +137,7 @@ def _fit(
     config: ClipTrainingConfig,
     progress: Callable[[int, int, float], None] | None,
 ) -> None:
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(config.seed or 0)
     batch_size = min(config.batch_size, len(pictures))
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     plain = [p for p in model.parameters() if p.ndim < 2]

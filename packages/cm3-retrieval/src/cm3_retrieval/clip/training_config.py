@@ -49,8 +49,8 @@ class ClipTrainingConfig:
     max_shift: int = 4
     """Pixels by which a picture is moved at random; half of the pictures are mirrored, too."""
 
-    seed: int = 0
-    """Of weights, order and augmentation."""
+    seed: int | None = None
+    """Seed of weights, order and augmentation; None is 0."""
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -59,11 +59,13 @@ class ClipTrainingConfig:
                 raise ValueError(f"{name}: wanted a multiple of 32, got {getattr(self, name)}")
         least = {
             "embed_dim": 1, "vision_width": 2, "text_layers": 1, "context_length": 3, "steps": 1,
-            "batch_size": 2, "warmup": 0, "max_shift": 0, "weight_decay": 0, "seed": 0,
+            "batch_size": 2, "warmup": 0, "max_shift": 0, "weight_decay": 0,
         }  # fmt: skip
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise ValueError(f"{name}: wanted at least {bound}, got {getattr(self, name)}")
+        if self.seed is not None and self.seed < 0:
+            raise ValueError(f"seed: wanted at least 0, got {self.seed}")
         if self.vision_width % 2:
             raise ValueError(f"vision_width: wanted an even number, got {self.vision_width}")
         if len(self.vision_layers) != 4 or min(self.vision_layers) < 1:
