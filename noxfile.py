@@ -1,11 +1,15 @@
-"""What CI runs: ``uv run nox``. One session alone: ``uv run nox -s "tests(cm3-model)"``.
+"""What CI runs: `uv run nox`. One session alone: `uv run nox -s "tests(cm3-model)"`.
 
-``tests`` builds one package's wheel and runs that package's tests where nothing else of ours is
-installed. All other sessions run in the project's own environment, the one that runs nox.
+The default, `ci`, runs all sessions side by side. `tests` builds one package's wheel and runs that
+package's tests where nothing else of ours is installed. All other sessions run in the project's own
+environment, the one that runs nox.
 """
 
+import os
+import subprocess
 import sys
 import tomllib
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +32,15 @@ PEERS = {
     "cm3-model": ("transformers",),
 }
 
-nox.options.sessions = ["lint", "types", "tests", "integration", "apps", "docs"]
+# The longest first, so that none is left over when the others are done.
+SIDE_BY_SIDE = ["integration", "apps", *(f"tests({name})" for name in PACKAGES)]
+SIDE_BY_SIDE += ["types", "docs", "lint"]
+
+# Threads of PyTorch's wait for each other in busy loops: on small tensors, with other work on the
+# same cores, two take up to five times the CPU seconds of one.
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+nox.options.sessions = ["ci"]
 
 # Run in the fresh environment: the wheel itself is under test, and no other package is at hand.
 ALONE = """
@@ -42,15 +54,51 @@ assert not present, f"{present} installed beside {mine}"
 """
 
 
-def run(session: nox.Session, tool: str, *args: str) -> None:
+# Each app in turn, in one process: what they import takes far longer than --help.
+HELP = """
+import runpy, sys
+sys.path.insert(0, "apps")
+for app in sys.argv[1:]:
+    sys.argv = [app, "--help"]
+    try:
+        runpy.run_path(app, run_name="__main__")
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
+def run(session: nox.Session, tool: str, *args: str, silent: bool = False) -> None:
     """Run a tool of the project's environment."""
-    session.run(str(BIN / tool), *args, external=True)
+    session.run(str(BIN / tool), *args, external=True, silent=silent, env=ONE_THREAD)
 
 
 def metadata(package: str) -> dict[str, Any]:
-    """A package's [project] table."""
+    """Read a package's [project] table."""
     text = (ROOT / "packages" / package / "pyproject.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)["project"]
+
+
+def alone(name: str, posargs: list[str]) -> tuple[str, int, str]:
+    """Run one session in a nox of its own; return its name, exit status and output."""
+    command = [sys.executable, "-m", "nox", "--session", name, "--", *posargs]
+    pipe, both = subprocess.PIPE, subprocess.STDOUT
+    done = subprocess.run(command, cwd=ROOT, stdout=pipe, stderr=both, text=True)
+    return name, done.returncode, done.stdout
+
+
+@nox.session(venv_backend="none")
+def ci(session: nox.Session) -> None:
+    """All the others, as many at a time as there are cores; each one's output, when it ends."""
+    failed = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = [pool.submit(alone, name, session.posargs) for name in SIDE_BY_SIDE]
+        for job in as_completed(jobs):
+            name, status, output = job.result()
+            failed += [name] if status else []
+            print(output, flush=True)
+    if failed:
+        session.error(f"failed: {', '.join(failed)}")
 
 
 @nox.session(venv_backend="none")
@@ -85,7 +133,7 @@ def tests(session: nox.Session, package: str) -> None:
     others = [name.replace("-", "_") for name in PACKAGES if name != package]
     session.run("python", "-I", "-c", ALONE, mine, *others, silent=True)
     with session.chdir(ROOT / "packages" / package):
-        session.run("pytest", *session.posargs)
+        session.run("pytest", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session(venv_backend="none")
@@ -97,8 +145,7 @@ def integration(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def apps(session: nox.Session) -> None:
     """Each app answers --help and takes one short step."""
-    for app in APPS:
-        session.run(sys.executable, str(app), "--help", external=True, silent=True)
+    run(session, "python", "-c", HELP, *map(str, APPS), silent=True)
     run(session, "pytest", "tests", "-m", "apps", *session.posargs)
 
 

@@ -1,34 +1,39 @@
 """Train the image tokenizer of a recipe alone, and say how good it is on held-out pictures.
 
-``python apps/train_imagetok.py`` makes the first stages of ``apps/pretrain.py`` in the same folder,
-so that job finds them done. Same options: ``--config``, dotted overrides, ``--print_config``.
+`python apps/train_imagetok.py` makes the first stages of `apps/pretrain.py` in the same folder, so
+that job finds them done. Same options: `--config`, dotted overrides, `--print_config`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
-import figures
-from pairs import DataError
-from pipeline import Run
-from pretrain import parser, recipe_of
+from cm3leon.recipe_file import read_command
+
+DEFAULT = Path(__file__).parent / "configs" / "tiny.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run; gives the exit status."""
-    command = parser(__doc__)
-    run = Run(recipe_of(command.parse_args(arguments), command))
-    run.prepare_pictures()
-    run.train_image_tokenizer()
-    print(json.dumps(figures.image_tokenizer_figures(run), indent=2))
+    recipe = read_command(__doc__, DEFAULT, arguments)
+
+    from cm3leon import run
+    from cm3leon.device import make_deterministic
+    from cm3leon.evaluation.tokenizer import image_tokenizer_figures
+
+    make_deterministic()
+    tokenizers, pictures = run.make_tokenizers(run.start(recipe))
+    figures = image_tokenizer_figures(tokenizers, pictures, recipe.evaluation.inception)
+    print(json.dumps(figures, indent=2))
     return 0
 
 
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except (DataError, OSError, ValueError) as error:
+    except (OSError, ValueError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on")

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -26,29 +25,26 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
-
-import figures
-from pipeline import Run
-from pretrain import open_run
-
-from cm3_retrieval import train_clip
+from cm3_retrieval import ClipEncoder, ClipTrainingConfig
 from cm3_retrieval.interface import Encoder
+from cm3leon.drawing.draw import Drawings
+from cm3leon.evaluation.samples import among_nearest, draw_for
+from cm3leon.evaluation.subject import Subject, open_subject
+from cm3leon.recipe_file import read_recipe
+from cm3leon.training.encoder import train_encoder
 
 
-def another_clip(run: Run, folder: Path) -> Encoder:
+def another_clip(run: Subject, recipe: ClipTrainingConfig, folder: Path) -> Encoder:
     """A CLIP like the run's own, of another seed."""
-    recipe = run.recipe.retrieval.clip
-    rows = run.pairs.rows("train")
-    pixels = run.pixels_of(rows)
-    rows = np.tile(rows, 2)
-    return train_clip(
-        [run.pairs.captions[row] for row in rows],
-        np.concatenate([pixels, run.through_tokenizer(pixels)]),
-        replace(recipe, seed=recipe.seed + 1),
-        groups=run.group_numbers[rows].tolist(),
-        folder=folder,
-    )
+    other = replace(recipe, seed=recipe.seed + 1)
+    train_encoder(other, run.pictures, run.parts.tokenizers, folder)
+    return ClipEncoder.from_folder(folder)
+
+
+def vectors_of(encoder: Encoder, pixels: np.ndarray) -> np.ndarray:
+    """CLIP vectors (N, C, dim) of pixels (N, C, H, W, 3)."""
+    vectors = encoder.encode_images(list(pixels.reshape(-1, *pixels.shape[2:])))
+    return vectors.reshape(*pixels.shape[:2], -1)
 
 
 def plot(path: Path, result: dict[str, dict[str, dict[str, list[float]]]], counts: list[int]):
@@ -89,25 +85,25 @@ def main() -> None:
     command.add_argument("--out", type=Path)
     given = command.parse_args()
 
-    run = open_run(given.run)
-    recipe = run.recipe
+    run, recipe = open_subject(given.run), read_recipe(given.run)
+    pairs = run.pictures.pairs
     scale = json.loads((given.run / "report.json").read_text())["samples"]["guidance_scale"]
-    gallery = figures.one_a_concept(run, "train", "validation", "test")
-    categories = np.array(run.pairs.categories, dtype=object)
+    gallery = run.one_a_concept("train", "validation", "test")
+    categories = np.array(pairs.categories, dtype=object)
     with tempfile.TemporaryDirectory() as folder:
-        another = another_clip(run, Path(folder))
-    judges = {"own": run.encoder, "another": another}
+        another = another_clip(run, recipe.retrieval.clip, Path(folder))
+    judges = {"own": run.parts.encoder, "another": another}
     real = {
-        judge: figures.vectors_of(encoder, run.pixels_of(gallery))
+        judge: encoder.encode_images(list(run.pictures.pixels(gallery)))
         for judge, encoder in judges.items()
     }
 
-    known = np.flatnonzero(run.pairs.split[gallery] == "train")
+    known = np.flatnonzero(pairs.split[gallery] == "train")
     rng = np.random.default_rng(recipe.seed)
     places = rng.choice(known, min(given.prompts, len(known)), replace=False)
     prompts = {
         "train_top10": gallery[places],
-        "category_match": np.resize(figures.one_a_concept(run, "test"), given.prompts),
+        "category_match": np.resize(run.one_a_concept("test"), given.prompts),
     }
     counts = [2**n for n in range(given.candidates.bit_length())]
     mixtures = {"top-p": (1, 0), "CD-K": (0, 1), "half of each": (1, 1)}
@@ -115,14 +111,14 @@ def main() -> None:
         mixture: {judge: {name: [] for name in prompts} for judge in judges} for mixture in mixtures
     }
     for name, rows in prompts.items():
-        drawn: list[figures.Drawings] = []
+        drawn: list[Drawings] = []
         for sampler in ("top-p", "cd-k"):
-            run.recipe = replace(recipe, evaluation=replace(recipe.evaluation, samplers=(sampler,)))
-            drawn.append(figures.draw_for(run, rows, scale, 30_000, name, given.candidates))
+            one = replace(run, recipe=replace(run.recipe, samplers=(sampler,)))
+            drawn.append(draw_for(one, rows, scale, 30_000, name, given.candidates))
         scores = np.stack([d.scores for d in drawn], 1)  # (N, sampler, candidate)
         seen = {
             "own": np.stack([d.vectors for d in drawn], 1),
-            "another": np.stack([figures.vectors_of(another, d.pixels) for d in drawn], 1),
+            "another": np.stack([vectors_of(another, d.pixels) for d in drawn], 1),
         }
         for mixture, (plain, contrast) in mixtures.items():
             for count in counts:
@@ -137,7 +133,7 @@ def main() -> None:
                     vectors = seen[judge][np.arange(len(rows)), *best]
                     similarity = vectors @ real[judge].T
                     if name == "train_top10":
-                        hits = np.diag(figures.among_nearest(similarity, places, 10))
+                        hits = np.diag(among_nearest(similarity, places, 10))
                     else:
                         hits = categories[gallery[similarity.argmax(1)]] == categories[rows]
                     result[mixture][judge][name].append(float(hits.mean()))

@@ -1,39 +1,35 @@
-"""Drawing pictures with guidance: beside transformers' ``generate``, and beside the memory's floor.
+"""Drawing pictures with guidance: beside transformers' `generate`, and the memory's floor.
 
-    pip install transformers
-    python benchmarks/decode.py --out FILE
-    python benchmarks/decode.py --preset cm3leon-7b --out FILE
-    python benchmarks/decode.py --preset cm3leon-7b --sweep 1 2 4 8 16 32 64 --picture PNG
+    uv run --group bench python benchmarks/decode.py --out FILE
+    uv run --group bench python benchmarks/decode.py --preset cm3leon-7b --out FILE
+    uv run --group bench python benchmarks/decode.py --preset cm3leon-7b \\
+        --sweep 1 2 4 8 16 32 64 --picture PNG
 
-Without ``--preset``: a Chameleon of about 50M random weights, the same in both, draws image codes
-with classifier-free guidance (scale 3) at batch 1 and 8, in alternating rounds, medians; as many
-rounds, from 2 to 5, as fit in ``--minutes``, or ``--rounds``. transformers has the cache, dynamic
-or static, that was faster with 64 codes just before; ours has `pack_weights`.
-``cfg_batchN_over_hf`` is our tokens a second over the peer's; ``cfg_cost_batch1`` is our seconds
-with guidance over those without.
+Without `--preset`: a Chameleon of about 50M random weights, the same in both, draws image codes
+with classifier-free guidance (scale 3) at batch 1 and 8: medians of alternating rounds, `--rounds`
+of them, or 2 to 5 as fit in `--minutes`. transformers gets the cache, dynamic or static, that was
+faster for 64 codes just before; ours gets `pack_weights`. `cfg_batchN_over_hf` is our tokens per
+second over the peer's; `cfg_cost_batch1` is our seconds with guidance over those without.
 
-With ``--preset``, for a GPU: random weights, one picture of 1024 codes at batch 1 with guidance, in
-bfloat16 and int8; the floor is the bytes of the weights that a step reads over the memory's
-bandwidth, as measured by a copy, times the steps. The step is compiled ("reduce-overhead", one
-CUDA graph) unless ``--eager``. ``--sweep`` gives pictures a second over batch sizes, as the paper's
-figure 11. Without a GPU a small decoder takes the preset's place, in float32 where the CPU has no
-bfloat16 arithmetic, and the table says so.
+With `--preset`, for a GPU: random weights, one picture of 1024 codes at batch 1 with guidance, in
+bfloat16 and int8. The floor is the bytes of weights that a step reads, over the memory's bandwidth
+as measured by a copy, times the steps. The step is compiled ("reduce-overhead", one CUDA graph)
+unless `--eager`. `--sweep` gives pictures per second over batch sizes, as in the paper's figure 11.
+Without a GPU a small decoder takes the preset's place, in float32 where the CPU has no bfloat16
+arithmetic, and the table says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import json
-import platform
-import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
+from timing import alternate, machine_facts, medians, report
 
 from cm3_decoding import CodeBlock, SamplingConfig, generate
 from cm3_model import (
@@ -57,23 +53,6 @@ WITHOUT = [100, 101, 131]
 GUIDED = SamplingConfig(guidance_scale=3.0)
 
 
-def alternate(
-    calls: dict[str, Callable[[], object]], rounds: int | None, seconds: float = 0.0
-) -> dict[str, list[float]]:
-    """Seconds of each call in alternating rounds: `rounds`, or 2 to 5 as fit in `seconds`."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    began = time.perf_counter()
-    for done in range(rounds or 5):
-        spent = time.perf_counter() - began
-        if rounds is None and done >= 2 and spent / done * (done + 1) > seconds:
-            break
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            taken[name].append(time.perf_counter() - start)
-    return taken
-
-
 def ours(
     model: Decoder, batch: int, tokens: int, config: SamplingConfig, device: str = "cpu"
 ) -> list[torch.Tensor]:
@@ -92,7 +71,7 @@ def ours(
 def beside_transformers(
     rounds: int | None, minutes: float, tokens: int, batches: list[int]
 ) -> dict[str, object]:
-    """Both models with the same weights; every figure of one batch size from the same rounds."""
+    """Time both models on the same weights; all figures of a batch size share their rounds."""
     import transformers
 
     transformers.logging.set_verbosity_error()
@@ -124,7 +103,8 @@ def beside_transformers(
     kinds = ("dynamic", "static")
     for batch in batches:
         few = min(tokens, 64)
-        warm = alternate({kind: partial(theirs, batch, few, kind) for kind in kinds}, 2)
+        short = {kind: partial(theirs, batch, few, kind) for kind in kinds}
+        warm = alternate(short, 2, warm_up=False)
         cache = min(kinds, key=lambda kind: min(warm[kind]))
         mine = pack_weights(copy.deepcopy(model), 2 * batch)  # two streams a picture
         ours(mine, batch, few, GUIDED)
@@ -137,8 +117,9 @@ def beside_transformers(
             calls["plain"] = partial(ours, plain, 1, tokens, SamplingConfig())
         # The larger the batch, the longer a round.
         share = 60 * minutes * (batch + 3) / sum(other + 3 for other in batches)
-        taken = alternate(calls, rounds, share)
-        seconds = {name: statistics.median(times) for name, times in taken.items()}
+        budget = float("inf") if rounds else share
+        taken = alternate(calls, rounds or 5, warm_up=False, at_least=2, budget=budget)
+        seconds = medians(taken)
         for name, value in seconds.items():
             table[f"{name}_batch{batch}_tokens_per_second"] = batch * tokens / value
         table[f"cfg_batch{batch}_over_hf"] = seconds["hf"] / seconds["ours"]
@@ -153,7 +134,7 @@ def beside_transformers(
 
 
 def bandwidth(device: str) -> float:
-    """Bytes a second that a large copy reads and writes."""
+    """Return the bytes per second that a large copy reads and writes."""
     block = torch.empty(2**28 if device == "cuda" else 2**26, device=device)
     other = torch.empty_like(block)
 
@@ -162,11 +143,11 @@ def bandwidth(device: str) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
 
-    return 2 * block.nbytes / min(alternate({"copy": copy}, 6)["copy"])
+    return 2 * block.nbytes / min(alternate({"copy": copy}, 5)["copy"])
 
 
 def bytes_a_step(model: Decoder) -> int:
-    """Bytes of the weights that a step reads whole: all but rows that are looked up."""
+    """Return the bytes of the weights that a step reads whole: all but rows that are looked up."""
     read = [*model.blocks.parameters(), *model.blocks.buffers()]
     output = model.token_embedding if model.output is None else model.output
     return sum(weight.nbytes for weight in [*read, output.weight])
@@ -175,7 +156,7 @@ def bytes_a_step(model: Decoder) -> int:
 def pictures(
     preset: str, rounds: int, tokens: int, batches: list[int], compiled: bool
 ) -> dict[str, object]:
-    """Seconds of one picture with guidance at batch 1 in two kinds of weights, floors, a sweep."""
+    """Time pictures with guidance in two kinds of weights, beside their floors."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config, dtype, name = PRESETS[preset], torch.bfloat16, preset.removeprefix("cm3leon-")
     kinds = {"bf16": lambda model: model, "int8": quantize_int8}
@@ -198,7 +179,7 @@ def pictures(
             try:
                 ours(model, batch, min(tokens, 8), GUIDED, device)  # compiles
                 draw = {"draw": partial(ours, model, batch, tokens, GUIDED, device)}
-                seconds = statistics.median(alternate(draw, rounds)["draw"])
+                seconds = medians(alternate(draw, rounds, warm_up=False))["draw"]
             except torch.OutOfMemoryError:
                 print(f"{kind}, batch {batch}: out of memory", flush=True)
                 break
@@ -213,7 +194,7 @@ def pictures(
 
 
 def draw_sweep(table: dict[str, object], path: Path) -> None:
-    """Pictures a second over the batch size, a line for each kind of weights."""
+    """Plot pictures per second over the batch size, a line for each kind of weights."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 3.5), layout="constrained")
@@ -225,7 +206,7 @@ def draw_sweep(table: dict[str, object], path: Path) -> None:
         speeds = [table[f"{start}{kind}_batch{size}"] for size in sizes]
         axes.plot(sizes, speeds, marker="o", label=kind)
         axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.set(xscale="log", xlabel="batch", ylabel="pictures a second, with guidance")
+    axes.set(xscale="log", xlabel="batch", ylabel="pictures per second, with guidance")
     axes.set_xticks([], minor=True)
     axes.legend()
     figure.savefig(path, dpi=150)
@@ -239,7 +220,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, help="alternating rounds; default: see --minutes")
     parser.add_argument("--minutes", type=float, default=9.0, help="for the rounds; at least 2")
-    parser.add_argument("--tokens", type=int, default=1024, help="image codes a picture")
+    parser.add_argument("--tokens", type=int, default=1024, help="image codes per picture")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--preset", choices=PRESETS, help="this decoder alone, on a GPU")
@@ -262,7 +243,7 @@ def main() -> None:
             options.rounds, options.minutes, options.tokens, options.batches
         )
     config: dict[str, object] = {
-        "machine": f"{platform.machine()}, {options.threads} threads",
+        **machine_facts(options.threads),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "preset": options.preset or "Chameleon of 50M",
         "tokens": options.tokens,
@@ -276,10 +257,7 @@ def main() -> None:
 
         config["transformers"] = transformers.__version__
     table["config"] = config
-    for name, value in table.items():
-        print(f"{name:36} {value:.5g}" if isinstance(value, float) else f"{name:36} {value}")
-    if options.out:
-        options.out.write_text(json.dumps(table, indent=2) + "\n")
+    report(table, options.out)
 
 
 if __name__ == "__main__":

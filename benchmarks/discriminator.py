@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
-
-from pipeline import Run
-from pretrain import parser, recipe_of
-from report import sheet
-
 from cm3_imagetok import load_vqgan, psnr, ssim, to_pixels, to_tensor
+from cm3leon import run
+from cm3leon.recipe_file import read_command
+from cm3leon.sheets import write_sheet
 
 
 def edges(images: Tensor) -> float:
@@ -48,12 +44,11 @@ def main() -> None:
     command.add_argument("--out", type=Path)
     given = command.parse_args()
 
-    reader = parser(__doc__)
     options = ["--config", given.config, "--runs", str(given.runs), "--name", given.names[0]]
-    run = Run(recipe_of(reader.parse_args(options), reader), say=lambda line: None)
-    run.prepare_pictures()
-    rows = run.pairs.rows("test")
-    real = to_tensor(run.pixels_of(rows))
+    recipe = read_command(None, Path(given.config), options)
+    data = run.make_pictures(run.start(recipe))
+    rows = data.pairs.rows("test")
+    real = to_tensor(data.pixels(rows))
     figures, pictures = {}, []
     for name, what in zip(given.names, ("without", "with"), strict=True):
         model = load_vqgan(given.runs / name / "imagetok" / "vqgan")
@@ -65,7 +60,7 @@ def main() -> None:
             "sharpness": edges(seen) / edges(real),
         }
         pictures.append(to_pixels(seen))
-    result = {"pictures": len(rows), "pixels": run.recipe.data.size, **figures}
+    result = {"pictures": len(rows), "pixels": recipe.data.size, **figures}
     print(json.dumps(result, indent=2))
     if given.out:
         given.out.write_text(json.dumps(result, indent=2) + "\n")
@@ -73,12 +68,12 @@ def main() -> None:
         some = np.random.default_rng(1).choice(len(rows), 10, replace=False)
         lines = [
             (
-                run.pairs.captions[rows[i]],
+                data.pairs.captions[rows[i]],
                 [to_pixels(real[i : i + 1])[0], *(p[i] for p in pictures)],
             )
             for i in some
         ]
-        sheet(given.picture, lines, [["real", "without", "with discriminator"]])
+        write_sheet(given.picture, lines, [["real", "without", "with discriminator"]])
 
 
 if __name__ == "__main__":

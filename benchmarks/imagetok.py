@@ -1,29 +1,26 @@
 """The image tokenizer beside transformers' models of the same weights: speed and equality.
 
-    pip install transformers
-    python benchmarks/imagetok.py --out FILE
-    python benchmarks/imagetok.py --compare 64 --out FILE    # codes of 64 pictures of 512 px, slow
+    uv run --group bench python benchmarks/imagetok.py --out FILE
+    uv run --group bench python benchmarks/imagetok.py --compare 64 --out FILE  # slow
 
-Speed: encode beside ``ChameleonVQVAE`` (preset chameleon-512) and decode beside ``JanusVQVAE``
-(preset llamagen-vq16), one picture at a time, medians of alternating rounds. ``x_over_y`` is x's
+Speed: encode beside `ChameleonVQVAE` (preset chameleon-512) and decode beside `JanusVQVAE`
+(preset llamagen-vq16), one picture at a time, medians of alternating rounds. `x_over_y` is x's
 speed over y's. Weights are as transformers draws them; pictures are coarse and fine noise. A CPU
 without bfloat16 arithmetic emulates the peer's; there `VQGAN` works in float32 on its bfloat16
 weights, and both are timed at 64 px only, since the peer takes minutes for more.
+
+`--compare 64` compares the codes of 64 pictures of 512 px instead.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 import transformers
+from timing import alternate, machine_facts, medians, report
 from torch import Tensor
 from transformers.models.chameleon.configuration_chameleon import ChameleonVQVAEConfig
 from transformers.models.chameleon.modeling_chameleon import ChameleonVQVAE
@@ -35,7 +32,7 @@ from cm3_imagetok.layouts import to_native
 
 
 def picture(height: int, width: int, seed: int) -> Tensor:
-    """(1, 3, height, width) in [-1, 1]: coarse noise, made smooth, and fine noise."""
+    """Draw (1, 3, height, width) in [-1, 1]: smoothed coarse noise plus fine noise."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(1, 3, 8, 8, generator=generator)
     fine = torch.randn(1, 3, height, width, generator=generator)
@@ -58,24 +55,12 @@ def janus_pair(side: int) -> tuple[VQGAN, JanusVQVAE]:
     return ours, peer
 
 
-def alternate(rounds: int, *calls: Callable[[], object]) -> list[float]:
-    """Median seconds of each call over alternating rounds, the first of which is not counted."""
-    seconds: list[list[float]] = [[] for _ in calls]
-    for turn in range(rounds + 1):
-        for call, taken in zip(calls, seconds, strict=True):
-            start = time.perf_counter()
-            call()
-            if turn:
-                taken.append(time.perf_counter() - start)
-    return [statistics.median(taken) for taken in seconds]
-
-
 def agreement(first: Tensor, second: Tensor) -> float:
     return float((first.flatten() == second.flatten()).double().mean())
 
 
 def speed(rounds: int, side: int) -> dict[str, float]:
-    """Encode and decode beside the peers; see the module."""
+    """Time encode and decode beside the peers; see the module."""
     table = {}
     ours, hf = chameleon_pair()
     image = picture(side, side, 0)
@@ -85,25 +70,29 @@ def speed(rounds: int, side: int) -> dict[str, float]:
     ours16.load_state_dict(ours.state_dict())
     ours16 = ours16.bfloat16()
     table["code_agreement_bf16"] = agreement(codes, ours16.encode(image))
-    seconds = alternate(
-        rounds, lambda: ours.encode(image), lambda: ours16.encode(image), lambda: hf.encode(image)
-    )
-    for name, value in zip(("ours_fp32", "ours_bf16", "hf_fp32"), seconds, strict=True):
+    calls = {
+        "ours_fp32": lambda: ours.encode(image),
+        "ours_bf16": lambda: ours16.encode(image),
+        "hf_fp32": lambda: hf.encode(image),
+    }
+    seconds = medians(alternate(calls, rounds))
+    for name, value in seconds.items():
         table[f"encode_{name}_seconds"] = value
-    table["encode_fp32_over_hf"] = seconds[2] / seconds[0]
-    table["encode_bf16_over_hf_fp32"] = seconds[2] / seconds[1]
+    table["encode_fp32_over_hf"] = seconds["hf_fp32"] / seconds["ours_fp32"]
+    table["encode_bf16_over_hf_fp32"] = seconds["hf_fp32"] / seconds["ours_bf16"]
 
     native = torch.cpu._is_avx512_bf16_supported()
     small = image if native else picture(64, 64, 0)
     hf16 = hf.bfloat16()
-    a, b = alternate(
-        rounds,
-        lambda: ours16.encode(small),
-        lambda: hf16.encode(small.bfloat16()),
-    )
+    calls = {
+        "ours": lambda: ours16.encode(small),
+        "hf": lambda: hf16.encode(small.bfloat16()),
+    }
+    seconds = medians(alternate(calls, rounds))
     table["encode_bf16_side"] = small.shape[-1]
-    table |= {"encode_ours_bf16_small_seconds": a, "encode_hf_bf16_small_seconds": b}
-    table["encode_bf16_over_hf"] = b / a
+    table["encode_ours_bf16_small_seconds"] = seconds["ours"]
+    table["encode_hf_bf16_small_seconds"] = seconds["hf"]
+    table["encode_bf16_over_hf"] = seconds["hf"] / seconds["ours"]
     table["code_agreement_bf16_hf"] = agreement(
         hf16.encode(small.bfloat16()).image_tokens, ours.encode(small)
     )
@@ -114,14 +103,16 @@ def speed(rounds: int, side: int) -> dict[str, float]:
     table["janus_code_agreement"] = agreement(codes, janus.encode(image).image_tokens)
     rendered = ours.render(ours.quantize.decode(codes))
     table["janus_largest_difference"] = float((rendered - janus.decode(flat)).abs().max())
-    a, b = alternate(rounds, lambda: ours.decode(codes), lambda: janus.decode(flat))
-    table |= {"decode_ours_fp32_seconds": a, "decode_janus_fp32_seconds": b}
-    table["decode_fp32_over_janus"] = b / a
+    calls = {"ours": lambda: ours.decode(codes), "janus": lambda: janus.decode(flat)}
+    seconds = medians(alternate(calls, rounds))
+    table["decode_ours_fp32_seconds"] = seconds["ours"]
+    table["decode_janus_fp32_seconds"] = seconds["janus"]
+    table["decode_fp32_over_janus"] = seconds["janus"] / seconds["ours"]
     return table | exactness()
 
 
 def exactness() -> dict[str, float]:
-    """Pictures of 64 px beside Janus in float64, and each model's own rounding error in float32."""
+    """Compare 64 px with Janus in float64, and measure each model's rounding in float32."""
     ours, janus = janus_pair(64)
     codes = ours.encode(picture(64, 64, 0))
     single = ours.render(ours.quantize.decode(codes)), janus.decode(codes.flatten(1))
@@ -138,10 +129,10 @@ def exactness() -> dict[str, float]:
 
 
 def compare(count: int) -> dict[str, float]:
-    """Codes of ``count`` square pictures of 512 px, after an eighth as many that are not square.
+    """Compare codes of `count` square pictures of 512 px, and of an eighth as many oblong ones.
 
-    Where codes differ, both codes' distances are taken in float64, from the peer's own grid: the
-    peer adds its squares in float32, so that two nearly equal distances may change places.
+    Where codes differ, both codes' distances are computed in float64 from the peer's own grid: the
+    peer sums squares in float32, where two nearly equal distances may change places.
     """
     ours, hf = chameleon_pair()
     table: dict[str, float] = {"largest_relative_gap_of_differing_codes": 0.0}
@@ -168,7 +159,7 @@ def compare(count: int) -> dict[str, float]:
 
 
 def relative_gap(hf: ChameleonVQVAE, image: Tensor, codes: Tensor, theirs: Tensor) -> float:
-    """Largest difference of the two codes' squared distances, over the distance, in float64."""
+    """Return the largest relative difference of the two codes' squared distances, in float64."""
     z = hf.quant_conv(hf.encoder(image)).permute(0, 2, 3, 1).flatten(0, 2).double()
     first, second = (
         (z - hf.quantize.embedding.weight[index].double()).square().sum(-1)
@@ -186,7 +177,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="alternating rounds, at least 5")
     parser.add_argument("--side", type=int, default=256, help="pixels of the timed pictures")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--compare", type=int, help="compare so many pictures' codes instead")
+    parser.add_argument("--compare", type=int, help="number of pictures whose codes to compare")
     parser.add_argument("--out", type=Path, help="JSON to write")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -194,17 +185,14 @@ def main() -> None:
     table: dict[str, object] = {}
     table |= compare(options.compare) if options.compare else speed(options.rounds, options.side)
     table["config"] = {
-        "machine": f"{platform.machine()}, {options.threads} threads",
+        **machine_facts(options.threads),
         "bf16_arithmetic": torch.cpu._is_avx512_bf16_supported(),
         "side": 512 if options.compare else options.side,
         "rounds": options.rounds,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    for name, value in table.items():
-        print(f"{name:32} {value:.5g}" if isinstance(value, float) else f"{name:32} {value}")
-    if options.out:
-        options.out.write_text(json.dumps(table, indent=2) + "\n")
+    report(table, options.out)
 
 
 if __name__ == "__main__":

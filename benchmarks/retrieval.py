@@ -1,12 +1,13 @@
 """The memory bank beside bare FAISS, and the encoder beside a plain open_clip loop.
 
-    python benchmarks/retrieval.py --out FILE --picture growth.png   # 1,000,000 vectors of 512
-    python benchmarks/retrieval.py --rows 100000                     # a quick look
-    python benchmarks/retrieval.py --ten-million --picture growth.png   # and 10^7 in the picture
+    uv run --group bench python benchmarks/retrieval.py --out FILE --picture growth.png
+    uv run --group bench python benchmarks/retrieval.py --rows 100000  # a quick look
+    uv run --group bench python benchmarks/retrieval.py --ten-million --picture growth.png
 
+The default is 1,000,000 vectors of 512 numbers; `--ten-million` adds 10^7 to the picture.
 Vectors lie in clusters of unequal size around themes, with structure and noise inside, as embedded
-documents do; queries are drawn likewise and are not in the bank. Peers run in the same process on
-the same index: FAISS's own `IndexRefineFlat` over the very index that our bank holds, and
+documents do; queries are drawn the same way and are not in the bank. Peers run in the same process
+on the same index: FAISS's own `IndexRefineFlat` over the very index that our bank holds, and
 `IndexFlatIP`. Speeds are medians of alternating rounds; `x_over_y` is x's speed over y's.
 """
 
@@ -14,19 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import faiss
 import numpy as np
+from timing import alternate, machine_facts, medians, report, speedup
 
 from cm3_retrieval import IndexConfig, MemoryBank, plan_index
 from cm3_retrieval.approximate_index import ApproximateIndex, add_rows, train_index
@@ -37,7 +35,7 @@ CLUSTERS, THEMES, INNER = 2000, 50, 64
 
 
 def clustered(count: int, dim: int, seed: int) -> np.ndarray:
-    """(count, dim) float32 rows of length 1, in clusters whose sizes follow a power law."""
+    """Draw (count, dim) float32 unit rows in clusters whose sizes follow a power law."""
     world = np.random.default_rng(7)
     mean = world.standard_normal(dim)
     themes = world.standard_normal((THEMES, dim))
@@ -56,25 +54,8 @@ def clustered(count: int, dim: int, seed: int) -> np.ndarray:
     return vectors
 
 
-def alternate(rounds: int, *calls: Callable[[], object]) -> list[list[float]]:
-    """Seconds of each call in alternating rounds, the first of which is not counted."""
-    seconds: list[list[float]] = [[] for _ in calls]
-    for turn in range(rounds + 1):
-        for call, taken in zip(calls, seconds, strict=True):
-            start = time.perf_counter()
-            call()
-            if turn:
-                taken.append(time.perf_counter() - start)
-    return seconds
-
-
-def faster(theirs: list[float], ours: list[float]) -> float:
-    """Median over the rounds of theirs by ours: other work slows both calls of a round."""
-    return statistics.median(t / o for t, o in zip(theirs, ours, strict=True))
-
-
 def measure_build(rows: int, dim: int, threads: int, factory: str) -> dict[str, float]:
-    """Build in a process of its own; peak memory counts the vectors, not what imports took."""
+    """Build in a process of its own; the peak counts the vectors, not the imports."""
     command = [sys.executable, __file__, "--build-only", "--rows", str(rows), "--dim", str(dim)]
     command += ["--threads", str(threads), "--factory", factory]
     answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -98,12 +79,11 @@ def build_only(options: argparse.Namespace) -> dict[str, float]:
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     query = clustered(64, options.dim, 2)
-    found = alternate(5, lambda: [bank.search(query[i : i + 1], 10) for i in range(64)])[0]
     return {
         "seconds": seconds,
         "peak_over_raw": (peak - imports) / vectors.nbytes,
         "peak_with_imports_over_raw": peak / vectors.nbytes,
-        "query_seconds": statistics.median(found) / 64,
+        "query_seconds": seconds_a_query(bank, query),
     }
 
 
@@ -123,19 +103,24 @@ def build_in_blocks(options: argparse.Namespace) -> dict[str, float]:
         seconds += time.perf_counter() - start
     bank = ApproximateIndex(index, np.arange(options.rows), None, plan)
     query = clustered(64, options.dim, 2)
-    found = alternate(5, lambda: [bank.search(query[i : i + 1], 10) for i in range(64)])[0]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     raw = 4 * options.rows * options.dim
     return {
         "seconds": seconds,
         "peak_with_imports_over_raw": peak / raw,
-        "query_seconds": statistics.median(found) / 64,
+        "query_seconds": seconds_a_query(bank, query),
         "whole_vectors_kept": 0.0,
     }
 
 
+def seconds_a_query(bank: MemoryBank | ApproximateIndex, queries: np.ndarray) -> float:
+    """Search for the queries one by one."""
+    calls = {"search": lambda: [bank.search(query[None], 10) for query in queries]}
+    return medians(alternate(calls, 5))["search"] / len(queries)
+
+
 def search_speed(options: argparse.Namespace) -> dict[str, float]:
-    """Our search beside FAISS's on the same index, and recall against exact search."""
+    """Time our search beside FAISS's on the same index; measure recall against exact search."""
     vectors = clustered(options.rows, options.dim, 1)
     bank = MemoryBank.build(
         np.arange(options.rows), vectors, {}, "none", threads=options.threads,
@@ -164,16 +149,16 @@ def search_speed(options: argparse.Namespace) -> dict[str, float]:
             for part in parts:
                 search(part)
 
-        mine, bare = alternate(
-            options.rounds,
-            lambda: turn(lambda q: bank.search(q, 10, threads=threads)),
-            lambda: turn(lambda q: refined.search(q, 10)),
-        )
-        table[f"search_batch{batch}_over_faiss"] = faster(bare, mine)
-        table[f"batch{batch}_queries_per_second"] = loops * batch / statistics.median(mine)
-        few = queries[: min(batch, 64)]  # exact search takes long; its speed a query is the same
-        exact = alternate(options.rounds, lambda few=few: flat.search(few, 10))[0]
-        per_second = len(few) / statistics.median(exact)
+        calls = {
+            "ours": lambda turn=turn: turn(lambda q: bank.search(q, 10, threads=threads)),
+            "faiss": lambda turn=turn: turn(lambda q: refined.search(q, 10)),
+        }
+        taken = alternate(calls, options.rounds)
+        table[f"search_batch{batch}_over_faiss"] = speedup(taken, "ours", "faiss")
+        table[f"batch{batch}_queries_per_second"] = loops * batch / medians(taken)["ours"]
+        few = queries[: min(batch, 64)]  # exact search takes long; its speed per query is the same
+        exact = {"exact": lambda few=few: flat.search(few, 10)}
+        per_second = len(few) / medians(alternate(exact, options.rounds))["exact"]
         table[f"exact_batch{batch}_queries_per_second"] = per_second
         table[f"queries_over_exact_batch{batch}"] = (
             table[f"batch{batch}_queries_per_second"] / per_second
@@ -193,7 +178,7 @@ def search_speed(options: argparse.Namespace) -> dict[str, float]:
 
 
 def embedding_speed(options: argparse.Namespace) -> dict[str, object]:
-    """Texts and pictures through `ClipEncoder` and through a loop written by hand."""
+    """Time texts and pictures through `ClipEncoder` and through a loop written by hand."""
     import open_clip
     import torch
     from PIL import Image
@@ -227,18 +212,18 @@ def embedding_speed(options: argparse.Namespace) -> dict[str, object]:
         encoder.encode_texts(texts)
 
     difference = np.abs(by_hand()[0].numpy() - encoder.encode_images(pictures[:16])).max()
-    mine, bare = alternate(options.rounds, ours, by_hand)
+    taken = alternate({"ours": ours, "by_hand": by_hand}, options.rounds)
     return {
-        "embed_over_open_clip": faster(bare, mine),
+        "embed_over_open_clip": speedup(taken, "ours", "by_hand"),
         "embed_largest_difference": float(difference),
-        "embed_pairs_per_second": 32 / statistics.median(mine),
+        "embed_pairs_per_second": 32 / medians(taken)["ours"],
         "open_clip": open_clip.__version__,
         "torch": torch.__version__,
     }
 
 
 def growth(options: argparse.Namespace, last: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Build and query time at 10^4, 10^5 and so on below `--rows`, and there."""
+    """Measure building and querying at 10^4, 10^5 and so on up to `--rows`."""
     sizes = [size for size in (10**4, 10**5, 10**6) if size < options.rows]
     table = {str(size): measure_build(size, options.dim, options.threads, "auto") for size in sizes}
     table[str(options.rows)] = last
@@ -306,19 +291,13 @@ def main() -> None:
         "dim": options.dim,
         "threads": options.threads,
         "rounds": options.rounds,
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **machine_facts(options.threads),
         "faiss": faiss.__version__,
         "note": options.note,
     }
     if options.picture:
         draw(table["growth"], options.picture)  # pyright: ignore
-    for name, value in table.items():
-        print(f"{name:36} {value:.5g}" if isinstance(value, float) else f"{name:36} {value}")
-    if options.out:
-        with tempfile.NamedTemporaryFile("w", dir=options.out.parent, delete=False) as file:
-            file.write(json.dumps(table, indent=2) + "\n")
-        os.replace(file.name, options.out)
-        options.out.chmod(0o644)
+    report(table, options.out)
 
 
 if __name__ == "__main__":

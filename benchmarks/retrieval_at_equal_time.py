@@ -12,39 +12,39 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
-
 import torch
-from decoder_training import new_decoder, training_batches
-from figures import bits_per_code
-from pipeline import Run
-from pretrain import open_run
 
 from cm3_model import Decoder
 from cm3_train import build_optimizer, next_token_loss
+from cm3leon.device import precision_on
+from cm3leon.evaluation.bits import bits_per_code
+from cm3leon.evaluation.subject import Subject, open_subject
+from cm3leon.recipe import Recipe
+from cm3leon.recipe_file import read_recipe
+from cm3leon.training.decoder import new_decoder, training_batches
 
 
-def train(run: Run, shares: tuple[float, ...], seconds: float) -> tuple[Decoder, int, int]:
-    """A decoder trained for ``seconds`` of CPU time; also its steps and tokens."""
-    recipe = replace(run.recipe.decoder, context_shares=shares)
-    model = new_decoder(recipe, run.vocabulary, run.codebook, run.recipe.seed)
+def train(
+    run: Subject, whole: Recipe, shares: tuple[float, ...], seconds: float
+) -> tuple[Decoder, int, int]:
+    """A decoder trained for `seconds` of CPU time; also its steps and tokens."""
+    recipe, parts = replace(whole.decoder, context_shares=shares), run.parts
+    precision = precision_on(parts.device, whole.precision)
+    model = new_decoder(recipe, parts.tokenizers, whole.seed)
     optimizer = build_optimizer(model, recipe.optim)
     peaks = [group["lr"] for group in optimizer.param_groups]
     start, steps, tokens = time.process_time(), 0, 0
-    rows = run.pairs.rows("train")
     batches = training_batches(
         recipe,
-        run.vocabulary,
-        run.sequences,
-        run.training_neighbours,
-        run.pairs.keys[rows],
-        run.group_numbers[rows],
-        run.recipe.seed,
+        parts.tokenizers,
+        parts.memory.documents,
+        run.pictures.pairs,
+        run.neighbours,
+        whole.seed,
     )
     for batch in batches:
         done = (time.process_time() - start) / seconds
@@ -52,7 +52,7 @@ def train(run: Run, shares: tuple[float, ...], seconds: float) -> tuple[Decoder,
             break
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * min(1.0, (steps + 1) / 30) * (1 - done)
-        with torch.autocast("cpu", torch.bfloat16, enabled=run.precision == "bf16-mixed"):
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
             loss = next_token_loss(model.hidden(batch["input_ids"]), batch["labels"], model.head)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.grad_clip)
@@ -71,17 +71,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="CPU seconds a decoder")
     parser.add_argument("--out", type=Path, help="JSON to write")
     options = parser.parse_args()
-    run = open_run(options.run)
-    with_documents = run.recipe.decoder.context_shares
+    run, recipe = open_subject(options.run, "cpu"), read_recipe(options.run)
+    pairs, with_documents = run.pictures.pairs, recipe.decoder.context_shares
     table = {}
     for name, shares in (("no_documents", (1.0,)), ("documents", with_documents)):
-        run.model, steps, tokens = train(run, shares, options.seconds)
-        test = run.pairs.rows("test")
+        model, steps, tokens = train(run, recipe, shares, options.seconds)
+        parts, test = replace(run.parts, model=model), pairs.rows("test")
         table[name] = {
             "steps": steps,
             "tokens": tokens,
-            "heldout_bits_without": bits_per_code(run, test, None),
-            "heldout_bits_with_true": bits_per_code(run, test, run.true_documents),
+            "heldout_bits_without": bits_per_code(parts, pairs, test, None),
+            "heldout_bits_with_true": bits_per_code(parts, pairs, test, run.context),
         }
         print(name, {key: round(value, 3) for key, value in table[name].items()})
     table["bits_saved_by_documents"] = (

@@ -12,16 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "apps"))
-
-from figures import vectors_of
-from pretrain import open_run
-from report import sheet
+from cm3leon.evaluation.subject import open_subject
+from cm3leon.sheets import write_sheet
 
 
 def main() -> None:
@@ -34,22 +30,23 @@ def main() -> None:
     command.add_argument("--out", type=Path)
     given = command.parse_args()
 
-    run = open_run(given.run)
-    rows, groups = run.pairs.rows("variants"), run.group_numbers
-    row_of = {int(key): row for row, key in enumerate(run.pairs.keys)}
+    run = open_subject(given.run)
+    pairs, bank = run.pictures.pairs, run.parts.memory.bank
+    rows, groups = pairs.rows("variants"), pairs.group_numbers
+    row_of = {int(key): row for row, key in enumerate(pairs.keys)}
     queries = {
-        "text": run.encoder.encode_texts([run.pairs.captions[row] for row in rows]),
-        "image": vectors_of(run.encoder, run.pixels_of(rows)),
+        "text": run.parts.encoder.encode_texts([pairs.captions[row] for row in rows]),
+        "image": run.neighbours.image_vectors[rows],
     }
-    bank_groups = groups[[row_of[int(key)] for key in run.bank.keys]]
+    bank_groups = groups[[row_of[int(key)] for key in bank.keys]]
     result: dict[str, object] = {
         "queries": len(rows),
-        "bank": len(run.bank),
+        "bank": len(bank),
         "by_chance_at_1": float(np.mean([(bank_groups == groups[row]).mean() for row in rows])),
     }
     found = {}
     for kind, vectors in queries.items():
-        _, keys = run.bank.search(vectors, 10)
+        _, keys = bank.search(vectors, 10)
         found[kind] = np.vectorize(row_of.__getitem__)(keys)  # (Q, 10) rows
         hit = groups[found[kind]] == groups[rows][:, None]
         result[kind] = {f"recall_at_{k}": float(hit[:, :k].any(1).mean()) for k in (1, 5, 10)}
@@ -61,9 +58,9 @@ def main() -> None:
         lines = []
         for i in some:
             shown = np.concatenate([[rows[i]], found["text"][i, :3], found["image"][i, :3]])
-            lines.append((run.pairs.captions[rows[i]], list(run.pixels_of(shown))))
+            lines.append((pairs.captions[rows[i]], list(run.pictures.pixels(shown))))
         titles = ["query", "by text", "2", "3", "by image", "2", "3"]
-        sheet(given.picture, lines, [titles])
+        write_sheet(given.picture, lines, [titles])
 
 
 if __name__ == "__main__":

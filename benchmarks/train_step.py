@@ -1,33 +1,28 @@
 """One training step, forward, backward and AdamW: beside transformers' OPT, or on a GPU.
 
-    pip install transformers
-    python benchmarks/train_step.py --out FILE
+    uv run --group bench python benchmarks/train_step.py --out FILE
 
-On a CPU: an OPT of 46M weights without biases and learnt norms, at sequence 1024, the same weights
-and the same ids in both, in alternating rounds, medians; in float32, and in bfloat16 by autocast
-where ``--kinds`` names it (a CPU without bfloat16 arithmetic emulates it, slowly). Both have the
-fused AdamW. transformers computes its loss from whole logits, ours is `chunked_cross_entropy`.
-``KIND_tokens_over_hf`` is our tokens a second over the peer's. Memory: each side takes two steps in
-a process of its own; what counts is the peak over what the imports took; ``KIND_peak_over_hf`` is
-ours over the peer's, below 1 is better.
+On a CPU: an OPT of 46M weights without biases and learnt norms, at sequence length 1024, the same
+weights and ids in both, medians of alternating rounds; in float32, and in bfloat16 by autocast
+where `--kinds` names it (a CPU without bfloat16 arithmetic emulates it, slowly). Both use the fused
+AdamW. transformers computes its loss from whole logits, ours is `chunked_cross_entropy`.
+`KIND_tokens_over_hf` is our tokens per second over the peer's. Memory: each side takes two steps in
+a process of its own, and what counts is the peak above what the imports took; `KIND_peak_over_hf`
+is ours over the peer's, so below 1 is better.
 
-On a GPU: ``cm3leon-350m`` and ``-760m`` at sequence 4096, bfloat16 by autocast, compiled; tokens a
-second and the share of the card's ``--peak-tflops`` that the model's arithmetic makes (MFU): six
-operations a weight and token, and attention's as if nothing were masked.
+On a GPU: `cm3leon-350m` and `-760m` at sequence length 4096, bfloat16 by autocast, compiled: tokens
+per second, and the share of the card's `--peak-tflops` that the model's arithmetic reaches (MFU),
+counting six operations per weight and token, and attention as if nothing were masked.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import platform
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
@@ -36,6 +31,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from timing import alternate, machine_facts, medians, report
 
 from cm3_model import (
     PRESETS,
@@ -71,7 +67,7 @@ def our_loss(model: Decoder, ids: torch.Tensor, chunk_size: int = 512) -> torch.
 
 
 def their_loss(model: Any, ids: torch.Tensor) -> torch.Tensor:
-    # The loss of its own, `labels=`, would leave out one position and copy the logits once more.
+    # Its own loss, by `labels=`, would leave out one position and copy the logits once more.
     logits = model(ids[:, :-1], use_cache=False).logits
     return F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
 
@@ -79,7 +75,7 @@ def their_loss(model: Any, ids: torch.Tensor) -> torch.Tensor:
 def stepper(
     model: torch.nn.Module, loss: Callable[[Any, torch.Tensor], torch.Tensor], kind: str, ids: Any
 ) -> Callable[[], float]:
-    """A function that takes one step and gives the loss before it."""
+    """Make a function that takes one step and returns the loss before it."""
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
 
     def step() -> float:
@@ -94,7 +90,7 @@ def stepper(
 
 
 def build(name: str, folder: str) -> tuple[torch.nn.Module, Callable[[Any, torch.Tensor], Any]]:
-    """The model of one side from a folder of weights, with its loss."""
+    """Load one side's model from a folder of weights; return it with its loss."""
     if name == "ours":
         return import_opt(folder).train(), our_loss
     import transformers
@@ -124,18 +120,9 @@ def beside_transformers(
             table["parameters"] = sum(weight.numel() for weight in models["ours"][0].parameters())
             first = {name: step() for name, step in steps.items()}  # warms up
             table[f"{kind}_loss_difference"] = abs(first["ours"] - first["hf"])
-            taken: dict[str, list[float]] = {name: [] for name in steps}
-            began = time.perf_counter()
-            for done in range(rounds or 20):
-                spent = time.perf_counter() - began
-                share = 60 * minutes / len(kinds)
-                if rounds is None and done >= 5 and spent / done * (done + 1) > share:
-                    break
-                for name, step in steps.items():
-                    start = time.perf_counter()
-                    step()
-                    taken[name].append(time.perf_counter() - start)
-            seconds = {name: statistics.median(times) for name, times in taken.items()}
+            budget = float("inf") if rounds else 60 * minutes / len(kinds)
+            taken = alternate(steps, rounds or 20, warm_up=False, at_least=5, budget=budget)
+            seconds = medians(taken)
             for name, value in seconds.items():
                 table[f"{name}_{kind}_tokens_per_second"] = length / value
             table[f"{kind}_tokens_over_hf"] = seconds["hf"] / seconds["ours"]
@@ -155,7 +142,7 @@ def beside_transformers(
 
 
 def print_memory(name: str, kind: str, folder: str, length: int) -> None:
-    """Bytes by which two steps lift the process above its imports."""
+    """Print by how many bytes two steps raise the process's peak above its imports."""
     # Both sides start from the same imports; the second is AdamW's, which makes it late.
     for module in ("transformers", "torch._dynamo"):
         importlib.import_module(module)
@@ -167,7 +154,7 @@ def print_memory(name: str, kind: str, folder: str, length: int) -> None:
 
 
 def peak_bytes() -> int:
-    """Largest memory of this process so far."""
+    """Return the largest memory of this process so far."""
     status = Path("/proc/self/status")
     if status.exists():  # what `getrusage` gives begins with the parent's
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -177,7 +164,7 @@ def peak_bytes() -> int:
 
 
 def operations_a_token(config: DecoderConfig, length: int) -> float:
-    """Of forward and backward: 6 a weight, and 12 a layer, channel and position looked at."""
+    """Count forward and backward: 6 per weight, 12 per layer, channel and position attended to."""
     positions = config.max_length * config.width  # looked up, not multiplied
     weights = num_parameters(config) - positions
     return 6 * weights + 12 * config.num_layers * config.width * length
@@ -199,12 +186,9 @@ def on_a_gpu(rounds: int, length: int, size: int, peak_tflops: float | None) -> 
         for _ in range(3):
             step()
         torch.cuda.reset_peak_memory_stats()
-        taken = []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            step()  # gives a float, so it waits for the device
-            taken.append(time.perf_counter() - start)
-        tokens = size * length / statistics.median(taken)
+        # A step gives a float, so it waits for the device.
+        taken = alternate({"step": step}, rounds, warm_up=False)
+        tokens = size * length / medians(taken)["step"]
         table[f"tokens_per_second_{short}"] = tokens
         table[f"peak_bytes_{short}"] = torch.cuda.max_memory_allocated()
         if peak is not None:
@@ -223,8 +207,8 @@ def main() -> None:
     parser.add_argument(
         "--minutes", type=float, default=6.0, help="for 5 to 20 rounds of all kinds"
     )
-    parser.add_argument("--length", type=int, help="tokens a sequence; 1024, on a GPU 4096")
-    parser.add_argument("--batch", type=int, default=4, help="on a GPU: sequences a step")
+    parser.add_argument("--length", type=int, help="tokens per sequence; 1024, on a GPU 4096")
+    parser.add_argument("--batch", type=int, default=4, help="on a GPU: sequences per step")
     parser.add_argument("--peak-tflops", type=float, help="on a GPU: of dense bfloat16, for MFU")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--note", default="", help="what else is worth knowing about this run")
@@ -245,7 +229,7 @@ def main() -> None:
             options.kinds, options.rounds, options.minutes, length, options.threads
         )
     config: dict[str, object] = {
-        "machine": f"{platform.machine()}, {options.threads} threads",
+        **machine_facts(options.threads),
         "gpu": torch.cuda.get_device_name() if gpu else None,
         "length": length,
         "torch": torch.__version__,
@@ -257,10 +241,7 @@ def main() -> None:
         config["transformers"] = transformers.__version__
         config["bf16_arithmetic"] = torch.cpu._is_avx512_bf16_supported()
     table["config"] = config
-    for name, value in table.items():
-        print(f"{name:28} {value:.5g}" if isinstance(value, float) else f"{name:28} {value}")
-    if options.out:
-        options.out.write_text(json.dumps(table, indent=2) + "\n")
+    report(table, options.out)
 
 
 if __name__ == "__main__":

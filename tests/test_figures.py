@@ -1,20 +1,22 @@
 """The report's figures against straightforward references."""
 
-import figures
 import numpy as np
+
+from cm3leon.evaluation.bits import position_unigram_bits
+from cm3leon.evaluation.samples import among_nearest, match_by_chance
 
 
 def test_match_by_chance_is_the_mean_over_all_dealings():
     rng = np.random.default_rng(0)
     wanted, found = rng.choice(list("abc"), 9), rng.choice(list("abd"), 9)
     brute = np.mean([[w == f for f in found] for w in wanted])
-    assert np.isclose(figures.match_by_chance(wanted, found), brute)
+    assert np.isclose(match_by_chance(wanted, found), brute)
 
 
 def test_among_nearest_is_a_rank():
     rng = np.random.default_rng(0)
     similarity, places = rng.normal(size=(5, 30)), rng.choice(30, 5, replace=False)
-    found = figures.among_nearest(similarity, places, 4)
+    found = among_nearest(similarity, places, 4)
     for i in range(5):
         best = set(np.argsort(-similarity[i])[:4].tolist())
         assert [int(p) in best for p in places] == found[i].tolist()
@@ -22,7 +24,7 @@ def test_among_nearest_is_a_rank():
 
 def test_position_unigram_bits_of_a_certain_code_are_few():
     train = np.tile(np.arange(4), (5000, 1))
-    assert figures.position_unigram_bits(train, train[:10], 8) < 0.1
+    assert position_unigram_bits(train, train[:10], 8) < 0.1
     rng = np.random.default_rng(0)
     uniform = rng.integers(0, 8, (5000, 4))
-    assert abs(figures.position_unigram_bits(uniform, uniform[:500], 8) - 3) < 0.05
+    assert abs(position_unigram_bits(uniform, uniform[:500], 8) - 3) < 0.05

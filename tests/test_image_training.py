@@ -2,15 +2,17 @@
 
 from dataclasses import replace
 
-import image_training
 import numpy as np
 import pytest
 import torch
-from pairs import cropped
-from recipe import ImageRecipe
 
 from cm3_imagetok import PRESETS, load_vqgan
 from cm3_train import AtomicCheckpointIO, OptimConfig
+from cm3leon.data.pairs import Pairs
+from cm3leon.data.pixels import Pictures, cropped
+from cm3leon.recipe import ImageRecipe
+from cm3leon.training import image_tokenizer as image_training
+from cm3leon.training.image_batches import augment
 
 SHAPE = replace(
     PRESETS["tiny-64"],
@@ -93,7 +95,7 @@ def test_weights_of_regions_move_with_the_picture():
     images = torch.full((8, 3, 16, 16), 1.0)
     weights = torch.ones(8, 1, 16, 16)
     images[:, :, 6:9, 5:7], weights[:, :, 6:9, 5:7] = -1.0, 4.0
-    moved = image_training.augment(torch.cat([images, weights], 1), 4, generator)
+    moved = augment(torch.cat([images, weights], 1), 4, generator)
     assert torch.equal(moved[:, :1] < 0, moved[:, 3:] == 4)
     assert not torch.equal(moved[:, 3:], weights)
 
@@ -105,14 +107,16 @@ def test_a_box_is_cropped_and_scaled_as_its_picture():
 
 def test_everything_at_once_trains_and_the_averaged_model_is_kept(pixels, tmp_path):
     boxes = [[[4.0, 4.0, 20.0, 20.0]] if i % 2 else [] for i in range(12)]
+    names = [str(i) for i in range(12)]
+    split = np.array(["train"] * 8 + ["validation"] * 4, dtype=object)
+    pairs = Pairs(np.arange(12), names, names, split, names, names, boxes)
+    pictures = Pictures(pairs=pairs, decoded=pixels, places=np.arange(12), boxes=boxes, skipped=[])
     image_training.train_image_tokenizer(
         RECIPE,
-        pixels,
-        boxes,
-        np.arange(8),
-        np.arange(8, 12),
+        pictures,
         tmp_path,
         seed=0,
+        device=torch.device("cpu"),
         precision="32-true",
         checkpoint_every=2,
     )

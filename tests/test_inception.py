@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from inception import inception_features
 from torch import nn
 from torch_fidelity import calculate_metrics
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from cm3_imagetok import frechet_distance
 from cm3_imagetok.checkpoint import CheckpointError
+from cm3leon.evaluation.inception import inception_features
 
 
 @pytest.fixture(scope="module")

@@ -6,18 +6,15 @@ import torch
 
 from cm3_decoding import contract as decoding_contract
 from cm3_decoding.interface import LanguageModel
-from cm3_imagetok import VQGAN, VQGANConfig
-from cm3_imagetok import contract as imagetok_contract
+from cm3_imagetok import VQGAN, VQGANConfig, contract as imagetok_contract
 from cm3_imagetok.interface import ImageTokenizer
 from cm3_model import Decoder, DecoderConfig
 from cm3_model.interface import CausalLM
 from cm3_retrieval import ClipEncoder
 from cm3_retrieval.interface import Encoder
-from cm3_texttok import DocumentLayout, TextTokenizer, Vocabulary
-from cm3_texttok import contract as texttok_contract
+from cm3_texttok import DocumentLayout, TextTokenizer, Vocabulary, contract as texttok_contract
 from cm3_texttok.interface import Tokenizer
-from cm3_train import CM3Config, cm3_transform, undo_cm3
-from cm3_train import contract as train_contract
+from cm3_train import CM3Config, cm3_transform, contract as train_contract, undo_cm3
 from cm3_train.interface import TrainableModel
 
 WORDS = ["red apple, food & drink", "a fox", "woman firefighter: medium skin tone"] * 20

@@ -81,6 +81,15 @@ def test_every_requirement_has_a_pin(package: Path) -> None:
     assert wanted - pins == set()
 
 
+def test_the_copies_of_the_artifact_file_are_equal() -> None:
+    """No package imports another, so each has its own copy, and its own copy of the tests."""
+    saving = [package for package in PACKAGES if (source(package) / "artifact.py").is_file()]
+    assert len(saving) == 5
+    assert len({(source(package) / "artifact.py").read_bytes() for package in saving}) == 1
+    tests = {package: (package / "tests" / "test_artifact.py").read_text() for package in saving}
+    assert len({text.replace(MODULES[p.name], "cm3_x") for p, text in tests.items()}) == 1
+
+
 @each_package
 def test_tests_mirror_src(package: Path) -> None:
     parts = {path.stem for path in source(package).rglob("*.py")} - {"__init__", "interface"}
@@ -92,7 +101,7 @@ def test_tests_mirror_src(package: Path) -> None:
 def test_package_imports_nothing_of_ours(package: Path) -> None:
     """Neither another package nor an app, in its sources and in its tests."""
     forbidden = {name for other, name in MODULES.items() if other != package.name}
-    forbidden |= {"apps"} | {app.stem for app in APPS}
+    forbidden |= {"cm3leon"} | {app.stem for app in APPS}
     files = [*source(package).rglob("*.py"), *(package / "tests").rglob("*.py")]
     found = {
         str(path.relative_to(ROOT)): names
@@ -100,6 +109,17 @@ def test_package_imports_nothing_of_ours(package: Path) -> None:
         if (names := imported(path) & forbidden)
     }
     assert found == {}
+
+
+def test_an_app_parses_calls_and_prints() -> None:
+    assert [app.name for app in APPS if len(app.read_text().splitlines()) > 90] == []
+    house = (ROOT / "apps" / "cm3leon").rglob("*.py")
+    assert [path.name for path in house if len(path.read_text().splitlines()) > 300] == []
+
+
+def test_nothing_changes_the_import_path() -> None:
+    files = [path for top in ("packages", "apps", "benchmarks") for path in walk(top)]
+    assert [path for path in files if "sys.path" in (ROOT / path).read_text()] == []
 
 
 def test_no_file_has_a_vague_name() -> None:

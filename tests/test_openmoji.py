@@ -3,15 +3,17 @@
 import json
 
 import numpy as np
-import openmoji
-import pairs
 import pytest
+
+from cm3_imagetok import load_image, square
+from cm3leon.data import openmoji, pairs
+from cm3leon.recipe import OpenMojiRecipe
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("openmoji")
-    openmoji.write_openmoji(folder, openmoji.OpenMojiConfig(size=32, limit=500, test_share=0.2))
+    openmoji.write_openmoji(folder, OpenMojiRecipe(limit=500, test_share=0.2), 32)
     return folder
 
 
@@ -74,9 +76,7 @@ def test_groups_join_transitively():
 
 def test_no_held_out_concept_has_a_duplicate_twin_or_variant_in_training(folder):
     found = pairs.read_pairs(folder)
-    pixels = np.stack(
-        [np.asarray(pairs.square(pairs.load_image(folder / f), 32)) for f in found.files]
-    )
+    pixels = np.stack([np.asarray(square(load_image(folder / f), 32)) for f in found.files])
     held_out = set(found.rows("test", "validation").tolist())
     train = set(found.rows("train").tolist())
     assert held_out and train
@@ -93,9 +93,7 @@ def test_variants_have_siblings_in_training(folder):
     assert len(variants)
     assert all(found.groups[i] in train for i in variants)
     assert all("skin tone" in found.captions[i] for i in variants)
-    pixels = np.stack(
-        [np.asarray(pairs.square(pairs.load_image(folder / f), 32)) for f in found.files]
-    )
+    pixels = np.stack([np.asarray(square(load_image(folder / f), 32)) for f in found.files])
     train = set(found.rows("train").tolist())
     for pair in openmoji.near_duplicates(pixels, openmoji.COPY).tolist():
         assert not (set(pair) & set(variants.tolist()) and set(pair) & train)

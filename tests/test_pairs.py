@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from pairs import DataError, decode_pictures, read_pairs
 from PIL import Image
+
+from cm3leon.data.pairs import DataError, read_pairs
+from cm3leon.data.pixels import open_pictures, write_pictures
 
 
 def write(folder, rows, pictures=True):
@@ -77,11 +79,30 @@ def test_broken_pictures_are_counted_and_named(tmp_path):
     (tmp_path / "2.png").write_bytes(b"no picture")
     found = read_pairs(tmp_path)
     done = []
-    broken, boxes = decode_pictures(
-        tmp_path, found, 8, tmp_path / "pixels.npy", lambda *at: done.append(at)
-    )
-    assert len(broken) == 1 and broken[0].startswith("2: ") and "2.png" in broken[0]
+    write_pictures(tmp_path, found, 8, tmp_path, lambda *at: done.append(at))
+    assert done[-1] == (5, 5)
     pixels = np.load(tmp_path / "pixels.npy")
     assert pixels.shape == (5, 8, 8, 3)
     assert (pixels[2] == 255).all() and (pixels[1] == [255, 0, 0]).all()
-    assert done[-1] == (5, 5) and boxes == [[]] * 5
+
+
+@pytest.mark.parametrize("lost", ["train", "validation", "test"])
+def test_what_is_left_of_the_pictures_fits_their_pairs(tmp_path, lost):
+    parts = ["train", "train", "validation", "validation", "test", "test"]
+    rows = [row | {"split": part} for row, part in zip(rows_of(6), parts, strict=True)]
+    write(tmp_path, rows)
+    Image.new("RGB", (9, 7), "blue").save(tmp_path / "3.png")
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    pairs = read_pairs(tmp_path)
+    write_pictures(tmp_path, pairs, 8, tmp_path, lambda *_: None)
+    pictures = open_pictures(tmp_path, pairs, tmp_path)
+    assert len(pictures.skipped) == 1 and "2.png" in pictures.skipped[0]
+    assert pictures.pairs.files == ["0.png", "1.png", "3.png", "4.png", "5.png"]
+    assert (pictures.pixels(np.array([2])) == [0, 0, 255]).all()
+    assert pictures.places_of("validation").tolist() == [3]
+    for name, part in zip(pairs.files, parts, strict=True):
+        if part == lost:
+            (tmp_path / name).write_bytes(b"no picture")
+    write_pictures(tmp_path, pairs, 8, tmp_path, lambda *_: None)
+    with pytest.raises(DataError, match=f"no readable picture is left in {lost}"):
+        open_pictures(tmp_path, pairs, tmp_path)

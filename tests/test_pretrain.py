@@ -2,22 +2,28 @@
 
 import hashlib
 import json
+import math
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from drawing import draw
-from figures import draw_for
+import torch
 from PIL import Image
-from pretrain import open_run
+
+from cm3leon.data.tokens import sequence_builder
+from cm3leon.drawing.draw import draw
+from cm3leon.drawing.prompts import image_prompts
+from cm3leon.evaluation.bits import bits_per_code
+from cm3leon.evaluation.subject import open_subject
+from cm3leon.parts import open_parts
 
 SMOKE = ["--config", "apps/configs/smoke.yaml"]
 
@@ -84,23 +90,83 @@ def test_a_run_leaves_checkpoint_report_pictures_and_logs(unbroken):
 
 
 @pytest.mark.slow
-def test_candidates_take_the_samplers_in_turn_and_clip_chooses_among_them(unbroken, tmp_path):
-    shutil.copytree(unbroken, tmp_path / "smoke")  # this process locks its run to its end
-    run = open_run(tmp_path / "smoke")
-    rows = run.pairs.rows("test")[:2]
-    drawings = draw_for(run, rows, 2.0, 500, "test", candidates=3)
-    captions = [run.pairs.captions[row] for row in rows]
-    for place, sampler in enumerate(["top-p", "cd-k", "top-p"]):
-        config = replace(run.recipe.evaluation.sampling, guidance_scale=2.0, sampler=sampler)
-        contexts = [run.true_documents(int(run.pairs.keys[row])) for row in rows]
-        alone = draw(run, captions, contexts, config, [500 + place, 503 + place])
-        assert np.array_equal(drawings.pixels[:, place], alone)
-    pixels, vectors = drawings.best
+def test_candidates_take_the_samplers_in_turn_and_clip_judges_them(unbroken):
+    parts = open_parts(unbroken, "cpu")
+    captions = ["red apple", "a fox"]
+    seeds = np.array([[500, 501, 502], [503, 504, 505]])
+    drawn = draw(parts, captions, retrieved=1, seeds=seeds)
+    assert drawn.pixels.shape == (2, 3, 32, 32, 3)
+    samplers = parts.habits.samplers
+    assert [sampler.sampler for sampler in samplers] == ["top-p", "cd-k"]
+    for candidate, sampler in enumerate([samplers[0], samplers[1], samplers[0]]):
+        for row in range(2):
+            alone = draw(
+                parts,
+                captions[row : row + 1],
+                contexts=[drawn.contexts[row]],
+                samplers=[sampler],
+                seeds=seeds[row : row + 1, candidate : candidate + 1],
+            )
+            ours, theirs = drawn.pixels[row, candidate], alone.pixels[0, 0]
+            assert np.abs(ours.astype(int) - theirs).max() <= 1  # the batch rounds otherwise
+    pixels, vectors = drawn.best
     for row, caption in enumerate(captions):
-        seen = run.encoder.encode_images(list(drawings.pixels[row]))
-        best = int(np.argmax(seen @ run.encoder.encode_texts([caption])[0]))
-        assert np.array_equal(pixels[row], drawings.pixels[row, best])
+        seen = parts.encoder.encode_images(list(drawn.pixels[row]))
+        best = int(np.argmax(seen @ parts.encoder.encode_texts([caption])[0]))
+        assert np.array_equal(pixels[row], drawn.pixels[row, best])
         assert np.allclose(vectors[row], seen[best], atol=1e-5)
+    with pytest.raises(ValueError, match="candidates: wanted at least 1"):
+        draw(parts, captions, seeds=np.empty((2, 0)))
+
+
+@pytest.mark.slow
+def test_held_out_pairs_and_prompts_have_one_layout(unbroken):
+    """With two documents, the best last, and where they do not all fit, the worst left out."""
+    subject = open_subject(unbroken, "cpu")
+    parts, pairs = subject.parts, subject.pictures.pairs
+    words, documents = parts.tokenizers.vocabulary, parts.memory.documents
+    rows = pairs.rows("test")
+
+    def context(row):
+        return subject.neighbours.for_caption(int(pairs.keys[row]), 2)
+
+    def drawn_sequence(parts, row):
+        (prompt,), _, (kept,) = image_prompts(parts, [pairs.captions[row]], [context(row)])
+        codes = words.codes_to_ids(documents.codes(int(pairs.keys[row])))
+        return np.concatenate([prompt.numpy(), codes, [words.eos_id]]), kept
+
+    seen = set()
+    for max_length in (24, 40, 45, 50, 60, 70, 320):
+        shorter = SimpleNamespace(config=SimpleNamespace(max_length=max_length))
+        build = sequence_builder(
+            parts.tokenizers,
+            documents,
+            lambda key, epoch: context(int(np.flatnonzero(pairs.keys == key)[0])),
+            None,
+            max_length=max_length,
+            seed=0,
+        )
+        for row in rows:
+            ids, kept = drawn_sequence(replace(parts, model=shorter), row)
+            if len(ids) <= max_length:
+                np.testing.assert_array_equal(build(int(pairs.keys[row]), 0), ids)
+                assert kept == context(row)[len(context(row)) - len(kept) :]
+                seen.add(len(kept))
+    assert seen == {0, 1, 2}
+
+    nats, count = 0.0, 0
+    with torch.inference_mode():
+        for row in rows:
+            ids = torch.from_numpy(drawn_sequence(parts, row)[0])
+            logits = parts.model(ids[None, :-1])[0].log_softmax(-1)
+            answer = slice(len(ids) - 1 - parts.tokenizers.num_codes_per_image, len(ids) - 1)
+            labels = ids[answer]
+            nats -= float(
+                logits[answer.start - 1 : answer.stop - 1].gather(1, labels[:, None]).sum()
+            )
+            count += len(labels)
+    bits = bits_per_code(parts, pairs, rows, context)
+    assert bits == pytest.approx(nats / count / math.log(2), rel=1e-5)
 
 
 @pytest.mark.slow
@@ -282,7 +348,7 @@ def test_generate_captions_and_redraws(root, unbroken, tmp_path):
     ("arguments", "message"),
     [
         ([], "wanted --prompt"),
-        (["--prompt", "a", "--candidates", "0"], "--candidates"),
+        (["--prompt", "a", "--candidates", "0"], "candidates: wanted at least 1"),
         (["--infill", "README.md"], "--mask"),
         (["--caption", "README.md"], "README.md: no picture"),
         (["--caption", "gone.png"], "gone.png: no such file"),

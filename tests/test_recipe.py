@@ -1,30 +1,62 @@
 """A recipe survives its own file, and says only what it changes."""
 
-import pretrain
+from pathlib import Path
+
 import pytest
-from recipe import DataRecipe, DecoderRecipe, EvaluationRecipe, Recipe, fingerprint_of_part
+
+from cm3leon.recipe import DataRecipe, DecoderRecipe, EvaluationRecipe, Recipe
+from cm3leon.recipe_file import (
+    fingerprint_of_part,
+    part_of,
+    read_command,
+    read_recipe,
+    save_recipe,
+)
+
+CONFIGS = Path(__file__).parents[1] / "apps" / "configs"
 
 
 def test_a_saved_recipe_is_the_same_recipe(tmp_path):
-    command = pretrain.parser()
     # null over a value of the base recipe, a tuple, a path, a nested class
     given = ["--data.openmoji.limit=null", "--decoder.context_shares=[0.2, 0.3, 0.5]"]
     given += ["--data.folder=somewhere", "--evaluation.sampling.top_p=0.7"]
-    namespace = command.parse_args(given)
-    path = tmp_path / "recipe.yaml"
-    pretrain.save_recipe(namespace, command, path)
-    recipe = pretrain.recipe_of(namespace, command)
-    assert pretrain.saved_recipe(path) == recipe
+    given += [f"--runs={tmp_path.parent}", f"--name={tmp_path.name}"]
+    recipe = read_command(None, CONFIGS / "tiny.yaml", given)
+    save_recipe(recipe, tmp_path)
+    assert read_recipe(tmp_path) == recipe
     assert recipe.decoder.context_shares == (0.2, 0.3, 0.5)
+    assert recipe.decoder.positions == "rotary"  # of tiny.yaml
     assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
-def test_another_recipe_is_said_against_the_tiny_one(root):
-    command = pretrain.parser()
-    smoke = command.parse_args(["--config", str(root / "apps/configs/smoke.yaml")])
-    recipe = pretrain.recipe_of(smoke, command)
-    assert recipe.name == "smoke" and recipe.decoder.width == 32
-    assert recipe.decoder.positions == "rotary"  # as in tiny.yaml
+def test_a_recipe_by_name_does_not_stand_on_the_default_one():
+    recipe = read_command(None, CONFIGS / "tiny.yaml", ["--config", str(CONFIGS / "smoke.yaml")])
+    assert recipe.name == "smoke" and recipe.evaluation.candidates == 3
+    assert recipe.evaluation.guidance_scales == (1.0, 2.0)
+    assert recipe.retrieval.clip.weight_decay == Recipe().retrieval.clip.weight_decay
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_is_whole(path):
+    assert read_command(None, CONFIGS / "tiny.yaml", ["--config", str(path)]).name == path.stem
+
+
+def test_a_damaged_recipe_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no run"):
+        read_recipe(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("decoder: {colour: red}")
+    with pytest.raises(ValueError, match=r"recipe.yaml: .*colour"):
+        read_recipe(tmp_path)
+
+
+def test_a_part_is_named_by_its_class():
+    spec = {"class_path": "fractions.Fraction", "init_args": {"numerator": 3}}
+    assert part_of(spec) == 3
+    for path in ("", "fractions", "fractions.Nothing", "no.such.Module"):
+        with pytest.raises(ValueError, match="class_path: wanted package.Class"):
+            part_of({"class_path": path})
+    with pytest.raises(ValueError, match="numerator_"):
+        part_of({"class_path": "fractions.Fraction", "init_args": {"numerator_": 3}})
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """Stages: made once, made again when their inputs change, never half there."""
 
+import json
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import dataclass
 
 import pytest
-import stages
-from stages import Stages
+
+from cm3leon.stages import Stages, check_finished, fingerprint_of
 
 
 def writer(text, calls):
@@ -58,23 +59,66 @@ def test_an_unfinished_folder_is_started_over_unless_resumable(tmp_path):
     ]
 
 
-def test_frozen_stages_take_what_is_there_and_make_nothing(tmp_path):
+def test_a_finished_run_is_known_by_its_chain_of_stages(tmp_path):
     calls = []
-    Stages(tmp_path, say=lambda _: None).run("a", 0, [], writer("a", calls))
-    frozen = Stages(tmp_path, say=lambda _: None, frozen=True)
-    stage = frozen.run("a", "another config", ["no such stage"], writer("a", calls))
-    assert stage.kept and (stage.folder / "out.txt").read_text() == "a" and calls == ["a"]
-    with pytest.raises(FileNotFoundError, match="no finished stage"):
-        frozen.run("b", 0, [], writer("b", calls))
+    stages = Stages(tmp_path, say=lambda _: None)
+    stages.given("part", "published weights")
+    stages.run("a", 0, ["part"], writer("a", calls))
+    stages.run("b", 0, ["a"], writer("b", calls))
+    check_finished(tmp_path, "b")
+    with pytest.raises(FileNotFoundError, match="c: no finished stage"):
+        check_finished(tmp_path, "c")
+    Stages(tmp_path, say=lambda _: None).run("a", 1, [], writer("a", calls))
+    with pytest.raises(ValueError, match="b: made from another a than the run now holds"):
+        check_finished(tmp_path, "b")
+
+
+def test_a_given_part_counts_as_an_input(tmp_path):
+    calls = []
+    for weights in ("one", "one", "other"):
+        stages = Stages(tmp_path, say=lambda _: None)
+        stages.given("part", weights)
+        stages.run("a", 0, ["part"], writer("a", calls))
+    assert calls == ["a", "a"]
+
+
+def test_another_version_is_named(tmp_path):
+    Stages(tmp_path, say=lambda _: None).run("a", 0, [], writer("a", []))
+    facts = json.loads((tmp_path / "a" / "stage.json").read_text())
+    for version, named in (("9.9", "9.9"), (None, "0.1")):
+        changed = facts | {"version": version}
+        if version is None:
+            del changed["version"]
+        (tmp_path / "a" / "stage.json").write_text(json.dumps(changed))
+        with pytest.raises(ValueError, match=f"made by cm3leon {named}, this is "):
+            check_finished(tmp_path, "a")
+
+
+def test_a_knob_at_its_default_is_no_part_of_the_fingerprint():
+    @dataclass(frozen=True)
+    class Old:
+        steps: int
+        size: int = 3
+
+    @dataclass(frozen=True)
+    class New(Old):
+        colours: tuple[int, ...] = (1, 2)
+
+    assert fingerprint_of(Old(5)) == fingerprint_of(New(5)) == fingerprint_of(New(5, 3, (1, 2)))
+    assert fingerprint_of(New(5)) != fingerprint_of(New(5, colours=(1, 3)))
+    assert fingerprint_of(Old(5)) != fingerprint_of(Old(6))
+    with pytest.raises(TypeError, match="wanted plain values"):
+        fingerprint_of([object()])
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path):
     Stages(tmp_path)
     Stages(tmp_path)  # the same process may
-    code = "import pathlib, sys; from stages import Stages; Stages(pathlib.Path(sys.argv[1]))"
+    code = """import pathlib, sys
+from cm3leon.stages import Stages
+Stages(pathlib.Path(sys.argv[1]))"""
     other = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],
-        env={"PYTHONPATH": str(Path(stages.__file__).parent)},
         capture_output=True,
         text=True,
     )

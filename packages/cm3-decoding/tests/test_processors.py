@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from cm3_decoding import apply_temperature, restrict, top_k_filter, top_p_filter
 

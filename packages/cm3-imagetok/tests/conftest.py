@@ -1,9 +1,11 @@
-"""A small VQGAN that the tests share."""
+"""What the tests share: a small VQGAN, saved too, and a folder of pictures."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from cm3_imagetok import VQGAN, VQGANConfig
+from cm3_imagetok import VQGAN, VQGANConfig, save_vqgan
 
 TINY = VQGANConfig(
     image_size=16,
@@ -27,3 +29,20 @@ def tokenizer(request: pytest.FixtureRequest) -> VQGAN:
 @pytest.fixture
 def tiny() -> VQGANConfig:
     return TINY
+
+
+@pytest.fixture
+def model(tokenizer, tmp_path):
+    save_vqgan(tokenizer, tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        pixels = rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{name}.png")
+    return folder

@@ -30,7 +30,7 @@ def test_a_flipped_byte_is_caught(tokenizer, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("component", "cm3-texttok", "component"),
+        ("component", "cm3-imagetok.vqgan", "wanted component 'cm3-imagetok/vqgan'"),
         ("interface_version", "2.0", "interface version"),
         ("config", {"colour": 1}, "colour"),
     ],
@@ -58,7 +58,7 @@ def test_a_full_disk_leaves_the_old_model(tokenizer, tmp_path):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
     try:
-        with pytest.raises(OSError, match=r"cannot write .*model\.safetensors"):
+        with pytest.raises(OSError, match=r"could not write .*model\.safetensors"):
             save_vqgan(tokenizer, tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,5 +1,6 @@
 import json
 import re
+import resource
 
 import pytest
 import torch
@@ -225,3 +226,18 @@ def test_broken_and_foreign_files_are_named(tmp_path):
         with pytest.raises(CheckpointError, match=message) as caught:
             import_vqgan(tmp_path / name, 32)
         assert name in str(caught.value)
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    path = tmp_path / "last.ckpt"
+    export_vqgan(model(), path, "taming")
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"could not write .*last\.ckpt"):
+            export_vqgan(model(), path, "taming")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+    assert path.read_bytes() == before

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from cm3_imagetok import (
     EMAQuantizer,
@@ -83,6 +82,36 @@ def test_autocast_does_not_change_the_codes():
     with torch.autocast("cpu", torch.bfloat16):
         codes = quantizer(z).codes
     assert torch.equal(codes, quantizer(z).codes)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_autocast_does_not_change_what_gumbel_gives(training):
+    torch.manual_seed(0)
+    quantizer = GumbelQuantizer(512, 8).train(training)
+    z = torch.randn(4, 8, 16, 16)
+
+    results = []
+    for enabled in (False, True):
+        quantizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            quantized = quantizer(z, torch.Generator().manual_seed(1))
+            codes = quantizer.encode(z)
+        (quantized.grid.square().mean() + quantized.loss).backward()
+        results.append([*quantized, codes, *(p.grad for p in quantizer.parameters())])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_autocast_does_not_change_which_gumbel_code_is_copied():
+    books = []
+    for enabled in (False, True):
+        torch.manual_seed(0)
+        quantizer = GumbelQuantizer(512, 8)
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            quantizer.set_codes(torch.arange(100), torch.randn(100, 8))
+        books.append([parameter.detach() for parameter in quantizer.parameters()])
+    for a, b in zip(*books, strict=True):
+        assert torch.equal(a, b)
 
 
 def test_gumbel_takes_the_largest_logit_and_its_vector():

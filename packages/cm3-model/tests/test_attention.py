@@ -72,3 +72,19 @@ def test_a_compiled_turn_is_the_same_turn(monkeypatch):
     wanted = rotate(x, rotary_angles(positions, 8))
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     torch.testing.assert_close(rotate(x, rotary_angles(positions, 8)), wanted)
+
+
+def test_short_bf16_training_attends_as_sdpa_does():
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, 3, 17, 8, generator=generator) for _ in range(3)]
+    ours = [part.bfloat16().requires_grad_() for part in parts]
+    theirs = [part.bfloat16().float().requires_grad_() for part in parts]
+    wanted = torch.nn.functional.scaled_dot_product_attention(*theirs, is_causal=True)
+    found = attend(*ours, None)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), wanted, atol=0.02, rtol=0.02)
+    weights = torch.randn(wanted.shape, generator=generator)
+    (wanted * weights).sum().backward()
+    (found * weights.bfloat16()).sum().backward()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a.grad.float(), b.grad, atol=0.05, rtol=0.05)

@@ -147,7 +147,7 @@ def test_heads_of_their_own_do_not_fit_the_originals_shards(tmp_path):
 
 
 def test_a_decoder_of_other_parts_is_no_chameleon(paper_decoder, tmp_path):
-    with pytest.raises(CheckpointError, match="model: wanted Chameleon's parts, other are .*norm"):
+    with pytest.raises(CheckpointError, match="model: wanted Chameleon's parts, got other .*norm"):
         export_chameleon(paper_decoder, tmp_path)
 
 

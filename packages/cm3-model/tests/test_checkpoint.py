@@ -2,12 +2,20 @@ import hashlib
 import json
 import resource
 import signal
+from contextlib import contextmanager
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from cm3_model import CheckpointError, load_decoder, read_manifest, save_decoder
+from cm3_model import (
+    CheckpointError,
+    export_chameleon,
+    load_decoder,
+    read_manifest,
+    save_decoder,
+)
+from cm3_model.config import CHAMELEON_PARTS
 
 
 @pytest.fixture
@@ -19,6 +27,19 @@ def saved(paper_decoder, tmp_path):
 def edit_config(folder, **changes):
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@contextmanager
+def full_disk():
+    """No file grows beyond 2,000 bytes."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_saved_decoder_comes_back_exactly(decoder, ids, tmp_path):
@@ -69,9 +90,10 @@ def test_a_missing_file_is_named(saved, name):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"component": "other"}, "component: wanted 'cm3-model.decoder', got 'other'"),
-        ({"interface_version": "2.0"}, r"interface_version: wanted 1\.x, got '2\.0'"),
-        ({"interface_version": None}, r"interface_version: wanted 1\.x, got None"),
+        ({"component": "other"}, "json: wanted component 'cm3-model/decoder', got 'other'"),
+        ({"component": "cm3-model.decoder"}, "got 'cm3-model.decoder'"),
+        ({"interface_version": "2.0"}, r"wanted interface version 1\.x of .*, got 2\.0"),
+        ({"interface_version": None}, r"wanted interface version 1\.x of .*, got None"),
         ({"config": {"depth": 3}}, r"config: unknown keys \['depth'\]"),
         ({"config": {"width": 24}}, "config: .*vocab_size"),
         ({"config": None}, "config: wanted an object"),
@@ -113,17 +135,18 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(saved, paper_decoder, ids):
     before = paper_decoder(ids)
     with torch.no_grad():
         paper_decoder.token_embedding.weight.zero_()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-        with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be written"):
-            save_decoder(paper_decoder, saved)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    with full_disk(), pytest.raises(CheckpointError, match=r"not write .*model\.safetensors: "):
+        save_decoder(paper_decoder, saved)
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "model.safetensors"]
     assert torch.equal(load_decoder(saved)(ids), before)
+
+
+def test_a_full_disk_leaves_nothing_of_an_exported_chameleon(make, tmp_path):
+    model = make(**CHAMELEON_PARTS)
+    for layout, name in (("huggingface", "model.safetensors"), ("original", "consolidated.00.pth")):
+        with full_disk(), pytest.raises(CheckpointError, match=f"could not write .*{name}: "):
+            export_chameleon(model, tmp_path, layout, num_shards=3)
+    assert not list(tmp_path.iterdir())
 
 
 def test_large_weights_are_shards_with_the_index_that_others_read(paper_decoder, ids, tmp_path):
@@ -142,5 +165,5 @@ def test_large_weights_are_shards_with_the_index_that_others_read(paper_decoder,
 
 def test_a_manifest_cannot_name_a_file_elsewhere(saved):
     edit_config(saved, weights={"file": "../model.safetensors", "bytes": 1, "sha256": ""})
-    with pytest.raises(CheckpointError, match="no file of weights"):
+    with pytest.raises(CheckpointError, match="weights: wanted names of weight files, got"):
         load_decoder(saved)

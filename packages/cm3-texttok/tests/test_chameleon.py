@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cm3_texttok import ChameleonLayout
 
@@ -32,18 +31,18 @@ def test_layout_token_by_token():
 
 
 @given(segments=SEGMENTS)
-def test_parse_undoes_both(segments):
-    assert plain(LAYOUT.parse(LAYOUT.document(segments))) == segments
-    assert plain(LAYOUT.parse(LAYOUT.prompt(segments))) == segments
+def test_read_undoes_both(segments):
+    assert plain(LAYOUT.read(LAYOUT.document(segments))) == segments
+    assert plain(LAYOUT.read(LAYOUT.prompt(segments))) == segments
 
 
 MARKS = st.sampled_from([0, 1, 2, 4, 5, 8195, 8196, 8197, 8198, 8710, 16383, 16384, 65536, -1])
 
 
 @given(ids=st.lists(MARKS, max_size=10))
-def test_parse_takes_only_what_the_layout_gives(ids):
+def test_read_takes_only_what_the_layout_gives(ids):
     try:
-        segments = LAYOUT.parse([0, *ids])
+        segments = LAYOUT.read([0, *ids])
     except ValueError:
         return
     assert [0, *ids] in (LAYOUT.prompt(segments).tolist(), LAYOUT.document(segments).tolist())
@@ -64,9 +63,9 @@ def test_parse_takes_only_what_the_layout_gives(ids):
         ([0, 20000, 0], r"position 2 wanted one of \[8197, 8710\], got 0"),
     ],
 )
-def test_parse_says_where(ids, words):
+def test_read_says_where(ids, words):
     with pytest.raises(ValueError, match=words):
-        LAYOUT.parse(ids)
+        LAYOUT.read(ids)
 
 
 @pytest.mark.parametrize(

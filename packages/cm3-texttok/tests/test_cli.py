@@ -110,3 +110,15 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
         main(arguments)
     assert caught.value.code == 2
     assert "usage: cm3-texttok" in capsys.readouterr().err
+
+
+def test_starting_imports_no_optional_or_heavy_library():
+    code = (
+        "import sys\nimport cm3_texttok\nfrom cm3_texttok.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'tokenizers', 'pyarrow'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from cm3_texttok import DocumentLayout, Vocabulary
 
@@ -26,10 +25,6 @@ def image(codes):
     return [20 + code for code in codes]
 
 
-def plain(pairs):
-    return [(np.asarray(text).tolist(), np.asarray(codes).tolist()) for text, codes in pairs]
-
-
 def test_training_layout_token_by_token():
     ids = LAYOUT.training([([7, 8], [0, 1]), ([9], [2])])
     assert ids.tolist() == [EOS, 7, 8, BREAK, 20, 21, BREAK, 9, BREAK, 22, EOS]
@@ -51,14 +46,6 @@ def test_prompts_token_by_token():
     assert LAYOUT.infill_prompt([8], [7, 0, 1, 5, 3], masked).tolist() == [EOS, *infill]
     assert LAYOUT.infill_prompt([8], [7, 0, 1, 5, 3], masked, context).tolist() == opening + infill
     assert LAYOUT.infill_continuations(masked) == [(None, 2), (MASK1, 1)]
-
-
-@given(pairs=PAIRS, text=TEXTS, codes=CODES)
-def test_parse_undoes_training(pairs, text, codes):
-    pairs = [*pairs, (text, codes)]
-    parsed = LAYOUT.parse(LAYOUT.training(pairs))
-    assert plain(parsed) == plain(pairs)
-    assert all(part.dtype == np.int64 for pair in parsed for part in pair)
 
 
 @given(pairs=PAIRS, text=TEXTS, codes=CODES)
@@ -174,44 +161,10 @@ def test_bad_parts_are_named(call, error, words):
         call()
 
 
-@pytest.mark.parametrize(
-    ("ids", "words"),
-    [
-        ([], r"ids: wanted a row <eos> ... <eos>, got the shape \(0,\)"),
-        ([EOS], r"got the shape \(1,\)"),
-        ([[EOS, EOS]], r"got the shape \(1, 2\)"),
-        ([7, BREAK, 20, EOS], r"position 0 wanted <eos> \(1\), got 7"),
-        ([EOS, 7, BREAK, 20], r"position 3 wanted <eos> \(1\), got 20"),
-        ([EOS, 20, BREAK, 20, EOS], r"position 1 wanted a text id or <break> \(2\), got 20"),
-        ([EOS, 7, BREAK, 20, 7, EOS], "position 4 wanted an image id, got 7"),
-        ([EOS, 7, BREAK, 20, BREAK, 7, MASK, EOS], "position 6 wanted a text id .*, got 3"),
-        ([EOS, 7, BREAK, EOS], "position 3 wanted an image id, got 1"),
-        ([EOS, 7, BREAK, BREAK, 7, BREAK, 20, EOS], "position 3 wanted an image id, got 2"),
-        ([EOS, 7, EOS], r"position 2 wanted <break> \(2\) and an image, got 1"),
-        ([EOS, 7, BREAK, 20, BREAK, EOS], r"position 5 wanted <break> .*got 1"),
-        ([EOS, 7, BREAK, 20, EOS, 7, BREAK, 20, EOS], "position 4 wanted an image id, got 1"),
-        ([EOS, 7, BREAK, 28, EOS], "position 3 wanted an image id, got 28"),
-    ],
-)
-def test_parse_says_where(ids, words):
-    with pytest.raises(ValueError, match=words):
-        LAYOUT.parse(ids)
-
-
-@given(ids=st.lists(st.one_of(st.integers(-1, 8), st.integers(18, 29)), max_size=12))
-def test_parse_takes_only_what_training_gives(ids):
-    framed = [EOS, *ids, EOS]
-    try:
-        pairs = LAYOUT.parse(framed)
-    except ValueError:
-        return
-    assert LAYOUT.training(pairs).tolist() == framed
-
-
 def test_with_the_text_tokenizer(layout, tokenizer, vocabulary):
     caption = "red <break> apple"
     ids = layout.training([(tokenizer.encode(caption), [0, 31, 5, 6])])
-    ((text_ids, codes),) = layout.parse(ids)
+    (_, text_ids), (_, codes) = layout.read(ids).segments
     assert tokenizer.decode(text_ids) == caption
     assert codes.tolist() == [0, 31, 5, 6]
     assert (ids == vocabulary.break_id).sum() == 1

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
+from hypothesis import assume, given, strategies as st
 
 from cm3_texttok import Document, DocumentLayout, Vocabulary
 
@@ -44,6 +43,7 @@ def of_pairs(pairs):
 def check(ids, segments, spans, closed):
     document = LAYOUT.read(ids)
     assert plain(document.segments) == segments
+    assert all(values.dtype == np.int64 for _, values in document.segments)
     assert (None if document.spans is None else plain(document.spans)) == spans
     assert document.closed is closed
     assert LAYOUT.write(document).tolist() == ids.tolist()
@@ -147,7 +147,12 @@ def test_what_is_read_is_written_back(ids, closed):
     ("ids", "words"),
     [
         ([], r"ids: wanted a row that begins with <eos>, got the shape \(0,\)"),
+        ([[EOS, EOS]], r"got the shape \(1, 2\)"),
         ([7], r"position 0 wanted <eos> \(1\), got 7"),
+        ([7, BREAK, 20, EOS], r"position 0 wanted <eos> \(1\), got 7"),
+        ([EOS, 7, BREAK, 20, 7, EOS], "position 4 wanted an id of image, got 7"),
+        ([EOS, 7, BREAK, 20, EOS, 7, BREAK, 20, EOS], "position 4 wanted an id of image, got 1"),
+        ([EOS, 7, BREAK, 28, EOS], r"position 3 wanted an id of \['text', .*\], got 28"),
         ([EOS, 7, 20, EOS], "position 2 wanted an id of text, got 20"),
         ([EOS, 20, 30, EOS], "position 2 wanted an id of image, got 30"),
         ([EOS, 7, BREAK, 0], r"position 3 wanted an id of \['text', 'image', 'audio'\], got 0"),

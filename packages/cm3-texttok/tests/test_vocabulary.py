@@ -4,11 +4,10 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cm3_texttok import CodeBlock, Vocabulary
+from cm3_texttok import IdBlock, Vocabulary
 
 IDS = {"pad_id": 0, "eos_id": 1, "break_id": 2, "infill_id": 4, "mask_ids": (3, 5)}
 PAPER = Vocabulary(text_size=56320, num_codes=8192, **IDS)
@@ -150,8 +149,10 @@ def test_bad_fields_are_named(change, words):
 
 def test_other_json_is_refused():
     saved = PAPER.to_json()
-    with pytest.raises(ValueError, match="interface_version"):
+    with pytest.raises(ValueError, match="vocabulary: wanted interface version 1.x"):
         Vocabulary.from_json({**saved, "interface_version": "2.0"})
+    with pytest.raises(ValueError, match="wanted component 'cm3-texttok/vocabulary'"):
+        Vocabulary.from_json({**saved, "component": "cm3-texttok/tokenizer"})
     with pytest.raises(ValueError, match="vocabulary: wanted the entries"):
         Vocabulary.from_json({**saved, "extra": 1})
     del saved["eos_id"]
@@ -160,7 +161,7 @@ def test_other_json_is_refused():
 
 
 def test_a_block_of_another_codebook():
-    audio = CodeBlock(name="audio", offset=100, size=10)
+    audio = IdBlock(name="audio", offset=100, size=10)
     assert audio.codes_to_ids([0, 9]).tolist() == [100, 109]
     with pytest.raises(ValueError, match=r"wanted an audio id in \[100, 110\), got 110"):
         audio.ids_to_codes([110])

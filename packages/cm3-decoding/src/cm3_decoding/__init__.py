@@ -1,43 +1,6 @@
 """Decoding for token-based image models: guidance, CD-K, constraints, re-ranking."""
 
-from cm3_decoding.adapters import TransformersModel
-from cm3_decoding.constraints import (
-    CodeBlock,
-    Constraint,
-    Forced,
-    Interleaved,
-    Segment,
-    TextUntil,
-)
-from cm3_decoding.contrastive import cd_k
-from cm3_decoding.generate import Step, generate
-from cm3_decoding.guidance import classifier_free_guidance, image_text_guidance
-from cm3_decoding.interface import INTERFACE_VERSION, LanguageModel
-from cm3_decoding.processors import apply_temperature, restrict, top_k_filter, top_p_filter
-from cm3_decoding.rerank import best_of, candidate_pool, rerank
-from cm3_decoding.sampling import SamplingConfig
+import lazy_loader
 
-__all__ = [
-    "INTERFACE_VERSION",
-    "CodeBlock",
-    "Constraint",
-    "Forced",
-    "Interleaved",
-    "LanguageModel",
-    "SamplingConfig",
-    "Segment",
-    "Step",
-    "TextUntil",
-    "TransformersModel",
-    "apply_temperature",
-    "best_of",
-    "candidate_pool",
-    "cd_k",
-    "classifier_free_guidance",
-    "generate",
-    "image_text_guidance",
-    "rerank",
-    "restrict",
-    "top_k_filter",
-    "top_p_filter",
-]
+# A name's module is imported when the name is first used: a command pays for what it uses.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,6 @@
-"""Decode with a causal model of Hugging Face transformers: it becomes a `LanguageModel`.
+"""Adapter that makes a causal model of Hugging Face transformers a `LanguageModel`.
 
-Takes any model that transformers can continue with `past_key_values`; imports nothing of it.
+Works with any model that accepts `past_key_values`; does not import transformers.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch import Tensor
 
 @dataclass
 class TransformersCache:
-    """What a model of transformers has read, and which of it counts."""
+    """The ids that a model of transformers has read, and which slots count."""
 
     past: Any
     """The model's own cache, None before the first pass."""
     mask: Tensor
-    """(B, slots so far) 1 where a slot holds an id, 0 where it holds padding."""
+    """(B, slots so far) 1 for a slot with an id, 0 for padding."""
     lengths: Tensor
     """(B,) ids read so far."""
     room: int
-    """Ids that a row may have."""
+    """Most ids per row."""
 
     def select_rows(self, rows: Tensor) -> None:
-        """Make old row `rows[i]` row i."""
+        """Replace row i by old row `rows[i]`."""
         if self.past is not None:
             self.past.batch_select_indices(rows)
         self.mask, self.lengths = self.mask[rows], self.lengths[rows]
@@ -35,25 +35,25 @@ class TransformersCache:
 class TransformersModel:
     """A causal language model of transformers, with the three methods of `LanguageModel`.
 
-    Prompts are padded on the right; the attention mask hides the padding for good, and positions
-    are given for every id, so rows do not depend on each other.
+    Prompts are padded on the right. The attention mask hides the padding and every id has an
+    explicit position, so rows do not depend on each other.
     """
 
     def __init__(self, model: Any, *, from_hidden: bool = False) -> None:
         """Wrap a model.
 
         Args:
-            model: Such as `AutoModelForCausalLM` gives, in eval mode.
-            from_hidden: Take logits straight from the last hidden states by the output embedding.
-                Chameleon wants it: its own `forward` hides the logits of all image codes. Not for
-                models that do more to their logits, such as capping them.
+            model: A model as of `AutoModelForCausalLM`, in eval mode.
+            from_hidden: Compute logits from the last hidden states with the output embedding.
+                Chameleon needs it, since its own `forward` hides the logits of all image codes.
+                Not for models that change their logits further, such as by capping them.
         """
         self.model = model
         self.from_hidden = from_hidden
         self.context: int | None = getattr(model.config, "max_position_embeddings", None)
 
     def make_cache(self, batch_size: int, length: int) -> TransformersCache:
-        """Make an empty cache; `ValueError` if `length` is more than the model's context."""
+        """Make an empty cache; raise `ValueError` if `length` exceeds the model's context."""
         if self.context is not None and length > self.context:
             raise ValueError(f"length: wanted at most {self.context}, got {length}")
         device = self.model.get_input_embeddings().weight.device
@@ -65,7 +65,7 @@ class TransformersModel:
         )
 
     def prefill(self, input_ids: Tensor, lengths: Tensor, cache: TransformersCache) -> Tensor:
-        """Read right-padded prompts (B, T); logits (B, V) after each row's last id."""
+        """Read right-padded prompts (B, T); return the logits (B, V) after each row's last id."""
         if int((cache.lengths + lengths).max()) > cache.room:
             raise ValueError(
                 f"cache: wanted room for {int((cache.lengths + lengths).max())} ids, "
@@ -74,7 +74,7 @@ class TransformersModel:
         return self._read(input_ids, lengths, cache)
 
     def decode_one_token(self, input_ids: Tensor, cache: TransformersCache) -> Tensor:
-        """Append one id per row (B,); logits (B, V) after it."""
+        """Append one id per row (B,) and return the logits (B, V) after it."""
         return self._read(input_ids[:, None], torch.ones_like(cache.lengths), cache)
 
     def _read(self, input_ids: Tensor, lengths: Tensor, cache: TransformersCache) -> Tensor:

@@ -1,10 +1,10 @@
-"""What may come when: every row of a batch goes through segments of its own.
+"""The ids allowed at each step: every row of a batch goes through its own segments.
 
-A picture is one `CodeBlock`; a caption is one `TextUntil`; text that may open pictures wherever it
-likes is one `Interleaved`. A region to redraw is a run of codes, then a `Forced` mask token, then
-the next run; a gap in a text is filled in the same way. `Constraint` walks all rows through their
-segments at once: per step it tells which ids are allowed, takes what was chosen, and knows who is
-done.
+A picture is one `CodeBlock`, a caption one `TextUntil`, and a text that may open pictures anywhere
+one `Interleaved`. A region to redraw is a run of codes, then a `Forced` mask token, then the next
+run; a gap in a text is filled in the same way. `Constraint` walks all rows through their segments
+together: at each step it says which ids are allowed, takes the chosen ones, and says which rows
+have finished.
 """
 
 from __future__ import annotations
@@ -39,20 +39,20 @@ class CodeBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class TextUntil:
-    """Ids from `start` to `stop - 1` but `forbidden`, up to and including one of `stop_ids`."""
+    """Ids from `start` to `stop - 1`, except `forbidden`, up to and including one of `stop_ids`."""
 
     start: int
     """First id allowed."""
     stop: int
     """First id behind those allowed."""
     stop_ids: tuple[int, ...]
-    """Each ends the segment and is allowed; it is part of the output."""
+    """Ids that end the segment. They are allowed, and part of the output."""
     max_new_tokens: int
-    """The segment ends here if no stop id has come."""
+    """Length at which the segment ends if no stop id has come."""
     forbidden: tuple[int, ...] = ()
-    """Ids of the range that may not come, such as structural tokens; `stop_ids` still may."""
+    """Ids of the range that are not allowed, such as structural tokens, unless in `stop_ids`."""
     stop_sequences: tuple[tuple[int, ...], ...] = ()
-    """Runs of ids, each of which ends the segment too; part of the output."""
+    """Sequences of ids that end the segment too; part of the output."""
 
     def __post_init__(self) -> None:
         """Refuse an empty range or segment."""
@@ -73,18 +73,18 @@ class TextUntil:
 
 @dataclass(frozen=True, kw_only=True)
 class Interleaved:
-    """Text in which the model opens a picture when it wants to, and goes on with text after it."""
+    """Text in which the model may open a picture, after which the text goes on."""
 
     text: TextUntil
     """A stretch of text; its stop ids, stop sequences and limit end the whole segment."""
     picture: CodeBlock
-    """What comes after `open_id`."""
+    """The picture after `open_id`."""
     open_id: int
-    """Opens a picture, such as `<break>`; allowed in the text as long as pictures are left."""
+    """The id that opens a picture, such as `<break>`; allowed while pictures are left."""
     close_ids: tuple[int, ...] = ()
-    """Forced after every picture, before the text goes on."""
+    """Ids forced after every picture, before the text goes on."""
     max_pictures: int
-    """After so many pictures no other may be opened."""
+    """Most pictures that may be opened."""
 
     def __post_init__(self) -> None:
         """Refuse an id that both opens a picture and ends the text, and no pictures at all."""
@@ -100,7 +100,7 @@ class Interleaved:
 
 @dataclass(frozen=True, kw_only=True)
 class Forced:
-    """These ids, one after the other, whatever the model thinks of them."""
+    """These ids, one after the other, whatever their logits."""
 
     ids: tuple[int, ...]
     """The ids."""
@@ -111,46 +111,53 @@ class Forced:
             raise ValueError(f"ids: wanted at least one id, each at least 0, got {self.ids}")
 
 
-Segment = CodeBlock | TextUntil | Interleaved | Forced
+ConstraintSegment = CodeBlock | TextUntil | Interleaved | Forced
+"""A part of a row's output."""
 
 
 def segments_per_row(
-    constraint: Segment | Sequence[Segment] | Sequence[Sequence[Segment]], num_rows: int
-) -> list[tuple[Segment, ...]]:
-    """One tuple of segments per row, from one segment or one list for all, or a list per row."""
-    if isinstance(constraint, Segment):
+    constraint: ConstraintSegment
+    | Sequence[ConstraintSegment]
+    | Sequence[Sequence[ConstraintSegment]],
+    num_rows: int,
+) -> list[tuple[ConstraintSegment, ...]]:
+    """Return a tuple of segments per row, given a segment or list for all, or a list per row."""
+    if isinstance(constraint, ConstraintSegment):
         return [(constraint,)] * num_rows
-    if all(isinstance(part, Segment) for part in constraint):
+    if all(isinstance(part, ConstraintSegment) for part in constraint):
         return [tuple(constraint)] * num_rows  # type: ignore[arg-type]
     if len(constraint) != num_rows:
         raise ValueError(f"constraint: wanted segments for {num_rows} rows, got {len(constraint)}")
     return [tuple(row) for row in constraint]  # type: ignore[arg-type]
 
 
-def max_new_tokens(segments: Sequence[Segment]) -> int:
-    """Largest number of ids that a row with these segments can produce."""
+def max_new_tokens(segments: Sequence[ConstraintSegment]) -> int:
+    """Return the most ids that a row with these segments can produce."""
     return sum(phase.limit for phase, _ in _phases(segments))
 
 
 class Constraint:
-    """Where each of B rows stands in its segments; everything per step is a tensor operation.
+    """The position of each of B rows in its segments; each step is tensor operations alone.
 
-    Segments become phases: a set of allowed ids, the ids that end the phase, and how many ids it
-    lasts at most. A forced id is a phase with one allowed id. So a step is table look-ups:
+    Segments become phases: a set of allowed ids, the ids that end the phase, and the most ids it
+    may have. A forced id is a phase with one allowed id. A step then looks up tables:
 
         row 0 draws 2 codes, 9, 1 code:  phases  codes x2 | 9 | codes x1 | done
-        after its second code it stands in phase 1, where only 9 is allowed
+        after its second code it is in phase 1, where only 9 is allowed
 
-    From a text that may open a picture two ways lead on: to the next phase, which is the picture,
-    or over all phases of the segment.
+    A text that may open a picture leads either to the next phase, the picture, or past all phases
+    of the segment.
     """
 
     def __init__(
-        self, rows: Sequence[Sequence[Segment]], vocab_size: int, device: torch.device | str = "cpu"
+        self,
+        rows: Sequence[Sequence[ConstraintSegment]],
+        vocab_size: int,
+        device: torch.device | str = "cpu",
     ) -> None:
-        """Lay out the phases' tables; every row stands at its first segment."""
+        """Build the tables of the phases; every row starts at its first segment."""
         plans = [_phases(segments) for segments in rows]
-        # Equal phases share a line of the tables; the last line is for rows that are done.
+        # Equal phases share a line of the tables; the last line is for finished rows.
         phases = dict.fromkeys(phase for plan in plans for phase, _ in plan)
         lines = {phase: line for line, phase in enumerate(phases)}
         allowed = torch.zeros(len(lines) + 1, vocab_size, dtype=torch.bool)
@@ -161,12 +168,12 @@ class Constraint:
             limits[line] = phase.limit
         possible = allowed.any(0).nonzero()[:, 0].tolist() or [0]
         self.span = (possible[0], possible[-1] + 1)
-        """No id outside `start <= id < stop` comes in any row at any step."""
+        """Range `[start, stop)` that holds every id allowed in any row at any step."""
         self.free = bool(allowed[:-1, slice(*self.span)].all())
-        """Whether every id of the span may come at every step."""
+        """Whether every id of the span is allowed at every step."""
         self.ends_early = bool(ends.any()) or any(phase.runs for phase in lines)
-        """Whether ids that are drawn decide when a row is done."""
-        allowed[-1, self.span[0]] = True  # a row that is done has to be fed something
+        """Whether the drawn ids decide when a row is finished."""
+        allowed[-1, self.span[0]] = True  # a finished row must be fed something
 
         longest = max(map(len, plans), default=0) + 1
         plan = torch.full((len(rows), longest), len(lines))
@@ -185,15 +192,15 @@ class Constraint:
         self._recent = torch.full((len(rows), self._runs.shape[-1]), _NOTHING, device=device)
 
     def allowed(self) -> Tensor:
-        """(B, V) mask of what may come next."""
+        """Return the mask (B, V) of the ids that may come next."""
         return self._allowed[self._line()]
 
     def finished(self) -> Tensor:
-        """(B,) mask of the rows whose segments are all complete."""
+        """Return the mask (B,) of the rows whose segments are all complete."""
         return self._line() == self._done
 
     def advance(self, input_ids: Tensor) -> None:
-        """Take the ids (B,) that were chosen."""
+        """Move every row on by the id chosen for it, (B,)."""
         line = self._line()
         self._count = self._count + 1
         over = (self._count >= self._limits[line]) | self._ends[line, input_ids]
@@ -206,7 +213,7 @@ class Constraint:
         self._phase = self._phase + (jump * over)[:, None]
 
     def _a_run_ends(self, line: Tensor, input_ids: Tensor) -> Tensor:
-        """(B,): the phase's last ids are one of its stop sequences."""
+        """Return the mask (B,) of the rows whose last ids are a stop sequence of their phase."""
         self._recent = torch.cat([self._recent[:, 1:], input_ids[:, None]], 1)
         runs = self._runs[line]  # (B, runs, length)
         return ((runs == self._recent[:, None]) | (runs == _ANYTHING)).all(-1).any(-1)
@@ -216,11 +223,11 @@ class Constraint:
 
 
 _ANYTHING, _NOTHING, _NEVER = -1, -2, -3
-"""In place of an id: before a short stop sequence; before a phase began; where no sequence is."""
+"""Placeholders for an id: before a short stop sequence, before the phase, and in no sequence."""
 
 
 def _run_table(phases: Sequence[_Phase]) -> Tensor:
-    """Stop sequences of every phase and of the end, (P, runs, length), right-aligned."""
+    """Tabulate every phase's and the end's stop sequences, (P, runs, length), right-aligned."""
     most = max((len(phase.runs) for phase in phases), default=0)
     longest = max((len(run) for phase in phases for run in phase.runs), default=0)
     table = torch.full((len(phases) + 1, most, longest), _NEVER)
@@ -259,8 +266,8 @@ class _Phase:
             raise ValueError("constraint: a segment allows nothing; `forbidden` covers its range")
 
 
-def _phases(segments: Sequence[Segment]) -> list[tuple[_Phase, int]]:
-    """Phases of a row, each with how many phases on it leads when it ends."""
+def _phases(segments: Sequence[ConstraintSegment]) -> list[tuple[_Phase, int]]:
+    """Return the phases of a row, each with the number of phases to move on by at its end."""
     phases: list[tuple[_Phase, int]] = []
     for segment in segments:
         match segment:
@@ -274,7 +281,7 @@ def _phases(segments: Sequence[Segment]) -> list[tuple[_Phase, int]]:
                 after = [(_codes(segment.picture), 1)]
                 after += [(_one(token), 1) for token in segment.close_ids]
                 for left in range(segment.max_pictures, 0, -1):
-                    rest = left * (1 + len(after)) + 1  # to behind the last stretch of text
+                    rest = left * (1 + len(after)) + 1  # past the last stretch of text
                     phases += [(_text(segment.text, open_ids=(segment.open_id,)), rest), *after]
                 phases.append((_text(segment.text, forbidden=(segment.open_id,)), 1))
     return phases

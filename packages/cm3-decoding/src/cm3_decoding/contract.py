@@ -1,7 +1,4 @@
-"""Checks that any implementation of `LanguageModel` must pass; run them on your own model.
-
-Takes a model, raises `AssertionError` with a reason if a promise is broken.
-"""
+"""Checks that every `LanguageModel` must pass; run them on your own."""
 
 from __future__ import annotations
 
@@ -19,13 +16,16 @@ def check_language_model(
     device: torch.device | str = "cpu",
     tolerance: float = 1e-4,
 ) -> None:
-    """Check shapes, that decoding equals reading it all at once, and that rows are independent.
+    """Check shapes, that decoding equals reading everything at once, and that rows are independent.
 
     Args:
         model: Any implementation, in eval mode, with a context of at least 8 tokens.
         vocab_size: Number of its logits.
-        device: Where its inputs belong.
+        device: The device of its inputs.
         tolerance: Largest difference between logits that count as equal.
+
+    Raises:
+        AssertionError: A promise is broken; the message names it.
     """
 
     def assert_same(got: Tensor, wanted: Tensor, promise: str) -> None:

@@ -1,8 +1,8 @@
-"""Whether a model's logits are numbers, asked as often as the device can bear.
+"""A check that a model's logits are finite, as often as the device allows.
 
-Takes the logits of every step, raises `FloatingPointError` if some were NaN or infinite. A CPU is
-asked in every step. To ask an accelerator makes it wait, so there the answers are kept on the
-device and read every 32 steps and at the end; the error names the first bad step all the same.
+On a CPU every step is checked at once. Reading from an accelerator makes it wait, so there the
+results stay on the device and are read every 32 steps and at the end; the error still names the
+first bad step.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from torch import Tensor
 
 
 class FiniteCheck:
-    """Watches the logits (N, V) of up to `steps` steps."""
+    """A check of the logits (N, V) of up to `steps` steps."""
 
     def __init__(self, steps: int, num_rows: int, device: torch.device | str, every: int = 32):
-        """Watch; `every` is how many steps of an accelerator pass between two questions."""
+        """Start the check; an accelerator is read every `every` steps."""
         self._good = torch.ones(steps, num_rows, dtype=torch.bool, device=device)
         self._every = 1 if torch.device(device).type == "cpu" else every
         self._asks = self._every == 1
 
     def see(self, logits: Tensor, step: int) -> None:
-        """Take the logits (N, V), or of the first rows, of a step counted from 0."""
+        """Check the logits (N, V), or those of the first rows, of a step counted from 0."""
         # One pass instead of four: a sum is finite unless a number is not, or the sum overflows.
         if self._asks and math.isfinite(float(logits.sum())):
             return
@@ -32,7 +32,11 @@ class FiniteCheck:
             self.report()
 
     def report(self) -> None:
-        """Raise `FloatingPointError` if logits of an earlier step were not finite."""
+        """Refuse logits that were not finite in a step so far.
+
+        Raises:
+            FloatingPointError: Some logits were NaN or infinite; names the first such step.
+        """
         if bool(self._good.all()):
             return
         step = int((~self._good).any(1).nonzero()[0])

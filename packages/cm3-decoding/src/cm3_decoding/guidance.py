@@ -1,9 +1,9 @@
-"""Guidance: away from what the model would say without the prompt, or without a part of it.
+"""Guidance: the logits of two or three streams combined into one.
 
-Takes the logits of two or three streams, gives one. Paper: 3.1.1 of CM3Leon (arXiv 2309.02591),
-where the unconditional stream is the same prompt with the caption replaced by a mask token, and
-4.1, where editing weighs the source picture and the instruction apart, after InstructPix2Pix
-(arXiv 2211.09800, equation 3).
+It leads away from the model's output without the prompt, or without a part of it. Paper: CM3Leon
+(arXiv 2309.02591), section 3.1.1, where the unconditional stream is the same prompt with a mask
+token in place of the caption, and 4.1, where editing weighs the source picture and the instruction
+separately, after InstructPix2Pix (arXiv 2211.09800, equation 3).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from torch import Tensor
 
 
 def classifier_free_guidance(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
-    """`uncond + scale * (cond - uncond)`, of logits with the same shape.
+    """Return `uncond + scale * (cond - uncond)` for logits of the same shape.
 
-    Scale 0 is the unconditional stream, 1 the conditional one (exactly), more than 1 goes beyond.
+    Scale 0 is the unconditional stream, 1 exactly the conditional one; above 1 it goes beyond.
     """
     if scale == 1:
         return cond  # the sum below would round
@@ -29,15 +29,15 @@ def image_text_guidance(
     text_scale: float,
     image_scale: float,
 ) -> Tensor:
-    """`uncond + image_scale * (image_cond - uncond) + text_scale * (cond - image_cond)`.
+    """Return `uncond + image_scale * (image_cond - uncond) + text_scale * (cond - image_cond)`.
 
     Args:
-        cond: logits with source picture and text.
-        image_cond: the same shape, with the picture and without the text.
-        uncond: the same shape, with neither.
-        text_scale: 7.5 for editing in the paper (4.1).
-        image_scale: 1.5 there. 1 leaves text guidance alone, and does not read `uncond`;
-            `text_scale` gives plain guidance, and does not read `image_cond`.
+        cond: Logits with source picture and text.
+        image_cond: Logits of the same shape, with the picture and without the text.
+        uncond: Logits of the same shape, with neither.
+        text_scale: Scale of the text; 7.5 for editing in the paper (4.1).
+        image_scale: Scale of the picture; 1.5 there. 1 is guidance by text alone and ignores
+            `uncond`; a value equal to `text_scale` is plain guidance and ignores `image_cond`.
     """
     if image_scale == 1:
         return classifier_free_guidance(cond, image_cond, text_scale)

@@ -1,7 +1,7 @@
-"""What is done to logits before an id is drawn: temperature, top-k, top-p, and what is allowed.
+"""Processing of logits before an id is drawn: temperature, top-k, top-p, and allowed ids.
 
-Every function takes logits (..., V) and gives logits (..., V), with -inf for what may not come.
-Paper: 3.1 of CM3Leon (arXiv 2309.02591); top-p is nucleus sampling, arXiv 1904.09751.
+Every function maps logits (..., V) to logits (..., V), with -inf for ids that are ruled out. Paper:
+CM3Leon (arXiv 2309.02591), section 3.1; top-p is nucleus sampling, arXiv 1904.09751.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from torch import Tensor
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """Divide logits by a temperature above 0: below 1 sharpens, above 1 flattens."""
+    """Divide logits by a temperature above 0: below 1 it sharpens, above 1 it flattens."""
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature: wanted a number above 0, got {temperature}")
     return logits if temperature == 1 else logits / temperature
 
 
 def top_k_filter(logits: Tensor, top_k: int) -> Tensor:
-    """Keep the `top_k` largest logits of every row, and what ties with the last of them."""
+    """Keep the `top_k` largest logits of every row, and ties with the last of them."""
     if top_k < 1:
         raise ValueError(f"top_k: wanted at least 1, got {top_k}")
     smallest = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]  # (..., 1)
@@ -30,7 +30,7 @@ def top_p_filter(logits: Tensor, top_p: float) -> Tensor:
     """Keep the fewest ids of every row whose probabilities reach `top_p`, and ties with the last.
 
     With probabilities 0.5, 0.3, 0.2 and top_p 0.6 the masses before each id are 0, 0.5, 0.8: the
-    first two are kept, for before them 0.6 is not yet reached.
+    first two are kept, because the mass before them is below 0.6.
     """
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p: wanted a number above 0 and at most 1, got {top_p}")
@@ -42,7 +42,7 @@ def top_p_filter(logits: Tensor, top_p: float) -> Tensor:
 
 
 def _largest(probabilities: Tensor, mass: float) -> Tensor:
-    """The largest probabilities of every row (..., n), in order, so many that all reach `mass`."""
+    """Return the largest probabilities (..., n) in order, enough that every row reaches `mass`."""
     few = probabilities.shape[-1] // 8
     if few > 32 and probabilities.device.type == "cpu":  # an accelerator would have to wait
         largest = probabilities.topk(few).values
@@ -52,7 +52,7 @@ def _largest(probabilities: Tensor, mass: float) -> Tensor:
 
 
 def restrict(logits: Tensor, allowed: Tensor | None) -> Tensor:
-    """Keep the ids that `allowed`, a mask (V,) or (..., V), is true for; None keeps all."""
+    """Keep the ids for which the mask `allowed`, (V,) or (..., V), is true; None keeps all."""
     if allowed is None:
         return logits
     return logits.masked_fill(~allowed, -math.inf)

@@ -1,95 +1,20 @@
-"""How one id per row is chosen from the logits of its streams.
+"""The choice of one id per row from the logits of its streams.
 
-Takes logits, gives ids; knows nothing of models or caches. Paper: 3.1 of CM3Leon
-(arXiv 2309.02591), and 4.1 for the third stream.
+Knows nothing of models or caches. Paper: CM3Leon (arXiv 2309.02591), section 3.1, and 4.1 for the
+third stream.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
+from cm3_decoding.config import SamplingConfig, Stream
 from cm3_decoding.contrastive import cd_k
 from cm3_decoding.guidance import classifier_free_guidance, image_text_guidance
 from cm3_decoding.processors import apply_temperature, restrict, top_k_filter, top_p_filter
-
-Sampler = Literal["top-p", "cd-k", "greedy"]
-Stream = Literal["conditional", "image_conditional", "unconditional"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplingConfig:
-    """How an id is chosen from the logits of a row's streams."""
-
-    sampler: Sampler = "top-p"
-    """"top-p" and "greedy" work on guided logits, "cd-k" on the contrast of the two streams."""
-    temperature: float = 1.0
-    """Divides logits or scores before a draw; not used by "greedy"."""
-    top_p: float = 1.0
-    """"top-p" draws from the fewest ids that reach this probability; 1 keeps all."""
-    top_k: int = 0
-    """"top-p" draws from at most this many ids; 0 keeps all."""
-    guidance_scale: float = 1.0
-    """Classifier-free guidance; 1 switches it off. Not used by "cd-k", which contrasts itself."""
-    image_guidance_scale: float | None = None
-    """Weighs the source picture apart from the text, whose scale is then `guidance_scale`: a third
-    stream (paper 4.1: 1.5 and 7.5). None: two streams. Not used by "cd-k"."""
-    guidance_interval: tuple[int, int | None] = (0, None)
-    """Guidance or contrast acts on a row's new ids from the first number to before the second
-    (None: to the end); other ids are drawn from the conditional stream alone. Behind the interval
-    the other streams are not computed, if the model's cache can drop rows."""
-    cd_alpha: float = 0.3
-    """"cd-k": an id is plausible from this share of the k-th largest probability on."""
-    cd_k: int = 8
-    """"cd-k": the k. The paper names none; 1 is plain contrastive decoding."""
-
-    def __post_init__(self) -> None:
-        """Refuse values out of range."""
-        if self.sampler not in get_args(Sampler):
-            raise ValueError(f"sampler: wanted one of {get_args(Sampler)}, got {self.sampler!r}")
-        image_scale = 1.0 if self.image_guidance_scale is None else self.image_guidance_scale
-        first, end = self.guidance_interval
-        for name, wanted, good in (
-            ("temperature", "a number above 0", 0 < self.temperature < float("inf")),
-            ("top_p", "a number above 0 and at most 1", 0 < self.top_p <= 1),
-            ("top_k", "0 or more", self.top_k >= 0),
-            ("guidance_scale", "0 or more", 0 <= self.guidance_scale < float("inf")),
-            ("image_guidance_scale", "0 or more, or None", 0 <= image_scale < float("inf")),
-            (
-                "guidance_interval",
-                "0 <= first <= end",
-                first >= 0 and (end is None or end >= first),
-            ),
-            ("cd_alpha", "a number above 0 and at most 1", 0 < self.cd_alpha <= 1),
-            ("cd_k", "at least 1", self.cd_k >= 1),
-        ):
-            if not good:
-                raise ValueError(f"{name}: wanted {wanted}, got {getattr(self, name)}")
-
-    @property
-    def streams(self) -> tuple[Stream, ...]:
-        """The streams that have a say, the conditional one first."""
-        if self.sampler == "cd-k":
-            return ("conditional", "unconditional")
-        if self.image_guidance_scale is None:
-            plain = self.guidance_scale == 1
-            return ("conditional",) if plain else ("conditional", "unconditional")
-        # uncond + image_scale * (image - uncond) + text_scale * (cond - image)
-        names: list[Stream] = ["conditional"]
-        if self.image_guidance_scale != self.guidance_scale:
-            names.append("image_conditional")
-        if self.image_guidance_scale != 1:
-            names.append("unconditional")
-        return tuple(names)
-
-    @property
-    def needs_unconditional(self) -> bool:
-        """Whether the stream without the prompt has to be computed."""
-        return "unconditional" in self.streams
 
 
 def choose(
@@ -102,11 +27,11 @@ def choose(
     """Choose one id per row.
 
     Args:
-        logits: (B, V) of every one of `config.streams`.
-        allowed: (B, V) mask; None allows all.
-        uniforms: (B,) numbers in [0, 1), which decide the draw.
-        config: How to choose.
-        step: How many new ids there are already, for `guidance_interval`.
+        logits: Logits (B, V) of each of `config.streams`.
+        allowed: Mask (B, V); None allows all.
+        uniforms: Numbers (B,) in [0, 1), which decide the draw.
+        config: The settings.
+        step: Number of new ids so far, for `guidance_interval`.
 
     Returns:
         Ids (B,).
@@ -131,7 +56,7 @@ def choose(
 
 
 def _guided(logits: Mapping[Stream, Tensor], config: SamplingConfig) -> Tensor:
-    """(B, V) logits of the streams, weighed by the config's scales."""
+    """Combine the logits of the streams by the config's scales; (B, V)."""
     cond = logits["conditional"]
     if config.image_guidance_scale is None:
         return classifier_free_guidance(
@@ -149,24 +74,24 @@ def _guided(logits: Mapping[Stream, Tensor], config: SamplingConfig) -> Tensor:
 def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
     """Draw an id per row by inverting the cumulative distribution.
 
-    Probabilities 0.2, 0, 0.8 sum up to 0.2, 0.2, 1. The first sum above 0.1 is that of id 0, the
-    first above 0.2 that of id 2; id 1 cannot be hit.
+    Probabilities 0.2, 0, 0.8 have the sums 0.2, 0.2, 1. The first sum above 0.1 is that of id 0,
+    the first above 0.2 that of id 2; id 1 cannot be hit.
 
     Args:
-        logits: (B, V).
-        uniforms: (B,) in [0, 1).
+        logits: Logits (B, V).
+        uniforms: Numbers (B,) in [0, 1).
 
     Returns:
         Ids (B,).
     """
     probabilities = logits.double().softmax(-1)
     sums = probabilities.cumsum(-1)
-    # Scaled by the last sum, which rounding keeps from being 1.
+    # Scaled by the last sum, which rounding may keep from being 1.
     target = uniforms[:, None].double() * sums[:, -1:]
     ids = torch.searchsorted(sums, target, right=True)  # (B, 1)
     ids = ids.clamp(max=logits.shape[-1] - 1)
     if logits.device.type == "cpu":
         return ids[:, 0]
-    # An accelerator sums in parallel, where rounding may lift a sum without a probability.
+    # An accelerator sums in parallel: rounding may raise a sum where the probability is 0.
     impossible = probabilities.gather(-1, ids) == 0
     return torch.where(impossible, probabilities.argmax(-1, keepdim=True), ids)[:, 0]

@@ -1,7 +1,7 @@
-"""The streams of a batch: which prompts a model reads for every row, each different one once.
+"""The streams of a batch: the prompts that a model reads for every row, each distinct one once.
 
-Takes B prompts per stream, gives one padded batch, and finds every stream's logits in the model's
-answer. Paper: 3.1.1 and 4.1 of CM3Leon (arXiv 2309.02591).
+B prompts per stream become one padded batch, and the model's logits are split by stream again.
+Paper: CM3Leon (arXiv 2309.02591), sections 3.1.1 and 4.1.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from cm3_decoding.sampling import Stream
+from cm3_decoding.config import Stream
 
 
 class Streams:
     """Prompts of every row and stream, laid out as one batch of N rows.
 
-    Two streams of a row that start alike stay alike, for the same new ids follow both. So they
-    are read once. Row 0 has the prompts [5, 6] and [5, 1], row 1 has [7] and [7]:
+    Two streams of a row with equal prompts stay equal, because the same new ids follow both. So
+    they are read once. If row 0 has the prompts [5, 6] and [5, 1], and row 1 has [7] and [7]:
 
         batch          [5, 6], [7, -], [5, 1]
-        source         [0, 1, 0]     whose new ids each row of the batch is fed
-        conditional    [0, 1]        where each row's logits stand
+        source         [0, 1, 0]     the row whose new ids each row of the batch is fed
+        conditional    [0, 1]        the places of the rows' logits
         unconditional  [2, 1]
 
-    Rows with one prompt, such as candidates, part with their first new ids; until then they are
-    alike. For prompts [5], [6] and [5] of three rows:
+    Rows with equal prompts, such as candidates, are equal until their first new ids. For the
+    prompts [5], [6] and [5] of three rows:
 
-        distinct       [0, 1]        what has to be read
-        copies         [0, 1, 0]     which of that each row of the batch goes on from
+        distinct       [0, 1]        the rows of the batch to read
+        copies         [0, 1, 0]     the one of them that each row of the batch continues
     """
 
     def __init__(self, prompts: Mapping[Stream, Sequence[Tensor]]) -> None:
         """Lay out B prompts (length,) per stream, the conditional one first.
 
         Raises:
-            ValueError: if a prompt is not at least one id.
+            ValueError: A prompt does not have at least one id, or has a negative one.
         """
         unique: list[Tensor] = []
         source: list[int] = []
@@ -67,17 +67,17 @@ class Streams:
         self.lengths = torch.tensor([len(ids) for ids in unique])
         """(N,) lengths."""
         self.distinct = torch.tensor(distinct)
-        """(U,) rows of the batch with different prompts."""
+        """(U,) rows of the batch with distinct prompts."""
         self.copies = torch.tensor(copies)
         """(N,) the place in `distinct` of each row's prompt."""
         self._source = torch.tensor(source)
-        # Rows that follow each other, as they mostly do, need no copy.
+        # Consecutive rows, the usual case, need no copy.
         self._places: dict[Stream, Tensor | slice] = {
             name: _run(place.tolist()) or place for name, place in places.items()
         }
 
     def to(self, device: torch.device | str) -> Streams:
-        """Move everything; gives itself."""
+        """Move everything to a device and return itself."""
         self.input_ids, self.lengths = self.input_ids.to(device), self.lengths.to(device)
         self._source = self._source.to(device)
         self.distinct, self.copies = self.distinct.to(device), self.copies.to(device)
@@ -88,7 +88,7 @@ class Streams:
         return self
 
     def keep_conditional(self) -> Tensor:
-        """Drop all streams but the conditional one; gives the rows (B,) of the batch that stay."""
+        """Drop all streams but the conditional one; return the rows (B,) of the batch to keep."""
         place = self._places["conditional"]
         rows = torch.arange(len(self.lengths), device=self.lengths.device)[place]
         self.input_ids, self.lengths = self.input_ids[rows], self.lengths[rows]
@@ -97,16 +97,16 @@ class Streams:
         return rows
 
     def feed(self, ids: Tensor) -> Tensor:
-        """New ids (B,) of the rows as the model's batch wants them (N,)."""
+        """Spread the rows' new ids (B,) over the rows (N,) of the model's batch."""
         return ids[self._source]
 
     def split(self, logits: Tensor) -> dict[Stream, Tensor]:
-        """Logits (B, V) of every stream, of the model's (N, V)."""
+        """Split the model's logits (N, V) into (B, V) per stream."""
         return {name: logits[place] for name, place in self._places.items()}
 
 
 def _run(places: Sequence[int]) -> slice | None:
-    """The slice that picks `places`, if one does."""
+    """Return the slice equal to `places`, if there is one."""
     if not places or list(places) != list(range(places[0], places[0] + len(places))):
         return None
     return slice(places[0], places[0] + len(places))

@@ -78,8 +78,12 @@ def atomic_file(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "x+b") as file:
+            mode = os.fstat(file.fileno()).st_mode
             yield file
-            file.flush()
+        # Opened anew: a writer that got the path may have put another file there, as safetensors
+        # does, with rights for the owner alone.
+        with open(temporary, "rb") as file:
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
             final = path if name is None else path.with_name(name(file))
         os.replace(temporary, final)

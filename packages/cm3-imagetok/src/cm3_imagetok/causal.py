@@ -1,9 +1,9 @@
-"""Codes that a language model can predict: the regulariser of causally regularised tokenization.
+"""A regulariser for codes that a language model can predict.
 
-A tokenizer that is trained to reconstruct alone may spread a picture over codes in a way that a
-left-to-right model cannot foresee. `CausalPredictor` guesses each code vector from the ones before
-it, in raster order; the error, added to the loss of the tokenizer, pulls its codes towards what can
-be guessed (Ramanujan et al., arXiv 2412.16326).
+A tokenizer trained for reconstruction alone may spread a picture over codes in a way that a
+left-to-right model cannot predict. `CausalPredictor` predicts each code vector from the earlier
+ones in raster order; its error, added to the tokenizer's loss, makes the codes more predictable
+(Ramanujan et al., arXiv 2412.16326).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class CausalPredictor(nn.Module):
 
     Args:
         dim: Channels of a code vector.
-        positions: Codes of a picture, h * w.
+        positions: Codes per picture, h * w.
         width: Channels of the transformer.
         num_heads: Attention heads.
         num_layers: Blocks.
@@ -35,21 +35,20 @@ class CausalPredictor(nn.Module):
         self.head = nn.Linear(width, dim)
 
     def forward(self, grid: Tensor) -> Tensor:
-        """Share of the variance of the code vectors that the earlier ones do not explain.
+        """Return the share of the code vectors' variance that the earlier ones do not explain.
 
         Args:
             grid: (B, dim, h, w) quantized grid; its gradient reaches the tokenizer's encoder.
 
         Returns:
-            A scalar: 0 when every code vector follows from the earlier ones, 1 when they say
-            nothing. The share does not change when all vectors shrink, which would be a cheap way
-            to a small error.
+            A scalar: 0 if every code vector follows from the earlier ones, 1 if they say nothing.
+            Unlike the error itself, the share does not change when all vectors shrink.
         """
-        with torch.autocast(grid.device.type, enabled=False):  # it is too small to gain by it
+        with torch.autocast(grid.device.type, enabled=False):  # too small to gain from it
             return self._unexplained(grid.flatten(2).mT.float())
 
     def _unexplained(self, vectors: Tensor) -> Tensor:
-        """`forward` of code vectors (B, h * w, dim)."""
+        """Return the share for code vectors (B, h * w, dim)."""
         vectors = vectors / (vectors.detach().std() + 1e-6)
         start = self.start.expand(len(vectors), 1, -1)
         x = torch.cat([start, self.embed(vectors[:, :-1])], 1) + self.positions  # (B, n, width)
@@ -69,7 +68,7 @@ class _Block(nn.Module):
         self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, n, width) -> (B, n, width)."""
+        """Map (B, n, width) to (B, n, width)."""
         heads = self.qkv(self.norm1(x)).unflatten(-1, (3, self.num_heads, -1))
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # 3 x (B, heads, n, width / heads)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True)

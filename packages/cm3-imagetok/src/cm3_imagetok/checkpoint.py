@@ -1,12 +1,11 @@
-"""A VQGAN on disk: ``model.safetensors`` and ``config.json`` in a folder, written atomically.
+"""A VQGAN on disk: `model.safetensors` and `config.json` in a folder.
 
-``config.json`` names component and interface version, the shape, and the SHA-256 of the weights,
+`config.json` holds component and interface version, the shape, and the SHA-256 of the weights,
 which is checked on load: a flipped byte would otherwise load silently.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import pickle
@@ -18,6 +17,13 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from cm3_imagetok.artifact import (
+    atomic_file,
+    check_stamp,
+    sha256_of_file,
+    stamp,
+    write_json,
+)
 from cm3_imagetok.config import VQGANConfig
 from cm3_imagetok.interface import COMPONENT, INTERFACE_VERSION
 from cm3_imagetok.vqgan import VQGAN
@@ -28,23 +34,21 @@ class CheckpointError(ValueError):
 
 
 def save_vqgan(model: VQGAN, folder: str | os.PathLike[str]) -> None:
-    """Write the model to ``folder``; the configuration last, so that a folder with one is complete.
+    """Write the model to `folder`; the configuration last, so that it marks a whole folder.
 
     Raises:
         OSError: The disk is full or the folder not writable; no partial file is left.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    weights = Path(folder) / "model.safetensors"
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    weights = safetensors.torch.save(state)
+    with atomic_file(weights) as file:
+        file.write(safetensors.torch.save(state))
     config = {
-        "component": COMPONENT,
-        "interface_version": INTERFACE_VERSION,
+        **stamp(COMPONENT, INTERFACE_VERSION),
         "config": asdict(model.config),
-        "sha256": hashlib.sha256(weights).hexdigest(),
+        "sha256": sha256_of_file(weights),
     }
-    write_whole(folder / "model.safetensors", weights)
-    write_whole(folder / "config.json", json.dumps(config, indent=2).encode())
+    write_json(Path(folder) / "config.json", config)
 
 
 def load_vqgan(folder: str | os.PathLike[str]) -> VQGAN:
@@ -52,44 +56,29 @@ def load_vqgan(folder: str | os.PathLike[str]) -> VQGAN:
 
     Raises:
         CheckpointError: A file is missing, damaged, of another component, or of another major
-        version.
+            version.
     """
-    folder = Path(folder)
-    path = folder / "config.json"
+    path, weights = Path(folder) / "config.json", Path(folder) / "model.safetensors"
     try:
         saved = json.loads(path.read_bytes())
-        weights = (folder / "model.safetensors").read_bytes()
+        sha256 = sha256_of_file(weights)
     except FileNotFoundError as error:
         raise CheckpointError(f"{error.filename}: no such file; wanted a saved VQGAN") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: wanted JSON, got something else ({error})") from None
-    if not isinstance(saved, dict) or saved.get("component") != COMPONENT:
-        found = saved.get("component") if isinstance(saved, dict) else type(saved).__name__
-        raise CheckpointError(f"{path}: wanted component {COMPONENT!r}, got {found!r}")
-    version = str(saved.get("interface_version"))
-    if version.split(".")[0] != INTERFACE_VERSION.split(".")[0]:
-        wanted = INTERFACE_VERSION.split(".")[0]
-        raise CheckpointError(f"{path}: wanted interface version {wanted}.x, got {version}")
-    if hashlib.sha256(weights).hexdigest() != saved.get("sha256"):
-        raise CheckpointError(
-            f"{folder / 'model.safetensors'}: damaged, its SHA-256 is not the saved one"
-        )
+    saved = check_stamp(saved, COMPONENT, INTERFACE_VERSION, path, CheckpointError)
+    if sha256 != saved.get("sha256"):
+        raise CheckpointError(f"{weights}: damaged, its SHA-256 is not the saved one")
     model = VQGAN(_config(saved.get("config"), path))
     try:
-        state = safetensors.torch.load(weights)
-    except SafetensorError as error:
-        raise CheckpointError(f"{folder / 'model.safetensors'}: {error}") from None
-    try:
-        model.load_state_dict(state)
+        model.load_state_dict(load_tensors(weights))
     except RuntimeError as error:
-        raise CheckpointError(
-            f"{folder / 'model.safetensors'} does not fit {path}: {error}"
-        ) from None
+        raise CheckpointError(f"{weights} does not fit {path}: {error}") from None
     return model.eval()
 
 
 def load_torch(path: str | os.PathLike[str]) -> Any:
-    """What a torch file holds: tensors in plain containers; pickled code is never run.
+    """Read a torch file of tensors in plain containers; pickled code is never run.
 
     Raises:
         CheckpointError: The file is missing, damaged, or holds other Python objects.
@@ -115,10 +104,10 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
 
 
 def load_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Tensors by name of a safetensors file, or of a torch file that is one dict of them.
+    """Read the tensors, by name, of a safetensors file or of a torch file that is one dict.
 
     Raises:
-        CheckpointError: The file is missing, damaged, or no dict.
+        CheckpointError: The file is missing or damaged, or does not hold a dict.
     """
     if Path(path).suffix != ".safetensors":
         content = load_torch(path)
@@ -140,25 +129,3 @@ def _config(values: Any, path: Path) -> VQGANConfig:
         raise CheckpointError(f"{path}: wanted the fields of VQGANConfig, got unknown {unknown}")
     config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     return VQGANConfig(**config)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write whole or not at all.
-
-    Temporary file in the same folder, fsync, rename, fsync of the folder.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OSError(error.errno, f"cannot write {path}: {error.strerror}") from error
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,40 +1,24 @@
-"""``cm3-imagetok``: pictures to codes and back, and checkpoints, from the command line.
+"""The command line `cm3-imagetok`: pictures to codes and back, and checkpoints.
 
-Errors are one line on stderr, with exit code 2.
+Errors are one line on stderr, with exit code 2. PyTorch is imported when a command runs, not for
+`--help`.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, ImageDraw
-from torch import Tensor
-
-from cm3_imagetok.checkpoint import save_vqgan, write_whole
-from cm3_imagetok.config import VQGANConfig
-from cm3_imagetok.exchange import export_vqgan, import_vqgan
-from cm3_imagetok.layouts import WRITTEN
-from cm3_imagetok.metrics import psnr
-from cm3_imagetok.presets import PRESETS
-from cm3_imagetok.transforms import ImageError, load_images, square, to_pixels, to_tensor
-from cm3_imagetok.vqgan import VQGAN
-
-OURS = "cm3-imagetok"
+from cm3_imagetok.layouts import OURS, WRITTEN
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for an error, 130 when interrupted."""
+    """Run one command and return its exit code: 0, 2 for an error, 130 when interrupted."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        _run(options)
     except KeyboardInterrupt:
         return 130
     except (OSError, ValueError, RuntimeError) as error:
@@ -43,189 +27,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def encode(options: argparse.Namespace) -> None:
-    """Pictures to files of codes: NAME.npy, (h, w) int32."""
-    model = _model(options)
-    done = 0
-    for targets, images in _batches(options, model.config, ".npy"):
-        for target, codes in zip(targets, model.encode(images).cpu().numpy(), strict=True):
-            content = io.BytesIO()
-            np.save(content, codes.astype(np.int32))
-            write_whole(target, content.getvalue())
-        done += len(targets)
-    print(f"{done} files of codes in {options.out}")
+def _run(options: argparse.Namespace) -> None:
+    from cm3_imagetok import commands
 
-
-def decode(options: argparse.Namespace) -> None:
-    """Files of codes to pictures: NAME.png."""
-    model = _model(options)
-    targets = _targets(options.codes, options.out, ".png")
-    for source in _progress(options.codes, "decode"):
-        codes = torch.from_numpy(_codes(source))[None].to(options.device)
-        _write_picture(targets[source], Image.fromarray(to_pixels(model.decode(codes))[0]))
-    print(f"{len(targets)} pictures in {options.out}")
-
-
-def reconstruct(options: argparse.Namespace) -> None:
-    """Pictures beside what their codes give back, with PSNR: NAME.png."""
-    model = _model(options)
-    values: list[float] = []
-    for targets, images in _batches(options, model.config, ".png"):
-        decoded = model.decode(model.encode(images))
-        ratios = psnr(decoded.float(), images).tolist()
-        pairs = to_pixels(torch.cat([images, decoded.float()], dim=3))  # (B, H, 2 W, 3)
-        for target, pair, ratio in zip(targets, pairs, ratios, strict=True):
-            _write_picture(target, _captioned(Image.fromarray(pair), f"PSNR {ratio:.2f} dB"))
-            print(f"{target.name}: PSNR {ratio:.2f} dB")
-        values += ratios
-    if values:
-        mean = sum(values) / len(values)
-        print(f"{len(values)} pictures in {options.out}, PSNR {mean:.2f} dB on average")
-
-
-def import_(options: argparse.Namespace) -> None:
-    """What a checkpoint of others holds; with --out, write it as --layout."""
-    found = import_vqgan(options.checkpoint, options.image_size)
-    print(found)
-    if options.out and options.layout == OURS:
-        save_vqgan(found.model, options.out)
-    elif options.out:
-        export_vqgan(found.model, options.out, options.layout)
-    if options.out:
-        print(f"written: {options.out} ({options.layout})")
-
-
-def info(options: argparse.Namespace) -> None:
-    """Shape and size of a model or preset."""
-    if options.model in PRESETS and not Path(options.model).exists():
-        model = VQGAN(PRESETS[options.model])
-        print(f"preset: {options.model} (a shape, no weights)")
-    else:
-        found = import_vqgan(options.model)
-        model = found.model
-        print(found)
-    config = model.config
-    for field in fields(config):
-        print(f"{field.name}: {getattr(config, field.name)}")
-    for name, part in model.named_children():
-        print(f"{name}: {sum(p.numel() for p in part.parameters()):,} parameters")
-    print(f"in all: {sum(p.numel() for p in model.parameters()):,} parameters")
-
-
-def _model(options: argparse.Namespace) -> VQGAN:
-    return import_vqgan(options.model).model.to(options.device)
-
-
-def _batches(
-    options: argparse.Namespace, config: VQGANConfig, ending: str
-) -> Iterator[tuple[list[Path], Tensor]]:
-    """Targets and pictures (B, 3, side, side) of each batch; what is skipped goes to stderr."""
-    sources = _files(options.pictures)
-    targets = _targets(sources, options.out, ending)
-    side, step = options.size or config.image_size, options.batch_size
-    skipped = 0
-    for start in _progress(range(0, len(sources), step), options.command, step, len(sources)):
-        batch = sources[start : start + step]
-        loaded = load_images(batch, options.on_error)
-        for error in loaded.errors:
-            print(f"skipped: {error}", file=sys.stderr)
-        skipped += len(loaded.errors)
-        if loaded.pictures:
-            pixels = np.stack([np.asarray(square(p, side)) for p in loaded.pictures])
-            yield [targets[batch[row]] for row in loaded.rows], to_tensor(pixels).to(options.device)
-    if skipped:
-        print(f"{skipped} of {len(sources)} pictures skipped", file=sys.stderr)
-
-
-def _files(given: Sequence[Path]) -> list[Path]:
-    """Files, those of folders in order of their names; a folder's hidden files are left out."""
-    files: list[Path] = []
-    for path in given:
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        files += [file for file in inside if file is path or file.name[0] != "."]
-    if not files:
-        raise ImageError(f"{given[0]}: wanted pictures, got an empty folder")
-    return files
-
-
-def _targets(sources: Sequence[Path], folder: Path, ending: str) -> dict[Path, Path]:
-    """Where each source's result goes; two sources may not share one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    taken: dict[str, Path] = {}
-    for source in sources:
-        other = taken.setdefault(source.stem, source)
-        if other != source:
-            raise ValueError(f"{other} and {source} would both become {source.stem}{ending}")
-    return {source: folder / f"{source.stem}{ending}" for source in sources}
-
-
-def _codes(path: Path) -> np.ndarray:
-    try:
-        codes = np.load(path, allow_pickle=False)
-        if isinstance(codes, np.ndarray) and codes.ndim == 2 and codes.dtype.kind in "iu":
-            return codes.astype(np.int64)
-        found = f"{codes.dtype} {codes.shape}" if isinstance(codes, np.ndarray) else "an archive"
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, EOFError) as error:
-        found = f"something else ({error})"
-    raise ValueError(f"{path}: wanted a .npy file of integers (h, w), got {found}")
-
-
-def _write_picture(target: Path, picture: Image.Image) -> None:
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    write_whole(target, content.getvalue())
-
-
-def _captioned(picture: Image.Image, text: str) -> Image.Image:
-    canvas = Image.new("RGB", (picture.width, picture.height + 16), "white")
-    canvas.paste(picture)
-    ImageDraw.Draw(canvas).text((2, picture.height + 2), text, fill="black")
-    return canvas
-
-
-def _progress(items: Sequence, label: str, step: int = 1, total: int | None = None) -> Iterator:
-    """Yield the items; on a terminal, show how many are done and the time that is left."""
-    total, start = len(items) if total is None else total, time.monotonic()
-    show = sys.stderr.isatty() and len(items) > 1
-    for number, item in enumerate(items):
-        if show and number:
-            done = number * step
-            left = (time.monotonic() - start) / done * (total - done)
-            bar = "#" * (20 * done // total)
-            clock = f"{int(left) // 60}:{int(left) % 60:02d}"
-            print(
-                f"\r{label} [{bar:20}] {done}/{total}, {clock} left ",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-        yield item
-    if show:
-        print(f"\r{label} [{'#' * 20}] {total}/{total}" + " " * 16, file=sys.stderr)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"wanted at least 1, got {value}")
-    return value
+    run = {
+        "encode": commands.encode,
+        "decode": commands.decode,
+        "reconstruct": commands.reconstruct,
+        "import": commands.import_checkpoint,
+        "info": commands.info,
+    }[options.command]
+    run(options)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cm3-imagetok", description=__doc__)
+    parser = argparse.ArgumentParser(prog="cm3-imagetok", description="Pictures to codes and back.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
-        added.set_defaults(run=run)
-        return added
+    def command(name: str, words: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=words, description=words)
 
-    for name, run in (("encode", encode), ("decode", decode), ("reconstruct", reconstruct)):
-        added = command(name, run)
-        added.add_argument("model", help="a saved VQGAN: our folder, or a checkpoint of others")
-        if run is decode:
+    encode = command("encode", "write the codes of pictures: NAME.npy, (h, w) int32")
+    decode = command("decode", "write the pictures of files of codes: NAME.png")
+    reconstruct = command(
+        "reconstruct", "write pictures beside their reconstructions, with PSNR: NAME.png"
+    )
+    for added in (encode, decode, reconstruct):
+        added.add_argument("model", help="a saved VQGAN: our folder, or a foreign checkpoint")
+        if added is decode:
             added.add_argument("codes", type=Path, nargs="+", help="files that encode wrote")
         else:
             added.add_argument("pictures", type=Path, nargs="+", help="picture files or folders")
@@ -234,21 +63,30 @@ def _parser() -> argparse.ArgumentParser:
                 "--batch-size", type=_positive, default=8, help="pictures at once [8]"
             )
             added.add_argument(
-                "--on-error", choices=("raise", "skip"), default="raise",
+                "--on-error",
+                choices=("raise", "skip"),
+                default="raise",
                 help="stop at a broken picture, or go on and count [raise]",
-            )  # fmt: skip
+            )
         added.add_argument("--out", type=Path, required=True, help="folder to write to")
         added.add_argument("--device", default="cpu", help="torch device [cpu]")
-    added = command("import", import_)
+    added = command("import", "print the contents of a foreign checkpoint; with --out, convert it")
     added.add_argument("checkpoint", help=".ckpt, .pt, .safetensors, or a folder of safetensors")
     added.add_argument("--image-size", type=_positive, help="side in pixels, if no preset tells it")
     added.add_argument("--out", type=Path, help="folder, or file for layout taming")
     added.add_argument(
         "--layout", choices=(OURS, *WRITTEN), default=OURS, help=f"of --out [{OURS}]"
     )
-    added = command("info", info)
-    added.add_argument("model", help="a preset's name, our folder, or a checkpoint of others")
+    added = command("info", "print the shape and size of a model or preset")
+    added.add_argument("model", help="a preset's name, our folder, or a foreign checkpoint")
     return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"wanted at least 1, got {value}")
+    return value
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Shape of a VQGAN: one frozen dataclass that every published relative fits."""
+"""The shape of a VQGAN: one frozen dataclass that fits every published relative."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ class VQGANConfig:
     """Shape of a VQGAN. The defaults are the paper's: f8, 8192 codes."""
 
     image_size: int = 256
-    """Side in pixels that the model is trained at; other multiples of `downsampling` work too."""
+    """Training side in pixels; other multiples of `downsampling` work too."""
     patch_size: int = 1
-    """Pixels per side that are folded into channels before the first convolution. 1 is the
-    published models' value; 4 spares a CPU the costly convolutions at full resolution."""
+    """Pixels per side folded into channels before the first convolution. The published models have
+    1; 4 spares a CPU the costly convolutions at full resolution."""
     channels: int = 128
     """Channels at the highest resolution."""
     channel_multipliers: tuple[int, ...] = (1, 1, 2, 4)
-    """Channels of each level over `channels`, highest resolution first;
-
-    between levels the side is halved.
-    """
+    """Channels of each level as multiples of `channels`, highest resolution first; the side is
+    halved between levels."""
     num_res_blocks: int = 2
-    """Residual blocks a level in the encoder; the decoder has one more."""
+    """Residual blocks per level in the encoder; the decoder has one more."""
     attention_resolutions: tuple[int, ...] = ()
     """Sides (at `image_size`) of levels whose blocks are followed by self-attention."""
     mid_attention: bool = True
@@ -32,7 +30,7 @@ class VQGANConfig:
     norm_groups: int = 32
     """Groups of each GroupNorm."""
     z_channels: int = 256
-    """Channels that leave the encoder."""
+    """Channels of the encoder's output."""
     embed_dim: int = 256
     """Channels of a code vector."""
     num_codes: int = 8192
@@ -41,11 +39,11 @@ class VQGANConfig:
     """"nearest" (L2), "normalised" (unit vectors), "gumbel" (argmax of a projection) or "ema" (L2,
     codebook by moving averages)."""
     beta: float = 0.25
-    """Weight of the commitment loss; not "gumbel"."""
+    """Weight of the commitment loss; unused by "gumbel"."""
     kl_weight: float = 5e-4
-    """Weight of the codes' divergence from even use at each position; "gumbel" only."""
+    """Weight of the divergence of the codes from even use at each position; "gumbel" only."""
     has_decoder: bool = True
-    """False: pictures to codes only, as Hugging Face's ChameleonVQVAE; `decode` then refuses."""
+    """Whether there is a decoder. Hugging Face's `ChameleonVQVAE` has none: `decode` then fails."""
 
     def __post_init__(self) -> None:
         """Refuse shapes that cannot be built, naming the parameter."""

@@ -1,4 +1,4 @@
-"""Checks that any `ImageTokenizer` must pass; run them on your own before you plug it in."""
+"""Checks that every `ImageTokenizer` must pass; run them on your own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from cm3_imagetok.interface import ImageTokenizer
 
 
 def check_image_tokenizer(tokenizer: ImageTokenizer, image_size: int) -> None:
-    """Assert shapes, types, ranges and determinism.
+    """Check shapes, types, ranges and determinism.
 
     Args:
         tokenizer: The implementation, in evaluation mode.
-        image_size: A side in pixels that it takes.
+        image_size: A side in pixels that it accepts.
 
     Raises:
-        AssertionError: Names the rule that does not hold.
+        AssertionError: A rule does not hold; the message names it.
     """
     factor, count = tokenizer.downsampling, tokenizer.num_codes
     assert isinstance(count, int) and count > 0, "num_codes is a positive int"

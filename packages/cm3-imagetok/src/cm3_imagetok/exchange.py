@@ -1,7 +1,7 @@
-"""Checkpoints of others: read one into a `VQGAN`, write a `VQGAN` as theirs.
+"""Foreign checkpoints: read one into a `VQGAN`, or write a `VQGAN` as one.
 
-Read are safetensors (one file, or a folder with an index) and torch's files; of the latter only
-tensors and plain containers, never pickled code. `cm3_imagetok.layouts` knows the names.
+Reads safetensors (one file, or a folder with an index) and torch's files, of which only tensors and
+plain containers, never pickled code. `cm3_imagetok.layouts` knows the names.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from cm3_imagetok import layouts
-from cm3_imagetok.checkpoint import CheckpointError, load_torch, load_vqgan, write_whole
+from cm3_imagetok.artifact import atomic_file, write_json
+from cm3_imagetok.checkpoint import CheckpointError, load_torch, load_vqgan
 from cm3_imagetok.interface import COMPONENT
+from cm3_imagetok.layouts import OURS
 from cm3_imagetok.vqgan import VQGAN
 
 SECTIONS = ("ema", "model", "state_dict")
@@ -30,22 +32,21 @@ SECTIONS = ("ema", "model", "state_dict")
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What was found in a checkpoint."""
+    """The contents of a checkpoint."""
 
     model: VQGAN
-    """In evaluation mode, float32."""
+    """The model, in evaluation mode and float32."""
     layout: str
-    """"taming", "hugging-face", "llamagen", "janus" (see `cm3_imagetok.layouts`) or "cm3-imagetok".
-    """
+    """Layout of the parameters' names, see `cm3_imagetok.layouts`."""
     preset: str | None
     """Name of the preset of this shape, if there is one."""
     missing: tuple[str, ...]
-    """Parts that a whole VQGAN has and the checkpoint has not: "decoder" or nothing."""
+    """Parts of a whole VQGAN that the checkpoint lacks: "decoder" or nothing."""
     unused: dict[str, int]
-    """Tensors that are no part of a VQGAN, counted by the head of their name."""
+    """Tensors that do not belong to a VQGAN, counted by the first two parts of their name."""
 
     def __str__(self) -> str:
-        """A few lines for people."""
+        """Describe it in a few lines."""
         config = self.model.config
         side, count = config.image_size, sum(p.numel() for p in self.model.parameters())
         lines = [
@@ -61,22 +62,21 @@ class Imported:
 
 
 def import_vqgan(path: str | os.PathLike[str], image_size: int | None = None) -> Imported:
-    """Read a VQGAN out of a checkpoint whose layout is guessed from its parameters' names.
+    """Read a VQGAN from a checkpoint; guess the layout from the parameters' names.
 
     Args:
-        path: A file of safetensors or of torch, or a folder: one of `save_vqgan`, or one of Hugging
-            Face with ``model.safetensors`` or ``model.safetensors.index.json``.
-        image_size: Side in pixels that the model is for; see `layouts.infer_config`.
+        path: A safetensors or torch file, or a folder: one of `save_vqgan`, or one of Hugging Face
+            with `model.safetensors` or `model.safetensors.index.json`.
+        image_size: Side in pixels that the model is meant for; see `layouts.infer_config`.
 
     Raises:
-        CheckpointError: It is missing, damaged, holds pickled code, or is no VQGAN.
+        CheckpointError: The file is missing, damaged, holds pickled code, or no VQGAN.
     """
     path = Path(path)
     if _is_ours(path):
         model = load_vqgan(path)
         absent = () if model.decoder is not None else ("decoder",)
-        layout = "cm3-imagetok"
-        return Imported(model=model, layout=layout, preset=None, missing=absent, unused={})
+        return Imported(model=model, layout=OURS, preset=None, missing=absent, unused={})
     try:
         state, unused = _read(path)
         layout = layouts.guess_layout(state)
@@ -110,12 +110,12 @@ def import_vqgan(path: str | os.PathLike[str], image_size: int | None = None) ->
 
 
 def export_vqgan(model: VQGAN, path: str | os.PathLike[str], layout: str) -> None:
-    """Write a model for other programs; see `layouts.from_native` for what each layout leaves out.
+    """Write a model for other programs; `layouts.from_native` says what each layout leaves out.
 
     Args:
-        model: The model; its shape must be one that the layout holds.
-        path: "taming": the file, by custom with the ending ``.ckpt``. "hugging-face": the folder,
-            which ``ChameleonVQVAE.from_pretrained`` reads; the decoder is not in it.
+        model: The model; the layout must be able to hold its shape.
+        path: For "taming" a file, by custom `.ckpt`; for "hugging-face" a folder, which
+            `ChameleonVQVAE.from_pretrained` reads and which lacks the decoder.
         layout: One of `layouts.WRITTEN`.
 
     Raises:
@@ -126,17 +126,14 @@ def export_vqgan(model: VQGAN, path: str | os.PathLike[str], layout: str) -> Non
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     state = layouts.from_native(state, model.config, layout)
     if layout == "taming":
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = io.BytesIO()
+        content = io.BytesIO()  # torch's own writer hides the OSError of a full disk
         torch.save({"state_dict": state}, content)
-        write_whole(path, content.getvalue())
+        with atomic_file(path) as file:
+            file.write(content.getbuffer())
     else:
-        path.mkdir(parents=True, exist_ok=True)
-        write_whole(
-            path / "model.safetensors", safetensors.torch.save(state, metadata={"format": "pt"})
-        )
-        config = layouts.hugging_face_config(model.config)
-        write_whole(path / "config.json", json.dumps(config, indent=2).encode())
+        with atomic_file(path / "model.safetensors") as file:
+            file.write(safetensors.torch.save(state, metadata={"format": "pt"}))
+        write_json(path / "config.json", layouts.hugging_face_config(model.config))
 
 
 def _is_ours(path: Path) -> bool:
@@ -152,7 +149,7 @@ def _head(name: str) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], Counter[str]]:
-    """Tensors of the VQGAN by name without prefix, and the others counted."""
+    """Read the VQGAN's tensors, by name without prefix, and count the others."""
     if path.is_dir() or path.suffix in (".safetensors", ".json"):
         return _read_safetensors(path)
     return _split(_read_torch(path))
@@ -165,7 +162,7 @@ def _split(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Counter[st
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Counter[str]]:
-    """Only the VQGAN's tensors are read, so that a language model around it costs nothing."""
+    """Read the VQGAN's tensors alone, so that a language model around it costs nothing."""
     if path.is_dir():
         index = path / "model.safetensors.index.json"
         path = index if index.is_file() else path / "model.safetensors"
@@ -195,7 +192,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Counter[str]]:
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:
-    """Tensors of a torch file, of its section that holds a VQGAN."""
+    """Read the tensors of the section of a torch file that holds a VQGAN."""
     content = load_torch(path)
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: wanted a dict of tensors, got {type(content).__name__}")

@@ -1,4 +1,4 @@
-"""What an image tokenizer is: pictures to grids of integers and back (paper section 2.1)."""
+"""The interface of an image tokenizer: pictures to grids of integers and back (paper 2.1)."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 INTERFACE_VERSION = "1.0"
-"""Version of `ImageTokenizer` and of the files this package writes;
+"""Version of `ImageTokenizer` and of this package's files; the major part must match on load."""
 
-the major part must match on load.
-"""
-
-COMPONENT = "cm3-imagetok.vqgan"
-"""Name that this package's saved models carry."""
+COMPONENT = "cm3-imagetok/vqgan"
+"""Component name in this package's saved models."""
 
 
 @runtime_checkable
@@ -25,7 +22,7 @@ class ImageTokenizer(Protocol):
 
     @property
     def num_codes(self) -> int:
-        """Size of the codebook; every code lies in ``[0, num_codes)``."""
+        """Size of the codebook; every code lies in `[0, num_codes)`."""
         ...
 
     @property
@@ -37,23 +34,23 @@ class ImageTokenizer(Protocol):
         ...
 
     def encode(self, images: Tensor) -> Tensor:
-        """Codes of pictures.
+        """Return the codes of pictures.
 
         Args:
-            images: (B, 3, H, W), floating point in [-1, 1], H and W multiples of `downsampling`.
+            images: Floating point (B, 3, H, W) in [-1, 1], H and W multiples of `downsampling`.
 
         Returns:
-            (B, H // downsampling, W // downsampling), int64.
+            Codes (B, H // downsampling, W // downsampling), int64.
         """
         ...
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Pictures of codes.
+        """Return the pictures of codes.
 
         Args:
-            codes: (B, h, w), integers in ``[0, num_codes)``.
+            codes: Integers (B, h, w) in `[0, num_codes)`.
 
         Returns:
-            (B, 3, h * downsampling, w * downsampling), floating point in [-1, 1].
+            Pictures (B, 3, h * downsampling, w * downsampling), floating point in [-1, 1].
         """
         ...

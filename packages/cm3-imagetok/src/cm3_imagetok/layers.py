@@ -18,9 +18,9 @@ class _GroupNorm(nn.GroupNorm):
     PyTorch's kernel for channels-last bfloat16 takes three times as long.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w)."""
-        return super().forward(x.float() if torch.is_autocast_enabled("cpu") else x)
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, C, h, w)."""
+        return super().forward(input.float() if torch.is_autocast_enabled("cpu") else input)
 
 
 def _norm(channels: int, config: VQGANConfig) -> nn.GroupNorm:
@@ -28,19 +28,19 @@ def _norm(channels: int, config: VQGANConfig) -> nn.GroupNorm:
 
 
 def _silu(x: Tensor) -> Tensor:
-    """SiLU of a fresh tensor: in its own memory, unless the gradient needs the input."""
+    """Apply SiLU to a fresh tensor, in place unless the gradient needs the input."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def _add(skip: Tensor, branch: Tensor) -> Tensor:
-    """Sum with a fresh tensor: in its own memory, unless gradients or types need another."""
+    """Add a fresh tensor, in place unless gradients or types forbid it."""
     if torch.is_grad_enabled() or skip.dtype != branch.dtype:
         return skip + branch
     return branch.add_(skip)
 
 
 def _start_at_zero(convolution: nn.Conv2d) -> None:
-    """Let a residual branch start as nothing: short trainings get much further."""
+    """Let a residual branch start at zero: short trainings get much further."""
     nn.init.zeros_(convolution.weight)
     assert convolution.bias is not None
     nn.init.zeros_(convolution.bias)
@@ -62,7 +62,7 @@ class ResBlock(nn.Module):
             self.nin_shortcut = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels_in, h, w) -> (B, channels_out, h, w)."""
+        """Map (B, channels_in, h, w) to (B, channels_out, h, w)."""
         h = self.conv1(_silu(self.norm1(x)))
         h = self.conv2(_silu(self.norm2(h)))
         return _add(self.nin_shortcut(x), h)
@@ -81,7 +81,7 @@ class SelfAttention(nn.Module):
         _start_at_zero(self.proj_out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w)."""
+        """Map (B, C, h, w) to (B, C, h, w)."""
         h = self.norm(x)
         q, k, v = (
             part(h).flatten(2).transpose(1, 2) for part in (self.q, self.k, self.v)
@@ -91,31 +91,31 @@ class SelfAttention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Halves the side; pads right and below only, as the published weights expect."""
+    """Halving of the side; pads right and below only, as the published weights expect."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h / 2, w / 2)."""
+        """Map (B, C, h, w) to (B, C, h / 2, w / 2)."""
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
-    """Doubles the side."""
+    """Doubling of the side."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, 2 h, 2 w)."""
+        """Map (B, C, h, w) to (B, C, 2 h, 2 w)."""
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 class Level(nn.Module):
-    """One resolution: residual blocks, each perhaps with attention, then a resampling."""
+    """One resolution: residual blocks, each with attention or without, then a resampling."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class Level(nn.Module):
         self.resample = resample
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, channels_in, h, w) -> (B, channels, h', w')."""
+        """Map (B, channels_in, h, w) to (B, channels, h', w')."""
         for i, block in enumerate(self.block):
             x = block(x)
             if len(self.attn):
@@ -163,7 +163,7 @@ class Middle(nn.Module):
         self.block_2 = ResBlock(channels, channels, config)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) -> (B, C, h, w)."""
+        """Map (B, C, h, w) to (B, C, h, w)."""
         return self.block_2(self.attn_1(self.block_1(x)))
 
 
@@ -197,7 +197,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """A grid (B, z_channels, h, w) to pictures (B, 3, f h, f w).
 
-    ``up[0]`` is the highest resolution.
+    `up[0]` is the highest resolution.
     """
 
     def __init__(self, config: VQGANConfig) -> None:

@@ -1,13 +1,16 @@
 """Names of a VQGAN's parameters in published checkpoints: pure functions from dict to dict.
 
-Four layouts are read, two written:
+Four layouts can be read, two written:
 
-- ``taming``: taming-transformers' and Chameleon's; also this package's own parameter names.
-  ``encoder.down.{i}.block.{j}``, ``decoder.up.{i}.block.{j}``, index 0 the highest resolution.
-- ``hugging-face``: transformers' ``ChameleonVQVAE``, the same names without a decoder.
-- ``llamagen``: LlamaGen's and Janus's ``encoder.conv_blocks.{i}.res.{j}``, the decoder's from the
-  lowest resolution; compares and returns unit vectors.
-- ``janus``: transformers' ``JanusVQVAE``, taming's names with the decoder's levels from the lowest.
+- `taming`: taming-transformers' and Chameleon's; also this package's own parameter names.
+  `encoder.down.{i}.block.{j}`, `decoder.up.{i}.block.{j}`, index 0 the highest resolution.
+- `hugging-face`: transformers' `ChameleonVQVAE`; the same names, no decoder.
+- `llamagen`: LlamaGen's and Janus's `encoder.conv_blocks.{i}.res.{j}`; the decoder's levels start
+  at the lowest resolution; codes are unit vectors.
+- `janus`: transformers' `JanusVQVAE`; taming's names, but the decoder's levels start at the lowest
+  resolution.
+
+This module imports no torch until a function needs it: the command line reads its constants.
 """
 
 from __future__ import annotations
@@ -15,28 +18,32 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from cm3_imagetok.config import VQGANConfig
 from cm3_imagetok.presets import PRESETS
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OURS = "cm3-imagetok"
+"""Name of this package's own layout, the folder that `save_vqgan` writes."""
 WRITTEN = ("taming", "hugging-face")
-"""Layouts that `from_native` makes."""
+"""Foreign layouts that `from_native` writes."""
 ANCHOR = "encoder.conv_in.weight"
+"""A parameter that a VQGAN has in every layout."""
 _MIDDLE = {"0": "block_1", "1": "attn_1", "2": "block_2"}
 
 
 class LayoutError(ValueError):
-    """Names or shapes that are no VQGAN of a known layout."""
+    """Names or shapes that fit no known layout of a VQGAN."""
 
 
 def find_prefix(names: Iterable[str]) -> str:
-    """What stands before ``encoder.conv_in.weight``, as ``model.vqmodel.``; the shortest of many.
+    """Return the shortest prefix of `encoder.conv_in.weight`, such as `model.vqmodel.`.
 
     Raises:
-        LayoutError: No name ends so, with a ``quant_conv.weight`` beside it.
+        LayoutError: No prefix has both that parameter and `quant_conv.weight`.
     """
     names = set(names)
     prefixes = [name.removesuffix(ANCHOR) for name in names if name.endswith(ANCHOR)]
@@ -48,13 +55,13 @@ def find_prefix(names: Iterable[str]) -> str:
 
 
 def guess_layout(names: Iterable[str]) -> str:
-    """Name of the layout, from parameter names without their prefix."""
+    """Return the layout's name, given parameter names without their prefix."""
     names = set(names)
     if any(name.startswith("encoder.conv_blocks.") for name in names):
         return "llamagen"
     if not any(name.startswith("decoder.") for name in names):
         return "hugging-face"
-    # the level of the highest resolution is the one that is not followed by an upsampling
+    # the level of the highest resolution is the one without an upsampling
     last = _count(names, "decoder.up.{}.block.0.conv1.weight") - 1
     first_is_lowest = "decoder.up.0.upsample.conv.weight" in names
     if first_is_lowest and f"decoder.up.{last}.upsample.conv.weight" not in names:
@@ -63,7 +70,7 @@ def guess_layout(names: Iterable[str]) -> str:
 
 
 def to_native(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
-    """Parameters under `VQGAN`'s names; what is none of the model's keeps its name."""
+    """Rename the parameters to `VQGAN`'s names; leave other tensors' names alone."""
     if layout in WRITTEN:
         return dict(state)
     levels = {
@@ -87,10 +94,10 @@ def to_native(state: Mapping[str, Tensor], layout: str) -> dict[str, Tensor]:
 
 
 def from_native(state: Mapping[str, Tensor], config: VQGANConfig, layout: str) -> dict[str, Tensor]:
-    """Parameters of a `VQGAN` as ``layout`` has them.
+    """Return the parameters of a `VQGAN` as `layout` stores them.
 
-    ``ema``'s averages are left out. A ``normalised`` codebook is written as unit vectors: nearest
-    in L2 among them are the same codes. ``hugging-face`` has no place for the decoder.
+    The moving averages of `ema` are left out. A `normalised` codebook is written as unit vectors:
+    their nearest neighbours in L2 are the same codes. `hugging-face` has no decoder.
 
     Raises:
         LayoutError: The layout cannot hold this shape.
@@ -111,13 +118,15 @@ def from_native(state: Mapping[str, Tensor], config: VQGANConfig, layout: str) -
     dropped = ("quantize.cluster_",) + (("decoder.",) if layout == "hugging-face" else ())
     kept = {name: tensor for name, tensor in state.items() if not name.startswith(dropped)}
     if config.quantizer == "normalised":
+        import torch.nn.functional as F
+
         name = "quantize.embedding.weight"
         kept[name] = F.normalize(kept[name], dim=-1)
     return kept
 
 
 def hugging_face_config(config: VQGANConfig) -> dict[str, object]:
-    """``config.json`` of a ``ChameleonVQVAE`` of this shape."""
+    """Return the `config.json` of a `ChameleonVQVAE` of this shape."""
     return {
         "architectures": ["ChameleonVQVAE"],
         "model_type": "chameleon_vqgan",
@@ -136,16 +145,16 @@ def hugging_face_config(config: VQGANConfig) -> dict[str, object]:
 def infer_config(
     state: Mapping[str, Tensor], layout: str, image_size: int | None = None
 ) -> tuple[VQGANConfig, str | None]:
-    """Shape of the model whose parameters these are, and the preset's name if it is one.
+    """Infer the shape of the model from its parameters, and the preset's name if it is one.
 
     Args:
         state: Parameters under `VQGAN`'s names.
-        layout: Where they came from; llamagen's and janus's codebooks are normalised.
-        image_size: Side in pixels. No checkpoint holds it; None takes that of the preset of the
+        layout: Their source; llamagen's and janus's codebooks are normalised.
+        image_size: Side in pixels, which no checkpoint holds. None takes that of the preset of the
             same shape, else 256.
 
     Raises:
-        LayoutError: A parameter that tells the shape is missing, or the shape is none of ours.
+        LayoutError: A parameter that tells the shape is missing, or `VQGAN` cannot have the shape.
     """
     try:
         channels, folded = state[ANCHOR].shape[:2]
@@ -184,12 +193,12 @@ def infer_config(
         raise LayoutError(f"wanted a parameter {error.args[0]}, got none") from None
     except LayoutError:
         raise
-    except (ValueError, TypeError, ArithmeticError) as error:  # shapes that are no model's
+    except (ValueError, TypeError, ArithmeticError) as error:  # impossible shapes
         raise LayoutError(str(error)) from None
 
 
 def _count(names: Iterable[str], pattern: str) -> int:
-    """How many of ``pattern`` with 0, 1, 2, ... in its gap occur without a break."""
+    """Count the names that fill `pattern` with 0, 1, 2, ... up to the first one missing."""
     names, count = set(names), 0
     while pattern.format(count) in names:
         count += 1

@@ -1,4 +1,4 @@
-"""What a VQGAN's pictures are trained on: pixels, perhaps weighted by region, and a discriminator.
+"""Losses of a VQGAN's pictures: pixels, optionally weighted by region, and a discriminator.
 
 Esser et al., arXiv 2012.09841, section 3.1; regions in the manner of Make-A-Scene (Gafni et al.,
 arXiv 2203.13131). The quantizer brings its own loss (`Quantized.loss`), and
@@ -21,15 +21,15 @@ def reconstruction_loss(
     l2_weight: float = 0.0,
     region_weights: Tensor | None = None,
 ) -> Tensor:
-    """Weighted L1 and L2 between pictures (B, 3, H, W); a scalar.
+    """Return the weighted L1 and L2 between pictures (B, 3, H, W), a scalar.
 
     Args:
-        reconstruction: (B, 3, H, W).
-        images: (B, 3, H, W).
+        reconstruction: Pictures (B, 3, H, W).
+        images: The originals (B, 3, H, W).
         l1_weight: Weight of the mean absolute error.
         l2_weight: Weight of the mean squared error.
-        region_weights: (B, 1, H, W), see `region_weights`; the means are weighted means, so that
-            the loss keeps its scale.
+        region_weights: Weights (B, 1, H, W) of `region_weights`; the means become weighted means,
+            so the loss keeps its scale.
 
     Raises:
         ValueError: Both weights are 0.
@@ -51,23 +51,23 @@ def reconstruction_loss(
 def region_weights(
     boxes: Sequence[Sequence[Sequence[float]]], height: int, width: int, weight: float = 4.0
 ) -> Tensor:
-    """A map that weighs faces and salient objects more: ``weight`` inside any box, 1 elsewhere.
+    """Return weights for faces and salient objects: `weight` inside any box, 1 elsewhere.
 
-    Make-A-Scene compares features of a face network inside its boxes; this weighs the pixels, which
-    needs no second network.
+    Make-A-Scene compares features of a face network inside its boxes. Weighting the pixels needs no
+    second network.
 
     Args:
-        boxes: For each of B pictures its boxes (x0, y0, x1, y1) in pixels, right and bottom
-            excluded; what lies outside the picture is cut off.
-        height: Of the pictures, in pixels.
-        width: Of the pictures, in pixels.
-        weight: Of a pixel whose centre lies in a box, above 0.
+        boxes: The boxes (x0, y0, x1, y1) of each of B pictures in pixels, right and bottom
+            excluded, clipped to the picture.
+        height: Height of the pictures in pixels.
+        width: Width of the pictures in pixels.
+        weight: Weight of a pixel whose centre lies in a box, above 0.
 
     Returns:
-        (B, 1, height, width) float32.
+        Weights (B, 1, height, width), float32.
 
     Raises:
-        ValueError: A box is no four numbers in order, or the weight is not above 0.
+        ValueError: A box is not four numbers in order, or the weight is not above 0.
     """
     if weight <= 0:
         raise ValueError(f"weight: wanted above 0, got {weight}")
@@ -86,13 +86,13 @@ def region_weights(
 
 
 class PatchDiscriminator(nn.Module):
-    """Judges overlapping patches of a picture (Isola et al., arXiv 1611.07004).
+    """A discriminator of overlapping patches of a picture (Isola et al., arXiv 1611.07004).
 
     Layers and parameter names are taming-transformers' N-layer discriminator's.
 
     Args:
-        channels: Channels of the first layer; doubled by each of the next ones, up to eight times.
-        layers: Convolutions that halve the side; a patch is 70 pixels wide with 3.
+        channels: Channels of the first layer; each further layer doubles them, up to eight times.
+        layers: Convolutions that halve the side; with 3, a patch is 70 pixels wide.
     """
 
     def __init__(self, channels: int = 64, layers: int = 3) -> None:
@@ -114,21 +114,21 @@ class PatchDiscriminator(nn.Module):
                 nn.init.normal_(module.weight, 1.0, 0.02)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 1, h, w) logits, high where a patch looks real."""
+        """Return logits, (B, 3, H, W) -> (B, 1, h, w), high where a patch looks real."""
         return self.main(images)
 
 
 class AdversarialLoss(nn.Module):
     """A discriminator with its hinge loss, an adaptive weight and a delayed start.
 
-    A step takes `generator` into the VQGAN's loss, and after that VQGAN's step `discriminator_loss`
-    into the discriminator's own optimizer (over ``parameters()`` of this module).
+    In each step, add `generator` to the VQGAN's loss; after the VQGAN's update, minimise
+    `discriminator_loss` with an optimizer of its own, over this module's `parameters()`.
 
     Args:
-        discriminator: Gives logits of pictures.
-        weight: Weight of the generator's loss, times the adaptive weight.
-        start: First step, counted from 0, that the discriminator takes part in; both losses are 0
-            before, and cost nothing.
+        discriminator: A module from pictures to logits; None makes a `PatchDiscriminator`.
+        weight: Weight of the generator's loss, a factor on the adaptive weight.
+        start: First step of the discriminator, counted from 0; before it both losses are 0 and
+            cost nothing.
     """
 
     def __init__(
@@ -142,18 +142,18 @@ class AdversarialLoss(nn.Module):
     def generator(
         self, reconstruction: Tensor, base_loss: Tensor, last_layer: Tensor, step: int
     ) -> Tensor:
-        """The VQGAN's part: weighted ``-mean(logits)``; a scalar.
+        """Return the VQGAN's part, a scalar: the weighted `-mean(logits)`.
 
         Args:
-            reconstruction: (B, 3, H, W), with its graph.
-            base_loss: Pixel and perceptual loss, the scalar that the weight is measured against.
-            last_layer: The decoder's last weight, ``vqgan.decoder.conv_out.weight``.
-            step: The present step.
+            reconstruction: Pictures (B, 3, H, W), with their graph.
+            base_loss: Pixel and perceptual loss, the scalar that sets the adaptive weight.
+            last_layer: The decoder's last weight, `vqgan.decoder.conv_out.weight`.
+            step: The current step.
         """
         if step < self.start:
             return reconstruction.new_zeros(())
         trained = [p for p in self.discriminator.parameters() if p.requires_grad]
-        for parameter in trained:  # the discriminator learns in its own step alone
+        for parameter in trained:  # the discriminator learns only in its own step
             parameter.requires_grad_(False)
         loss = -self.discriminator(reconstruction).mean()
         for parameter in trained:
@@ -161,7 +161,7 @@ class AdversarialLoss(nn.Module):
         return self.weight * adaptive_weight(base_loss, loss, last_layer) * loss
 
     def discriminator_loss(self, images: Tensor, reconstruction: Tensor, step: int) -> Tensor:
-        """The discriminator's part: `hinge_loss` of real and made pictures; a scalar."""
+        """Return the discriminator's part, a scalar: `hinge_loss` of real and made pictures."""
         if step < self.start:
             return images.new_zeros(())
         real = self.discriminator(images.detach())
@@ -169,14 +169,14 @@ class AdversarialLoss(nn.Module):
 
 
 def hinge_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """``(mean(relu(1 - real)) + mean(relu(1 + fake))) / 2`` of logits of any shape; a scalar."""
+    """Return `(mean(relu(1 - real)) + mean(relu(1 + fake))) / 2` of logits of any shape."""
     return 0.5 * (F.relu(1.0 - real).mean() + F.relu(1.0 + fake).mean())
 
 
 def adaptive_weight(base_loss: Tensor, gan_loss: Tensor, last_layer: Tensor) -> Tensor:
-    """Weight that gives both losses gradients of one size at the decoder's last layer.
+    """Return the weight that makes both gradients at the decoder's last layer equally large.
 
-    ``|d base / d w| / (|d gan / d w| + 1e-4)``, at most 1e4, without a gradient (arXiv 2012.09841,
+    `|d base / d w| / (|d gan / d w| + 1e-4)`, at most 1e4, without a gradient (arXiv 2012.09841,
     equation 7). Both graphs are kept for the backward pass.
     """
     (base,) = torch.autograd.grad(base_loss, last_layer, retain_graph=True)

@@ -1,4 +1,4 @@
-"""What a VQGAN is judged by: PSNR, SSIM, the use of the codebook, Fréchet distance of features."""
+"""Figures of a VQGAN: PSNR, SSIM, use of the codebook, Fréchet distance of features."""
 
 from __future__ import annotations
 
@@ -11,30 +11,27 @@ from torch import Tensor
 
 
 def psnr(reconstruction: Tensor, images: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture in dB: (B, 3, H, W) in [-1, 1] -> (B,).
+    """Return the PSNR of each picture in dB, (B, 3, H, W) in [-1, 1] -> (B,).
 
-    The peak is 2, the width of the range. An exact copy gives infinity.
+    The peak is 2, the width of the range. The PSNR of an exact copy is infinite.
     """
     mse = (reconstruction.clamp(-1, 1) - images).float().square().mean((1, 2, 3))
     return 10.0 * torch.log10(4.0 / mse)
 
 
 class CodebookUse(NamedTuple):
-    """How well a set of codes uses its codebook."""
+    """Use of a codebook by a set of codes."""
 
     used_share: float
-    """Share of the codes that occur at all."""
+    """Share of the codebook that occurs at all."""
     entropy_bits: float
-    """Entropy of the codes' frequencies: bits a code costs if each is coded on its own."""
+    """Entropy of the codes' frequencies: bits per code if each is coded on its own."""
     perplexity_share: float
-    """``2 ** entropy_bits`` over the size of the codebook;
-
-    1 when all codes are equally frequent.
-    """
+    """`2 ** entropy_bits` over the size of the codebook; 1 if all codes are equally frequent."""
 
 
 def codebook_use(codes: Tensor, num_codes: int) -> CodebookUse:
-    """Statistics of integer codes of any shape; see `CodebookUse`."""
+    """Return statistics of integer codes of any shape; see `CodebookUse`."""
     if codes.numel() == 0:
         raise ValueError("codes: wanted at least one, got none")
     frequency = torch.bincount(codes.flatten(), minlength=num_codes).double() / codes.numel()
@@ -43,13 +40,13 @@ def codebook_use(codes: Tensor, num_codes: int) -> CodebookUse:
 
 
 def ssim(reconstruction: Tensor, images: Tensor) -> Tensor:
-    """Structural similarity of each picture: (B, 3, H, W) in [-1, 1] -> (B,), 1 for a copy.
+    """Return the structural similarity of each picture, (B, 3, H, W) in [-1, 1] -> (B,).
 
-    A Gaussian window of 11 pixels and sigma 1.5 that lies wholly inside the picture, mean over
-    positions and channels (Wang et al., doi:10.1109/TIP.2003.819861).
+    It is 1 for a copy. The Gaussian window has 11 pixels and sigma 1.5 and lies wholly inside the
+    picture; the mean is over positions and channels (Wang et al., doi:10.1109/TIP.2003.819861).
 
     Raises:
-        ValueError: A side is under 11 pixels.
+        ValueError: A side has fewer than 11 pixels.
     """
     if min(images.shape[2:]) < 11:
         raise ValueError(f"images: wanted sides of at least 11 pixels, got {tuple(images.shape)}")
@@ -74,14 +71,15 @@ def ssim(reconstruction: Tensor, images: Tensor) -> Tensor:
 
 
 def frechet_distance(first: Tensor, second: Tensor) -> float:
-    """Fréchet distance of two sets of features, (N, D) and (M, D), taken as normal distributions.
+    """Return the Fréchet distance of two sets of features, (N, D) and (M, D).
 
-    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))``. With the 2048 pooled features of Inception-v3
-    of pictures and of their reconstructions it is rFID (Heusel et al., arXiv 1706.08500); this
-    package brings no Inception weights, and any function from pictures to vectors will do.
+    Taken as normal distributions: `|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`. On Inception-v3's
+    2048 pooled features of pictures and of their reconstructions it is rFID (Heusel et al., arXiv
+    1706.08500). This package has no Inception weights; any function from pictures to vectors will
+    do.
 
     Raises:
-        ValueError: Fewer than two rows, or different widths.
+        ValueError: A set has fewer than two rows, or their widths differ.
     """
     if first.ndim != 2 or first.shape[1:] != second.shape[1:] or min(len(first), len(second)) < 2:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Perceptual distance of pictures: LPIPS on VGG16 (Zhang et al., arXiv 1801.03924).
 
-The weights are not in this package. They come from two local files, as torchvision and the lpips
-package publish them: ``vgg16-397923af.pth`` and ``lpips/weights/v0.1/vgg.pth``.
+The weights are not in this package. They come from two local files that torchvision and the lpips
+package publish: `vgg16-397923af.pth` and `lpips/weights/v0.1/vgg.pth`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _GROUPS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 51
 class PerceptualLoss(nn.Module):
     """LPIPS: squared differences of VGG16's unit-length features, weighted by learned weights.
 
-    Random until weights are loaded: take `from_files`. The parameters get no gradient. Names are
-    torchvision's (``features.{i}``) and the lpips package's (``lin{i}.model.1``).
+    Its weights are random until loaded by `from_files`. The parameters get no gradient. Names are
+    torchvision's (`features.{i}`) and the lpips package's (`lin{i}.model.1`).
     """
 
     shift: Tensor
@@ -56,11 +56,12 @@ class PerceptualLoss(nn.Module):
         """Load both files of weights (torch's or safetensors).
 
         Args:
-            vgg16: torchvision's VGG16; its classifier is not used.
-            linear: The lpips package's weights of the layers, for VGG.
+            vgg16: Torchvision's VGG16; its classifier is not used.
+            linear: The lpips package's layer weights for VGG.
 
         Raises:
-            CheckpointError: A file is missing or damaged, or a weight missing or of another shape.
+            CheckpointError: A file or weight is missing, a file is damaged, or a weight has another
+                shape.
         """
         loss = cls()
         wanted = loss.state_dict()
@@ -79,9 +80,9 @@ class PerceptualLoss(nn.Module):
         return loss
 
     def forward(self, reconstruction: Tensor, images: Tensor) -> Tensor:
-        """Distance of each pair: two (B, 3, H, W) in [-1, 1] -> (B,), 0 for a copy.
+        """Return the distance of each pair, two (B, 3, H, W) in [-1, 1] -> (B,); 0 for a copy.
 
-        Sides of at least 16 pixels. The gradient reaches ``reconstruction`` alone.
+        Sides must have at least 16 pixels. The gradient reaches `reconstruction` alone.
         """
         with torch.no_grad():
             wanted = self._units(images)

@@ -1,7 +1,7 @@
-"""Shapes with a name: the paper's tokenizer, its published relatives, and small ones.
+"""Named shapes: the paper's tokenizer, its published relatives, and small ones.
 
-The published shapes are those of the authors' configuration files: taming-transformers (Esser et
-al., arXiv 2012.09841), Chameleon (arXiv 2405.09818), LlamaGen (arXiv 2406.06525).
+The published shapes are from the authors' configuration files: taming-transformers (Esser et al.,
+arXiv 2012.09841), Chameleon (arXiv 2405.09818), LlamaGen (arXiv 2406.06525).
 """
 
 from __future__ import annotations
@@ -66,4 +66,4 @@ PRESETS: dict[str, VQGANConfig] = {
         quantizer="ema",
     ),
 }
-"""Name -> shape."""
+"""Shapes by name."""

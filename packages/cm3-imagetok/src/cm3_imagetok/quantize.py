@@ -1,10 +1,11 @@
 """Vector quantizers: continuous grids (B, C, h, w) to codes (B, h, w) and back.
 
-Each returns the quantized grid with a straight-through gradient, the codes and the loss of its own
-training. Codebooks learn by gradient (`NearestQuantizer`; van den Oord et al., arXiv 1711.00937,
-equation 3), by moving averages (`EMAQuantizer`; the same paper, appendix A.1), or as the words of a
-classifier that is sampled (`GumbelQuantizer`; Jang et al., arXiv 1611.01144).
-`revive_dead_codes` keeps a codebook from collapsing, whichever its kind.
+Each returns the quantized grid with a straight-through gradient, the codes, and the loss that
+trains it. Codebooks learn by gradient (`NearestQuantizer`; van den Oord et al., arXiv 1711.00937,
+equation 3), by moving averages (`EMAQuantizer`; the same paper, appendix A.1), or as the classes of
+a sampled classifier (`GumbelQuantizer`; Jang et al., arXiv 1611.01144). All take their products in
+float32, under autocast too: rounding to bfloat16 would swap codes that are nearly as good.
+`revive_dead_codes` keeps a codebook of any kind from collapsing.
 """
 
 from __future__ import annotations
@@ -17,28 +18,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SCORES_AT_ONCE = 2**24
-"""Distances that are held in memory at once, 64 MiB of float32."""
+"""Distances or logits held in memory at once, 64 MiB of float32."""
+
+
+def _without_autocast(x: Tensor) -> torch.autocast:
+    """Return a context for the device of `x` in which products keep their types."""
+    return torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False)
 
 
 class Quantized(NamedTuple):
-    """What a quantizer gives in training."""
+    """A quantizer's output in training."""
 
     grid: Tensor
-    """(B, C, h, w): code vectors, gradient straight through to the input."""
+    """(B, C, h, w) code vectors; the gradient goes straight through to the input."""
     codes: Tensor
-    """(B, h, w) int64."""
+    """(B, h, w) codes, int64."""
     loss: Tensor
-    """Scalar:
-
-    codebook loss (where the codebook learns by gradient) plus beta times commitment loss.
-    """
+    """Scalar that trains the codebook and ties the encoder to it; see each quantizer."""
 
 
 class NearestQuantizer(nn.Module):
     """Nearest code vector in L2; the codebook learns by gradient.
 
-    The loss is ``|sg(z) - e|^2 + beta |z - sg(e)|^2``: beta weighs the commitment of the encoder,
-    as the paper has it (taming-transformers' "legacy" form weighs the other term).
+    The loss is `|sg(z) - e|^2 + beta |z - sg(e)|^2`: beta weighs the encoder's commitment, as in
+    the paper (taming-transformers' "legacy" form weighs the other term).
 
     Args:
         num_codes: Codes in the codebook.
@@ -65,30 +68,29 @@ class NearestQuantizer(nn.Module):
 
     @property
     def codebook(self) -> Tensor:
-        """(num_codes, dim) code vectors as they are compared and returned."""
+        """(num_codes, dim) code vectors, normalised if `normalise` is set."""
         weight = self.embedding.weight
         if not self.normalise:
             return weight
         return F.normalize(weight.to(torch.promote_types(weight.dtype, torch.float32)), dim=-1)
 
     def nearest(self, vectors: Tensor) -> Tensor:
-        """Index of the nearest code, (N, dim) -> (N,). Distances are taken in float32."""
+        """Return the index of the nearest code in float32, (N, dim) -> (N,)."""
         codebook = self.codebook.detach().float()
         # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for every code
         squares = (codebook**2).sum(-1)
         parts = vectors.float().split(max(1, SCORES_AT_ONCE // self.num_codes))
-        device = vectors.device.type if vectors.device.type != "meta" else "cpu"
-        with torch.autocast(device, enabled=False):
+        with _without_autocast(vectors):
             distances = (torch.addmm(squares, part, codebook.T, alpha=-2.0) for part in parts)
             return torch.cat([part.argmin(-1) for part in distances])
 
     def encode(self, z: Tensor) -> Tensor:
-        """Codes of a grid, (B, C, h, w) -> (B, h, w)."""
+        """Return the codes of a grid, (B, C, h, w) -> (B, h, w)."""
         b, _, h, w = z.shape
         return self.nearest(self._vectors(z)).view(b, h, w)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Grid of codes, (B, h, w) -> (B, C, h, w)."""
+        """Return the grid of codes, (B, h, w) -> (B, C, h, w)."""
         return F.embedding(codes, self.codebook).permute(0, 3, 1, 2)
 
     def forward(self, z: Tensor) -> Quantized:
@@ -111,12 +113,14 @@ class NearestQuantizer(nn.Module):
 
     @torch.no_grad()
     def set_codes(self, codes: Tensor, vectors: Tensor) -> None:
-        """Overwrite code vectors: codes (N,), vectors (N, dim)."""
+        """Overwrite the vectors of codes (N,) with vectors (N, dim)."""
         self.embedding.weight[codes] = vectors.to(self.embedding.weight.dtype)
 
 
 class EMAQuantizer(NearestQuantizer):
-    """Nearest code vector in L2; a code is the moving average of the vectors it was given.
+    """Nearest code vector in L2; a code is the moving average of the vectors assigned to it.
+
+    The loss is `beta |z - e|^2`, for the encoder alone.
 
     Args:
         num_codes: Codes in the codebook.
@@ -146,30 +150,30 @@ class EMAQuantizer(NearestQuantizer):
         sums = torch.zeros_like(self.cluster_sum).index_add_(0, codes, vectors)
         self.cluster_size.lerp_(counts, 1 - self.decay)
         self.cluster_sum.lerp_(sums, 1 - self.decay)
-        # the floor keeps a code that nobody chooses where it is
+        # the floor keeps an unused code where it is
         self.embedding.weight.copy_(self.cluster_sum / self.cluster_size.clamp_min(1e-5)[:, None])
 
     @torch.no_grad()
     def set_codes(self, codes: Tensor, vectors: Tensor) -> None:
-        """Overwrite code vectors and their averages: codes (N,), vectors (N, dim)."""
+        """Overwrite the vectors and averages of codes (N,) with vectors (N, dim)."""
         super().set_codes(codes, vectors)
         self.cluster_size[codes] = 1.0
         self.cluster_sum[codes] = vectors.to(self.cluster_sum.dtype)
 
 
 class GumbelQuantizer(nn.Module):
-    """Codes are the classes of a 1 x 1 projection; the grid is made of their learned vectors.
+    """Classes of a 1 x 1 projection as codes, each with a learned vector.
 
     In training a class is drawn by the Gumbel-softmax trick: the drawn vector forward, the gradient
-    of the soft mixture backward. In evaluation it is the largest logit (taming-transformers draws
+    of the soft mixture backward. In evaluation the largest logit wins (taming-transformers draws
     there too). The loss is the divergence of the classes' distribution from an even one,
-    ``kl_weight * sum_k p_k log(p_k * num_codes)``, mean over positions.
+    `kl_weight * sum_k p_k log(p_k * num_codes)`, averaged over positions.
 
     Args:
         num_codes: Codes in the codebook.
         dim: Channels of the grid.
         kl_weight: Weight of the divergence.
-        temperature: Of the soft mixture; lower it in training by setting the attribute.
+        temperature: Temperature of the soft mixture; set the attribute to lower it in training.
     """
 
     def __init__(
@@ -188,26 +192,39 @@ class GumbelQuantizer(nn.Module):
 
     @property
     def codebook(self) -> Tensor:
-        """(num_codes, dim) code vectors as they are returned."""
+        """(num_codes, dim) code vectors."""
         return self.embed.weight
 
     def encode(self, z: Tensor) -> Tensor:
-        """Codes of a grid, (B, C, h, w) -> (B, h, w)."""
+        """Return the codes of a grid, (B, C, h, w) -> (B, h, w)."""
         b, dim, h, w = z.shape
         vectors = z.permute(0, 2, 3, 1).reshape(-1, dim).float()  # (B * h * w, C)
         weight, bias = self._classifier()
         parts = vectors.split(max(1, SCORES_AT_ONCE // self.num_codes))
-        codes = [torch.addmm(bias, part, weight.T).argmax(-1) for part in parts]
+        with _without_autocast(z):
+            codes = [torch.addmm(bias, part, weight.T).argmax(-1) for part in parts]
         return torch.cat(codes).view(b, h, w)
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Grid of codes, (B, h, w) -> (B, C, h, w)."""
+        """Return the grid of codes, (B, h, w) -> (B, C, h, w)."""
         return self.embed(codes).permute(0, 3, 1, 2)
 
     def forward(self, z: Tensor, generator: torch.Generator | None = None) -> Quantized:
-        """Quantize; see `Quantized`. In training ``generator`` draws the codes (None: torch's)."""
+        """Quantize; in training, draw the codes.
+
+        Args:
+            z: (B, C, h, w) grid.
+            generator: Draws the codes in training; None takes torch's own.
+
+        Returns:
+            See `Quantized`.
+        """
+        with _without_autocast(z):
+            return self._forward(z, generator)
+
+    def _forward(self, z: Tensor, generator: torch.Generator | None) -> Quantized:
         weight, bias = self.proj.weight.float(), self._bias.float()
-        logits = F.conv2d(z.float(), weight, bias).float()  # (B, K, h, w)
+        logits = F.conv2d(z.float(), weight, bias)  # (B, K, h, w)
         share = logits.softmax(1)
         loss = self.kl_weight * (share * (logits.log_softmax(1) + math.log(self.num_codes))).sum(1)
         if not self.training:
@@ -223,14 +240,15 @@ class GumbelQuantizer(nn.Module):
 
     @torch.no_grad()
     def set_codes(self, codes: Tensor, vectors: Tensor) -> None:
-        """Let each of ``codes`` (N,) win just at one of ``vectors`` (N, dim), drawn as its winner.
+        """Let each of `codes` (N,) win at its vector of (N, dim), decoded as the winner so far.
 
-        The code's row of the projection points at the vector, as long as the rows are on average;
-        its bias makes it twice as likely there as the present winner, whose code vector it copies.
+        The code's row of the projection points at the vector and has the rows' average length; its
+        bias makes it twice as likely there as the winner so far, whose code vector it copies.
         """
         weight, bias = self._classifier()
         vectors = vectors.float()
-        best, winner = torch.addmm(bias, vectors, weight.T).max(-1)
+        with _without_autocast(vectors):
+            best, winner = torch.addmm(bias, vectors, weight.T).max(-1)
         rows = F.normalize(vectors, dim=-1) * weight.norm(dim=-1).mean()
         biases = best + math.log(2.0) - (rows * vectors).sum(-1)
         self.proj.weight[codes] = rows[:, :, None, None].to(self.proj.weight.dtype)
@@ -247,7 +265,7 @@ class GumbelQuantizer(nn.Module):
 
 
 Quantizer = NearestQuantizer | GumbelQuantizer
-"""What `VQGAN` has between encoder and decoder; `EMAQuantizer` is a `NearestQuantizer`."""
+"""The quantizers of a `VQGAN`; `EMAQuantizer` is a `NearestQuantizer`."""
 
 
 @torch.no_grad()
@@ -258,17 +276,17 @@ def revive_dead_codes(
     min_usage: float,
     generator: torch.Generator,
 ) -> int:
-    """Move codes that are hardly used onto vectors of the present batch.
+    """Move rarely used codes onto vectors of the current batch.
 
     Args:
-        quantizer: The quantizer whose codebook is mended, in place.
+        quantizer: The quantizer, changed in place.
         z: (B, C, h, w) grid from the encoder, before quantization.
-        usage: (num_codes,) how often each code was used lately, in any unit.
-        min_usage: Codes with less usage than this are moved.
+        usage: (num_codes,) recent use of each code, in any unit.
+        min_usage: Codes used less than this are moved.
         generator: Draws the vectors.
 
     Returns:
-        How many codes were moved.
+        The number of codes moved.
     """
     dead = torch.nonzero(usage < min_usage).flatten()
     if not len(dead):

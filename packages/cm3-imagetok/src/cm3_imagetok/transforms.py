@@ -1,8 +1,8 @@
-"""Picture files to tensors and back: what a tokenizer is fed with.
+"""Picture files to tensors and back.
 
-Takes paths, bytes or PIL pictures; gives RGB pictures of one square size as uint8 arrays, and
-tensors in [-1, 1]. Sizes are checked in the header, before anything is decoded; EXIF rotation is
-applied; transparency is laid on white.
+Paths, bytes or PIL pictures become square RGB pictures of one size, uint8 arrays, and tensors in
+[-1, 1]. Sizes are checked in the header, before anything is decoded; EXIF rotation is applied;
+transparent pictures are put on white.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 MAX_BYTES = 64 * 2**20
-"""Largest file that is read."""
+"""Size of the largest file that is read."""
 MAX_PIXELS = 64 * 10**6
-"""Largest picture that is decoded, in pixels."""
+"""Pixels of the largest picture that is decoded."""
 MAX_SCANS = 500
-"""Most passes of a progressive JPEG; each costs as much time as the whole picture."""
+"""Most passes of a progressive JPEG; each takes as long as the whole picture."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
-"""Decoders that strangers' files may reach; not EPS, say, which starts another program."""
+"""Decoders open to untrusted files; not EPS, for example, which starts another program."""
 
 
 class ImageError(ValueError):
-    """A picture that cannot be used; the message names the file and the cause."""
+    """A picture that cannot be used; the message names file and cause."""
 
 
 class Loaded(NamedTuple):
-    """What `load_images` gives."""
+    """The result of `load_images`."""
 
     pictures: list[Image.Image]
-    """Those that could be read, in order, mode RGB."""
+    """The pictures that could be read, in order, in mode RGB."""
     rows: list[int]
-    """Which source each picture came from."""
+    """The number of each picture's source."""
     errors: list[ImageError]
-    """One for each source that was skipped; ``len(errors)`` is how many."""
+    """One error per skipped source."""
 
 
 def load_images(
@@ -51,12 +51,12 @@ def load_images(
     """Read pictures as `load_image` does.
 
     Args:
-        sources: Paths, or bytes of files.
-        on_error: "raise" stops at the first picture that cannot be used, "skip" goes on and counts.
+        sources: Paths, or the bytes of files.
+        on_error: "raise" stops at the first picture that cannot be used; "skip" collects errors.
 
     Raises:
-        ImageError: A picture cannot be used, and ``on_error`` is "raise".
-        ValueError: ``on_error`` is neither.
+        ImageError: A picture cannot be used, and `on_error` is "raise".
+        ValueError: `on_error` is neither.
     """
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error: wanted 'raise' or 'skip', got {on_error!r}")
@@ -73,16 +73,16 @@ def load_images(
 
 
 def load_image(source: str | PathLike[str] | bytes) -> Image.Image:
-    """Read a picture as RGB, upright, on white; of an animation, the first frame.
+    """Read a picture as RGB, upright, on white; the first frame of an animation.
 
     Args:
-        source: A path, or the bytes of a file. The content tells the format, not the name.
+        source: A path, or the bytes of a file. The content decides the format, not the name.
 
     Returns:
         A picture in mode RGB.
 
     Raises:
-        ImageError: The file is missing, empty, broken, none of `FORMATS`, or too large.
+        ImageError: The file is missing, empty, broken, too large, or in none of `FORMATS`.
     """
     name = "picture" if isinstance(source, bytes) else str(source)
     try:
@@ -90,7 +90,7 @@ def load_image(source: str | PathLike[str] | bytes) -> Image.Image:
         if not 0 < len(content) <= MAX_BYTES:
             more = "more" if len(content) > MAX_BYTES else "0"
             raise ImageError(f"{name}: wanted 1 to {MAX_BYTES} bytes, got {more}")
-        # in a JPEG's data 0xff is always followed by 0, so that these bytes start a scan
+        # in a JPEG's data 0xff is always followed by 0, so these bytes start a scan
         if content.startswith(b"\xff\xd8") and content.count(b"\xff\xda") > MAX_SCANS:
             raise ImageError(f"{name}: wanted at most {MAX_SCANS} scans in a JPEG, got more")
         with warnings.catch_warnings():
@@ -115,7 +115,7 @@ def load_image(source: str | PathLike[str] | bytes) -> Image.Image:
 
 
 def _read(path: Path) -> bytes:
-    """The file's bytes, at most one over the cap. Not of a device or pipe, which may never end."""
+    """Read a regular file, at most one byte over the cap; refuse devices and pipes."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise ImageError(f"{path}: wanted a regular file")
     with path.open("rb") as file:
@@ -123,9 +123,9 @@ def _read(path: Path) -> bytes:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Upright RGB on white; 16-bit and floating-point grey is scaled to 8 bits, not cut off.
+    """Return the picture upright, as RGB on white; scale 16-bit and floating-point grey to 8 bits.
 
-    Floating-point grey is taken as [0, 1], or as [0, 255] where it exceeds 1.
+    Floating-point grey counts as [0, 1], or as [0, 255] if it exceeds 1.
     """
     picture = _upright(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
@@ -157,14 +157,14 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def square(picture: Image.Image, size: int) -> Image.Image:
-    """Resize the shorter side to ``size`` (Lanczos, antialiased) and crop the centre."""
+    """Resize the shorter side to `size` (Lanczos, antialiased) and crop the centre."""
     if picture.size == (size, size):
         return picture
     return ImageOps.fit(picture, (size, size), method=Image.Resampling.LANCZOS)
 
 
 def to_tensor(pixels: np.ndarray | Tensor) -> Tensor:
-    """Pixels (B, H, W, 3) uint8 to (B, 3, H, W) float32 in [-1, 1]."""
+    """Convert uint8 pixels (B, H, W, 3) to float32 (B, 3, H, W) in [-1, 1]."""
     # a copy: pixels of a PIL picture or a memory map cannot be written to
     tensor = pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.array(pixels))
     if tensor.ndim != 4 or tensor.shape[-1] != 3 or tensor.dtype != torch.uint8:
@@ -175,6 +175,6 @@ def to_tensor(pixels: np.ndarray | Tensor) -> Tensor:
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
-    """Images (B, 3, H, W) in [-1, 1] to uint8 (B, H, W, 3)."""
+    """Convert images (B, 3, H, W) in [-1, 1] to uint8 pixels (B, H, W, 3)."""
     pixels = (images.detach().float().clamp(-1, 1) + 1.0) * 127.5
     return pixels.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,9 +1,9 @@
 """VQGAN: a convolutional auto-encoder with a codebook in the middle.
 
 Esser et al., arXiv 2012.09841. Pictures (B, 3, H, W) in [-1, 1] to codes (B, H / f, W / f), with
-`f = VQGANConfig.downsampling`, and back. One class, by config, is CM3Leon's tokenizer (256 x 256
-pixels to 32 x 32 codes of 8192; paper section 2.1) and its published relatives. Parameter names are
-taming-transformers', so their checkpoints fit.
+`f = VQGANConfig.downsampling`, and back. Depending on its config, one class is CM3Leon's tokenizer
+(256 x 256 pixels to 32 x 32 codes of 8192; paper section 2.1) or one of its published relatives.
+Parameter names are taming-transformers', so their checkpoints fit.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def _quantizer(config: VQGANConfig) -> Quantizer:
 
 
 def _run(part: nn.Module, x: Tensor) -> Tensor:
-    """Call a part; bfloat16 weights work in float32 where bfloat16 is only emulated.
+    """Call a part; run bfloat16 weights in float32 on a CPU that only emulates bfloat16.
 
-    Emulated convolutions are a hundred times slower. The result is float32 then.
+    Emulated convolutions are a hundred times slower. The result is then float32.
     """
     if x.device.type != "cpu" or torch.cpu._is_avx512_bf16_supported():
         return part(x)
@@ -60,7 +60,7 @@ class VQGAN(nn.Module):
         self.quant_conv = nn.Conv2d(config.z_channels, config.embed_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, config.z_channels, 1)
         self.quantize = _quantizer(config)
-        self.to(memory_format=torch.channels_last)  # convolutions are a third faster so
+        self.to(memory_format=torch.channels_last)  # convolutions are a third faster
 
     @property
     def num_codes(self) -> int:
@@ -73,7 +73,7 @@ class VQGAN(nn.Module):
         return self.config.downsampling
 
     def latent(self, images: Tensor) -> Tensor:
-        """The grid before quantization, (B, 3, H, W) -> (B, embed_dim, H / f, W / f)."""
+        """Return the grid before quantization, (B, 3, H, W) -> (B, embed_dim, H / f, W / f)."""
         if (
             images.ndim != 4
             or images.shape[1] != 3
@@ -87,7 +87,7 @@ class VQGAN(nn.Module):
         return _run(self.quant_conv, _run(self.encoder, images))
 
     def render(self, grid: Tensor) -> Tensor:
-        """Pictures of a quantized grid, not clipped: (B, embed_dim, h, w) -> (B, 3, f h, f w).
+        """Return unclipped pictures of a quantized grid, (B, embed_dim, h, w) -> (B, 3, f h, f w).
 
         Raises:
             RuntimeError: The model has no decoder (`VQGANConfig.has_decoder`).
@@ -101,18 +101,18 @@ class VQGAN(nn.Module):
         return _run(self.decoder, _run(self.post_quant_conv, grid))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
-        """For training: reconstruction (B, 3, H, W), not clipped, and what the quantizer gave."""
+        """Return the unclipped reconstruction (B, 3, H, W) and the quantizer's output."""
         quantized = self.quantize(self.latent(images))
         return self.render(quantized.grid), quantized
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Codes (B, H / f, W / f) of pictures (B, 3, H, W) in [-1, 1]."""
+        """Return the codes (B, H / f, W / f) of pictures (B, 3, H, W) in [-1, 1]."""
         return self.quantize.encode(self.latent(images))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Pictures (B, 3, f h, f w) in [-1, 1] of codes (B, h, w)."""
+        """Return the pictures (B, 3, f h, f w) in [-1, 1] of codes (B, h, w)."""
         if codes.ndim != 3 or codes.is_floating_point():
             raise ValueError(
                 f"codes: wanted integers of shape (B, h, w), got {codes.dtype} {tuple(codes.shape)}"

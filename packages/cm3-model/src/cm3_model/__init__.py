@@ -1,34 +1,6 @@
 """The CM3Leon decoder-only transformer with a static KV cache."""
 
-from cm3_model.chameleon import export_chameleon, import_chameleon
-from cm3_model.checkpoint import CheckpointError, load_decoder, read_manifest, save_decoder
-from cm3_model.compiled import compile_decoding
-from cm3_model.config import PRESETS, DecoderConfig, num_parameters
-from cm3_model.interface import INTERFACE_VERSION, CausalLM
-from cm3_model.kv_cache import KVCache
-from cm3_model.loss import chunked_cross_entropy
-from cm3_model.opt import import_opt
-from cm3_model.packing import pack_weights
-from cm3_model.quantization import quantize_int8
-from cm3_model.transformer import Decoder
+import lazy_loader
 
-__all__ = [
-    "INTERFACE_VERSION",
-    "PRESETS",
-    "CausalLM",
-    "CheckpointError",
-    "Decoder",
-    "DecoderConfig",
-    "KVCache",
-    "chunked_cross_entropy",
-    "compile_decoding",
-    "export_chameleon",
-    "import_chameleon",
-    "import_opt",
-    "load_decoder",
-    "num_parameters",
-    "pack_weights",
-    "quantize_int8",
-    "read_manifest",
-    "save_decoder",
-]
+# A name's module is imported when the name is first used: a command pays for what it uses.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,6 +1,6 @@
-"""How queries look at keys: who sees whom, where they stand, and the softmax itself.
+"""How queries attend to keys: masks, rotary positions and the softmax.
 
-Takes queries, keys and values by head, gives what they mix to. Masks of packed documents are
+Takes queries, keys and values by head, gives the mixed values. Masks of packed documents are
 FlexAttention's (arXiv 2412.05496) on a CUDA device, where they are never laid out in memory, and
 plain tensors for PyTorch's `scaled_dot_product_attention` elsewhere. Rotary positions are
 RoFormer's (arXiv 2104.09864).
@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 Visible = Tensor | BlockMask | None
-"""(B, 1, T, S) mask, true or 0 where a query may look; or FlexAttention's; None is causal."""
+"""Mask (B, 1, T, S), true or 0 where a query may look; or FlexAttention's; None is causal."""
 
 
 def document_starts(documents: Tensor) -> Tensor:
-    """(B, T) where each id's document starts; `documents` (B, T) are equal within each.
+    """Return where each id's document starts (B, T), from numbers (B, T) equal within it.
 
     Numbers 7 7 7 2 2 7 are three documents, which start at 0 0 0 3 3 5.
     """
@@ -32,7 +32,7 @@ def document_starts(documents: Tensor) -> Tensor:
 
 
 def document_mask(first: Tensor) -> Tensor | BlockMask:
-    """Causal within documents that start at `first` (B, T), nothing across."""
+    """Make a mask that is causal within documents that start at `first` (B, T), closed across."""
     rows, length = first.shape
     if not has_flex(first.device):
         positions = torch.arange(length, device=first.device)
@@ -46,30 +46,30 @@ def document_mask(first: Tensor) -> Tensor | BlockMask:
 
 
 def has_flex(device: torch.device) -> bool:
-    """Whether FlexAttention can train there; on a CPU it has no backward."""
+    """Tell whether FlexAttention can train on a device; on a CPU it has no backward."""
     return device.type == "cuda"
 
 
 @functools.cache
 def _compiled_flex() -> Callable[..., object]:
-    """FlexAttention is fast when compiled only."""
+    """Compile FlexAttention once; uncompiled it is slow."""
     return torch.compile(flex_attention)
 
 
 def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    """A mask as what is added to the scores; done once, not in every layer."""
+    """Turn a mask into what is added to the scores; once, not in every layer."""
     return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, float("-inf"))
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, visible: Visible) -> Tensor:
-    """Softmax attention (B, H, T, W); causal where no mask of `visible` slots is given."""
+    """Attend by softmax, (B, H, T, W); causal if no mask of `visible` slots is given."""
     grouped = key.shape[1] != query.shape[1]
     if isinstance(visible, BlockMask):
         mixed = _compiled_flex()(query, key, value, block_mask=visible, enable_gqa=grouped)
         assert isinstance(mixed, Tensor)  # no auxiliary output was asked for
         return mixed
-    # PyTorch's CPU kernel has a backward in bf16 that is 3 to 5 times slower than two matrix
-    # products and a softmax, as long as the (T, T) scores are small.
+    # The bf16 backward of PyTorch's CPU kernel is 3 to 5 times slower than two matrix products and
+    # a softmax, as long as the (T, T) scores are small.
     length = query.shape[-2]
     small = query.device.type == "cpu" and query.dtype == torch.bfloat16 and length <= 512
     if visible is None and small and not grouped and torch.is_grad_enabled():
@@ -86,10 +86,10 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Visible) -> Tenso
 
 
 def rotary_angles(positions: Tensor, head_width: int, theta: float = 10_000.0) -> Tensor:
-    """Cosine and sine of the angle by which each pair of channels turns at each position.
+    """Return cosine and sine of the angle by which each pair of channels turns per position.
 
     Args:
-        positions: (T,) or (B, T).
+        positions: Positions (T,) or (B, T).
         head_width: W, even.
         theta: Slowest turn is about one in `2 * pi * theta` positions.
 

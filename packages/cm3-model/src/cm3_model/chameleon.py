@@ -1,23 +1,22 @@
-"""Chameleon and Anole weights in and out: folders of others to a `Decoder` and back.
+"""Chameleon and Anole weights: published folders to a `Decoder` and back.
 
 They come in two layouts: "original" (`consolidated*.pth`, one file per shard of model parallelism,
 with `params.json`) and "huggingface" (safetensors with `config.json`). They differ in the order of
-a head's channels for the rotary turn, ours is the original's. The language model is read; the image
-tokenizer is another component.
+a head's channels for the rotary turn; ours is the original's. Only the language model is read: the
+image tokenizer is another component.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from cm3_model.checkpoint import CheckpointError, write
+from cm3_model.artifact import atomic_file, write_json
+from cm3_model.checkpoint import CheckpointError, write_errors, write_tensors
 from cm3_model.config import CHAMELEON_PARTS, DecoderConfig
 from cm3_model.foreign_files import (
     Weights,
@@ -31,7 +30,7 @@ from cm3_model.transformer import Decoder
 
 Layout = Literal["huggingface", "original"]
 
-# Dimension along which a shard of model parallelism holds its part; others are whole everywhere.
+# Dimension along which model parallelism splits a matrix; all others are whole in every shard.
 _SHARDED = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2": 1}
 _SHARDED["tok_embeddings"] = 1
 
@@ -55,7 +54,7 @@ def import_chameleon(
     """Read the language model of a Chameleon or Anole folder, in either layout, in eval mode.
 
     Raises:
-        CheckpointError: if it is none, is damaged, or its tensors do not fit its config.
+        CheckpointError: If it is not one, is damaged, or its tensors do not fit its config.
     """
     folder = Path(folder)
     if (folder / "config.json").is_file():
@@ -91,43 +90,42 @@ def export_chameleon(
     """Write a decoder as a Chameleon folder.
 
     Args:
-        model: a decoder with Chameleon's parts.
-        folder: where to; made if need be.
-        layout: whose names and order.
-        num_shards: "original" only: number of files.
-        config: more keys for the config file, such as "vocabulary_map", which transformers wants.
-        tensors: more tensors, such as the image tokenizer's under "model.vqmodel."; "huggingface"
+        model: A decoder with Chameleon's parts.
+        folder: Where to write; made if missing.
+        layout: Whose names and order to use.
+        num_shards: Number of files; "original" only.
+        config: More keys for the config file, such as "vocabulary_map", which transformers wants.
+        tensors: More tensors, such as the image tokenizer's under "model.vqmodel."; "huggingface"
             only.
 
     Raises:
-        CheckpointError: if the decoder is no Chameleon, or does not fit the shards.
+        CheckpointError: If the decoder is not a Chameleon or does not fit the shards, or a file
+            cannot be written.
     """
     folder, shape = Path(folder), model.config
     wrong = [name for name, value in CHAMELEON_PARTS.items() if getattr(shape, name) != value]
     if wrong:
-        raise CheckpointError(f"model: wanted Chameleon's parts, other are {wrong}")
-    folder.mkdir(parents=True, exist_ok=True)
+        raise CheckpointError(f"model: wanted Chameleon's parts, got other {wrong}")
     ours = {name: value.detach().cpu() for name, value in model.state_dict().items()}
     if layout == "original":
         shards = _split(_to_original(ours, shape), shape, num_shards)
         for at, shard in enumerate(shards):
             name = "consolidated.pth" if num_shards == 1 else f"consolidated.{at:02d}.pth"
-            write(folder / name, lambda path, shard=shard: torch.save(shard, path))
+            with write_errors(folder / name), atomic_file(folder / name) as file:
+                torch.save(shard, file)
         values = {
             "dim": shape.width, "n_layers": shape.num_layers, "n_heads": shape.num_heads,
             "n_kv_heads": shape.kv_heads, "norm_eps": shape.norm_eps,
             "rope_theta": shape.rotary_theta, "max_seq_len": shape.max_length,
             "swin_norm": shape.norm_placement == "after",
         }  # fmt: skip
-        text = json.dumps({"model_parallel_size": num_shards, "model": values, **(config or {})})
-        write(folder / "params.json", lambda path: path.write_text(text + "\n", "utf-8"))
+        params = {"model_parallel_size": num_shards, "model": values, **(config or {})}
+        with write_errors(folder / "params.json"):
+            write_json(folder / "params.json", params)
         return
     theirs = _to_huggingface(ours, shape) | dict(tensors or {})
     theirs = {name: value.contiguous() for name, value in theirs.items()}
-    write(
-        folder / "model.safetensors",
-        lambda path: save_file(theirs, path, metadata={"format": "pt"}),
-    )
+    write_tensors(folder / "model.safetensors", theirs, {"format": "pt"})
     values = {
         "architectures": ["ChameleonForConditionalGeneration"], "model_type": "chameleon",
         "vocab_size": shape.vocab_size, "hidden_size": shape.width,
@@ -138,12 +136,12 @@ def export_chameleon(
         "hidden_act": "silu", "swin_norm": shape.norm_placement == "after",
         "tie_word_embeddings": False,
     }  # fmt: skip
-    text = json.dumps(values | dict(config or {}), indent=2) + "\n"
-    write(folder / "config.json", lambda path: path.write_text(text, "utf-8"))
+    with write_errors(folder / "config.json"):
+        write_json(folder / "config.json", values | dict(config or {}))
 
 
 def _from_original(theirs: Weights, config: DecoderConfig) -> Weights:
-    """The original's names, shards merged, to ours."""
+    """Rename the original's tensors, shards merged, to ours."""
     rest = dict(theirs)
     ours = {mine: rest.pop(name) for mine, name, _ in _TOP}
     for layer in range(config.num_layers):
@@ -165,7 +163,7 @@ def _from_original(theirs: Weights, config: DecoderConfig) -> Weights:
 
 
 def _to_original(ours: Weights, config: DecoderConfig) -> Weights:
-    """Our names to the original's; the query and key norms still one row per head."""
+    """Rename our tensors to the original's; query and key norms keep one row per head."""
     theirs = {name: ours[mine] for mine, name, _ in _TOP}
     sizes = [heads * config.head_width for heads in (config.num_heads, *[config.kv_heads] * 2)]
     for layer in range(config.num_layers):
@@ -185,7 +183,7 @@ def _to_original(ours: Weights, config: DecoderConfig) -> Weights:
 
 
 def _from_huggingface(theirs: Weights, config: DecoderConfig) -> Weights:
-    """Hugging Face's names and rotary order to ours, by way of the original's."""
+    """Rename Hugging Face's tensors to ours, in our rotary order, by way of the original's."""
     rest = dict(theirs)
     old = {original: rest.pop(name) for _, original, name in _TOP}
     for layer in range(config.num_layers):
@@ -207,7 +205,7 @@ def _from_huggingface(theirs: Weights, config: DecoderConfig) -> Weights:
 
 
 def _to_huggingface(ours: Weights, config: DecoderConfig) -> Weights:
-    """Our names and rotary order to Hugging Face's."""
+    """Rename our tensors to Hugging Face's, in their rotary order."""
     old = _to_original(ours, config)
     theirs = {name: old[original] for _, original, name in _TOP}
     for layer in range(config.num_layers):
@@ -229,17 +227,17 @@ def _to_huggingface(ours: Weights, config: DecoderConfig) -> Weights:
 
 
 def _halves(rows: Tensor, heads: int) -> Tensor:
-    """Reorder each head's rows (H * W, D): 0 1 2 3 to 0 2 1 3, pairs are now W / 2 apart."""
+    """Reorder each head's rows (H * W, D), 0 1 2 3 to 0 2 1 3: pairs are then W / 2 apart."""
     return rows.reshape(heads, -1, 2, rows.shape[1]).transpose(1, 2).reshape(rows.shape)
 
 
 def _neighbours(rows: Tensor, heads: int) -> Tensor:
-    """Undo `_halves`: pairs are neighbours again."""
+    """Undo `_halves`, so that pairs are neighbours again."""
     return rows.reshape(heads, 2, -1, rows.shape[1]).transpose(1, 2).reshape(rows.shape)
 
 
 def _merge(shards: Sequence[Weights]) -> Weights:
-    """Shards of model parallelism as one; query and key norms stay one row per shard (S, W)."""
+    """Merge shards of model parallelism; query and key norms keep one row per shard (S, W)."""
     merged = {}
     for name in shards[0]:
         parts = [shard[name] for shard in shards]

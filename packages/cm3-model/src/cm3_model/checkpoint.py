@@ -1,19 +1,18 @@
 """A decoder on disk: `model.safetensors` with the weights, `config.json` with everything else.
 
-`config.json` names the component and the interface version, holds the `DecoderConfig`, and the
+`config.json` names the component and the interface version, and holds the `DecoderConfig` and the
 size and SHA-256 of the weights. It is written last, so a folder without it was never finished.
-Above 5 GB the weights are shards, `model-00001-of-00003.safetensors` and so on, with the
-`model.safetensors.index.json` that the field reads. Weights are memory-mapped into a model that
-was built without memory.
+Weights above 5 GB are split into shards, `model-00001-of-00003.safetensors` and so on, with the
+`model.safetensors.index.json` that other libraries read. Loading maps the weights into a model that
+was built without memory of its own.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from cm3_model.artifact import atomic_file, check_stamp, sha256_of_file, stamp, write_json
 from cm3_model.config import DecoderConfig
 from cm3_model.interface import COMPONENT, INTERFACE_VERSION
 from cm3_model.transformer import Decoder
@@ -32,7 +32,7 @@ CONFIG_FILE = "config.json"
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be written, or is not what it says it is; the message names the file."""
+    """A checkpoint that cannot be written or is not what it claims; the message names the file."""
 
 
 def save_decoder(
@@ -41,41 +41,39 @@ def save_decoder(
     extra: Mapping[str, str] | None = None,
     max_shard_bytes: int = 5 * 10**9,
 ) -> None:
-    """Write a decoder into a folder, which is made if need be.
+    """Write a decoder into a folder, which is made if missing.
 
     Args:
         model: The decoder.
         folder: Where to write; an earlier checkpoint there is replaced.
         extra: Anything else worth keeping, such as the vocabulary's hash; see `read_manifest`.
-        max_shard_bytes: Weights above this size are written as several files, each of them at
-            most so large, or one tensor.
+        max_shard_bytes: Weights above this size are written as several files, each of at most
+            this size, or of one tensor.
 
     Raises:
-        CheckpointError: if a file cannot be written; no half of it stays.
+        CheckpointError: If a file cannot be written; nothing half-written stays.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
     shards = _shards(weights, max_shard_bytes)
     for name, part in shards.items():
-        write(folder / name, lambda path, part=part: save_file(part, path))
+        write_tensors(folder / name, part)
     prints = [_fingerprint(folder / name) for name in shards]
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(value.nbytes for value in weights.values())},
             "weight_map": {key: name for name, part in shards.items() for key in part},
         }
-        listed = json.dumps(index, indent=2) + "\n"
-        write(folder / INDEX_FILE, lambda path: path.write_text(listed, encoding="utf-8"))
+        with write_errors(folder / INDEX_FILE):
+            write_json(folder / INDEX_FILE, index)
     manifest = {
-        "component": COMPONENT,
-        "interface_version": INTERFACE_VERSION,
+        **stamp(COMPONENT, INTERFACE_VERSION),
         "config": asdict(model.config),
         "weights": prints[0] if len(prints) == 1 else {"files": prints},
         "extra": dict(extra or {}),
     }
-    text = json.dumps(manifest, indent=2) + "\n"
-    write(folder / CONFIG_FILE, lambda path: path.write_text(text, encoding="utf-8"))
+    with write_errors(folder / CONFIG_FILE):
+        write_json(folder / CONFIG_FILE, manifest)
 
 
 def load_decoder(
@@ -88,10 +86,10 @@ def load_decoder(
     Args:
         folder: The checkpoint.
         device: Where the weights go.
-        dtype: What they are cast to; None keeps what was saved.
+        dtype: Dtype to cast them to; None keeps what was saved.
 
     Raises:
-        CheckpointError: if the folder holds something else, another major version, damaged
+        CheckpointError: If the folder holds something else, another major version, damaged
             weights, or weights that do not fit the config.
     """
     folder = Path(folder)
@@ -106,7 +104,9 @@ def load_decoder(
     for wanted in files if isinstance(files, list) else [files]:
         name = wanted.get("file") if isinstance(wanted, dict) else WEIGHTS_FILE
         if not isinstance(name, str) or not re.fullmatch(r"model[\d\w-]*\.safetensors", name):
-            raise CheckpointError(f"{folder / CONFIG_FILE}: weights: no file of weights: {name!r}")
+            raise CheckpointError(
+                f"{folder / CONFIG_FILE}: weights: wanted names of weight files, got {name!r}"
+            )
         path = folder / name
         try:
             found = _fingerprint(path)
@@ -125,9 +125,12 @@ def load_decoder(
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """Read `config.json` of a checkpoint, after a check of component and version.
+    """Read `config.json` of a checkpoint and check component and version.
 
     The keys are `component`, `interface_version`, `config`, `weights` and `extra`.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged, or of another component or version.
     """
     path = Path(folder) / CONFIG_FILE
     try:
@@ -136,14 +139,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: wanted a checkpoint's config, got no such file") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
-    found = manifest.get("component") if isinstance(manifest, dict) else None
-    if found != COMPONENT:
-        raise CheckpointError(f"{path}: component: wanted {COMPONENT!r}, got {found!r}")
-    version = manifest.get("interface_version")
-    major = INTERFACE_VERSION.split(".")[0]
-    if not isinstance(version, str) or version.split(".")[0] != major:
-        raise CheckpointError(f"{path}: interface_version: wanted {major}.x, got {version!r}")
-    return manifest
+    return check_stamp(manifest, COMPONENT, INTERFACE_VERSION, path, CheckpointError)
 
 
 def _parse_config(values: object, path: Path) -> DecoderConfig:
@@ -159,7 +155,7 @@ def _parse_config(values: object, path: Path) -> DecoderConfig:
 
 
 def check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Raise `CheckpointError` that names every missing, extra and misshapen key."""
+    """Refuse weights that do not fit; the error names every missing, extra and misshapen key."""
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     problems = [f"missing {name} {wanted[name]}" for name in sorted(wanted.keys() - found.keys())]
@@ -174,7 +170,7 @@ def check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Path
 
 
 def _shards(weights: dict[str, torch.Tensor], max_bytes: int) -> dict[str, dict[str, torch.Tensor]]:
-    """Tensors by the file that holds them, in order."""
+    """Group tensors, in order, by the file that will hold them."""
     parts: list[dict[str, torch.Tensor]] = [{}]
     size = 0
     for key, value in weights.items():
@@ -192,27 +188,24 @@ def _shards(weights: dict[str, torch.Tensor], max_bytes: int) -> dict[str, dict[
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest}
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256_of_file(path)}
 
 
-def write(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then put it in place as a whole."""
-    temporary = path.with_name(f".{path.name}.partial")
+def write_tensors(
+    path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file, whole or not at all; raise `CheckpointError` if that fails."""
+    with write_errors(path), atomic_file(path) as file:
+        save_file(tensors, file.name, metadata)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn errors of writing `path` into `CheckpointError`."""
     try:
-        write(temporary)
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written: {error}") from error
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except OSError as error:
+        raise CheckpointError(error.strerror or str(error)) from error
+    except (RuntimeError, SafetensorError) as error:
+        reason = error.__context__ or error  # torch covers an OSError with a RuntimeError
+        raise CheckpointError(f"could not write {path}: {reason}") from error

@@ -3,7 +3,7 @@
 Takes a decoder, gives the same decoder with a compiled `decode_one_token`. A step then attends to
 all slots of the cache under a mask, so its shapes do not change from token to token. On a CUDA
 device mode "reduce-overhead" replays the whole step as one CUDA graph, for which the cache's
-memory stays where it is. Tried on a CPU only.
+memory stays where it is. Only tried on a CPU.
 """
 
 from __future__ import annotations
@@ -20,19 +20,18 @@ from cm3_model.transformer import Decoder
 def compile_decoding(model: Decoder, **options: Any) -> Decoder:
     """Compile the decode step of a decoder, in place; make its caches afterwards.
 
-    The first token of every new batch size and cache length (a multiple of 256) then takes long:
-    minutes on a small CPU, where eager steps are the better choice for a few pictures.
+    The first token of every new batch size and cache length (a multiple of 256) then takes minutes
+    on a small CPU, where eager steps are the better choice for a few pictures.
 
     Args:
-        model: in eval mode; quantize it before, not after.
-        options: for `torch.compile`, such as `mode="reduce-overhead"` on a CUDA device, or
-            `backend`.
+        model: A decoder in eval mode; quantize it before, not after.
+        options: Options of `torch.compile`, such as `mode="reduce-overhead"` on a CUDA device.
     """
     compiled = torch.compile(model.step, fullgraph=True, dynamic=False, **options)
 
     def step(input_ids: Tensor, layers: Layers, lengths: Tensor, end: int) -> Tensor:
         if input_ids.device.type == "cuda":
-            # A graph replays at fixed addresses: the cache's are declared, what it gives is copied.
+            # A graph replays at fixed addresses: declare the cache's, copy the output.
             for memory in (part for layer in layers for part in layer):
                 torch._dynamo.mark_static_address(memory)
             torch.compiler.cudagraph_mark_step_begin()

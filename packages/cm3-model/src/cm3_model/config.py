@@ -25,7 +25,7 @@ class DecoderConfig:
     vocab_size: int
     """Number of ids in the joint space of text and image codes."""
     max_length: int
-    """Context in tokens; no position lies behind it."""
+    """Context in tokens; no position lies beyond it."""
     num_layers: int
     """Number of transformer blocks."""
     width: int
@@ -35,9 +35,9 @@ class DecoderConfig:
     mlp_ratio: int = 4
     """Hidden size of the MLP over `width`."""
     mlp_width: int | None = None
-    """Hidden size of the MLP where it is no multiple of `width`; None: `mlp_ratio * width`."""
+    """Hidden size of the MLP where it is not a multiple of `width`; None: `mlp_ratio * width`."""
     num_kv_heads: int | None = None
-    """Heads of keys and values, each shared by so many queries (arXiv 2305.13245); None: all."""
+    """Heads of keys and values, shared by groups of queries (arXiv 2305.13245); None: all."""
     activation: Activation = "gelu"
     """Non-linearity of the MLP: GPT-3's "gelu", OPT's "relu", or the gated "swiglu"
     (arXiv 2002.05202), which has a third matrix."""
@@ -50,20 +50,20 @@ class DecoderConfig:
     positions: Positions = "learned"
     """"learned" absolute vectors as in the paper, or "rotary" (RoFormer, arXiv 2104.09864)."""
     qk_norm: bool = False
-    """Normalise queries and keys per head (arXiv 2302.05442), for stability at large rates."""
+    """Normalise queries and keys per head (arXiv 2302.05442), for stability at high rates."""
     qk_norm_affine: bool = False
     """Learn a scale and a shift of every head's channels in that norm, as Chameleon does."""
     rotary_theta: float = 10_000.0
     """Base of the rotary positions' frequencies."""
     tie_embeddings: bool = True
-    """Read the logits off the embedding matrix instead of a matrix of their own."""
+    """Compute the logits with the embedding matrix instead of one of their own."""
     init_std: float = 0.006
-    """Standard deviation of the start values, before the cut at three of them."""
+    """Standard deviation of the start values, before the cut at three deviations."""
     position_init_std: float = 0.0002
     """The same for the learned positions."""
 
     def __post_init__(self) -> None:
-        """Refuse values that make no decoder."""
+        """Refuse values that do not make a decoder."""
         for name in ("vocab_size", "max_length", "num_layers", "width", "num_heads", "mlp_ratio"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -121,7 +121,7 @@ class DecoderConfig:
 
 
 def num_parameters(config: DecoderConfig) -> int:
-    """Number of weights of a decoder, without building it."""
+    """Count a decoder's weights without building it."""
     heads = config.num_heads + config.kv_heads
     attention = 2 * heads * config.head_width * config.width  # qkv and output
     mlp = (3 if config.activation == "swiglu" else 2) * config.mlp_hidden * config.width
@@ -135,8 +135,8 @@ def num_parameters(config: DecoderConfig) -> int:
 
 
 def _paper_size(num_layers: int, width: int, num_heads: int) -> DecoderConfig:
-    # 56,320 text ids and 8,192 image codes. The paper gives no heads and no activation; both
-    # are those of the OPT (arXiv 2205.01068) and GPT-3 models of the same width.
+    # 56,320 text ids and 8,192 image codes. The paper gives neither heads nor activation; both are
+    # those of the OPT (arXiv 2205.01068) and GPT-3 models of the same width.
     return DecoderConfig(
         vocab_size=64512,
         max_length=4096,
@@ -157,7 +157,7 @@ CHAMELEON_PARTS: Mapping[str, Any] = MappingProxyType(
         "tie_embeddings": False,
     }
 )
-"""What makes a decoder a Chameleon (arXiv 2405.09818, 2.3), at any size."""
+"""Choices that make a decoder a Chameleon (arXiv 2405.09818, 2.3), at any size."""
 
 PRESETS: Mapping[str, DecoderConfig] = MappingProxyType(
     {

@@ -21,6 +21,9 @@ def check_language_model(
         model: Any implementation, in eval mode, with a context of at least 12 tokens.
         device: Where its inputs belong.
         tolerance: Largest difference between logits that count as equal.
+
+    Raises:
+        AssertionError: Names the broken promise.
     """
 
     def assert_same(got: Tensor, wanted: Tensor, promise: str) -> None:

@@ -1,7 +1,7 @@
-"""Folders of others: their configs and tensors read with errors that name the file.
+"""Configs and tensors from other projects' folders, with errors that name the file.
 
-Takes paths, gives plain values, tensors by name, and a `Decoder` of renamed tensors. Nothing is
-unpickled but tensors.
+Takes paths, gives plain values, tensors by name, and a `Decoder` of renamed tensors. Only tensors
+are unpickled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def build(
     device: torch.device | str,
     dtype: torch.dtype | None,
 ) -> Decoder:
-    """A decoder in eval mode with these tensors, named as ours; `folder` is for errors."""
+    """Build a decoder in eval mode from tensors with our names; `folder` is for errors."""
     with torch.device("meta"):
         model = Decoder(config)
     check_shapes(model, weights, folder)
@@ -42,7 +42,7 @@ def build(
 
 
 def guard(folder: Path, make: Callable[[], Made]) -> Made:
-    """Run `make`; what is missing or misshapen becomes an error that names the folder."""
+    """Run `make`; turn errors about missing or misshapen parts into ones that name the folder."""
     try:
         return make()
     except KeyError as error:
@@ -52,7 +52,7 @@ def guard(folder: Path, make: Callable[[], Made]) -> Made:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file."""
+    """Read the object in a JSON file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -63,7 +63,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_safetensors(folder: Path, skip: str = "\0") -> Weights:
-    """Tensors of all safetensors files, memory-mapped, but those whose names start with `skip`."""
+    """Map all safetensors files' tensors, except those whose names start with `skip`."""
     index = folder / "model.safetensors.index.json"
     names = ["model.safetensors"]
     if index.is_file():
@@ -83,7 +83,7 @@ def read_safetensors(folder: Path, skip: str = "\0") -> Weights:
 
 
 def unpickle_tensors(path: Path) -> Weights:
-    """Tensors of a .pth file; nothing but tensors is let in."""
+    """Load the tensors of a .pth file; anything else in it is refused."""
     try:
         values = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:

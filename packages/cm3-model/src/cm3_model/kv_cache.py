@@ -1,7 +1,7 @@
-"""Static key-value cache: what earlier tokens have left behind for later ones to attend to.
+"""Static key-value cache: keys and values of earlier tokens for later ones to attend to.
 
 Takes the keys and values of new tokens, gives those of all tokens so far. The memory is laid out
-once; every row has its own length, so prompts of unequal length share a batch without padding
+once. Every row has its own length, so prompts of unequal length share a batch without padding
 between prompt and continuation.
 """
 
@@ -42,12 +42,12 @@ class KVCache:
 
     @property
     def keys(self) -> Tensor:
-        """A copy of all keys, (layers, B, H, L, W)."""
+        """Copy of all keys, (layers, B, H, L, W)."""
         return torch.stack([key for key, _ in self.layers])
 
     @property
     def values(self) -> Tensor:
-        """A copy of all values, (layers, B, H, L, W)."""
+        """Copy of all values, (layers, B, H, L, W)."""
         return torch.stack([value for _, value in self.layers])
 
     @property
@@ -64,17 +64,17 @@ class KVCache:
         """Plan to append `new_lengths` (B,) tokens, right-padded to `width` columns.
 
         Raises:
-            ValueError: if a row would not fit.
+            ValueError: If a row would not fit.
         """
         new = Append(self, new_lengths, width)
         self._check_room(new.end)
         return new
 
     def append_one(self) -> int:
-        """Length of the longest row with one more token; never waits for the device.
+        """Return the longest row's length with one more token; never wait for the device.
 
         Raises:
-            ValueError: if that row is full.
+            ValueError: If that row is full.
         """
         self._check_room(self.longest + 1)
         return self.longest + 1
@@ -90,7 +90,11 @@ class KVCache:
         self.longest = 0
 
     def rewind(self, lengths: Tensor) -> None:
-        """Shorten every row to `lengths` (B,); what lay behind is forgotten."""
+        """Shorten every row to `lengths` (B,) and forget the rest.
+
+        Raises:
+            ValueError: If a length is negative or above the row's own.
+        """
         lengths = lengths.to(self.lengths, copy=True)
         if lengths.shape != self.lengths.shape or not bool(
             ((lengths >= 0) & (lengths <= self.lengths)).all()
@@ -103,7 +107,7 @@ class KVCache:
         self.longest = int(lengths.max())
 
     def select_rows(self, rows: Tensor) -> None:
-        """Make old row `rows[i]` row i; any number, any order, repeats allowed."""
+        """Make old row `rows[i]` the new row i; any number, any order, repeats allowed."""
         rows = rows.to(self.lengths)
         self.layers = [(key[rows], value[rows]) for key, value in self.layers]
         self.lengths = self.lengths[rows]
@@ -127,9 +131,9 @@ class Append:
         slots      [2, 3, 4, 4]    and the cache slot that each is written to
         end        5               no row reaches further
 
-    The key in slot j is visible to a query at position i if j <= i. A row's slots behind its
-    length hold nothing of its own, but they lie behind every one of its queries too, and are
-    written before a query gets there. So right padding needs no mask.
+    The key in slot j is visible to a query at position i if j <= i. A row's slots beyond its
+    length hold nothing of its own, but they lie beyond all of its queries, too, and are written
+    before a query gets there. So right padding needs no mask.
     """
 
     def __init__(self, cache: KVCache, new_lengths: Tensor, width: int) -> None:
@@ -144,13 +148,13 @@ class Append:
         self.slots = self.positions[self.rows, self.columns]  # (N,)
         empty = cache.longest == 0
         self.visible = None if empty else visible_slots(self.positions, self.end)
-        """(B, 1, T, end) what each query may attend to; None if the cache was empty."""
+        """Slots that each query may attend to (B, 1, T, end); None if the cache was empty."""
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store one layer's new keys and values (B, H, T, W); give what to attend to.
+        """Store one layer's new keys and values (B, H, T, W); return those to attend to.
 
-        With an empty cache that is just what came, under a plain causal mask; else everything
-        that the cache holds, (B, H, end, W), under `visible`.
+        With an empty cache these are the new ones, under a plain causal mask; otherwise all that
+        the cache holds, (B, H, end, W), under `visible`.
         """
         keys, values = self.cache.layers[layer]  # 2 x (B, H, L, W)
         keys[self.rows, :, self.slots] = key[self.rows, :, self.columns].to(keys.dtype)
@@ -166,7 +170,7 @@ class Append:
 
 
 class AppendOne:
-    """Where one new token per row goes. Made of tensors alone, so that a step can be compiled."""
+    """Where one new token per row goes; made of tensors alone, so that a step can be compiled."""
 
     def __init__(self, layers: Layers, lengths: Tensor, end: int) -> None:
         """Plan to write behind `lengths` (B,) and to attend to the first `end` slots."""
@@ -177,7 +181,7 @@ class AppendOne:
         self.slots = lengths[:, None, None, None].expand(-1, heads, 1, width)
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store one layer's new key and value (B, H, 1, W); give what to attend to."""
+        """Store one layer's new key and value (B, H, 1, W); return those to attend to."""
         keys, values = self.layers[layer]  # 2 x (B, H, L, W)
         keys.scatter_(2, self.slots, key.to(keys.dtype))
         values.scatter_(2, self.slots, value.to(values.dtype))
@@ -185,6 +189,6 @@ class AppendOne:
 
 
 def visible_slots(positions: Tensor, end: int) -> Tensor:
-    """(B, 1, T, end): slots that queries at `positions` (B, T) may attend to."""
+    """Mark the slots (B, 1, T, end) that queries at `positions` (B, T) may attend to."""
     slots = torch.arange(end, device=positions.device)
     return (slots <= positions[..., None])[:, None]

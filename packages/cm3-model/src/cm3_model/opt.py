@@ -1,4 +1,4 @@
-"""OPT weights in (arXiv 2205.01068): a Hugging Face folder, without biases and learnt norms.
+"""OPT weights (arXiv 2205.01068) from a Hugging Face folder, without biases and learnt norms.
 
 Takes a folder, gives a `Decoder`.
 """
@@ -21,7 +21,7 @@ def import_opt(
     """Read an OPT without biases and learnt norms from its Hugging Face folder, in eval mode.
 
     Raises:
-        CheckpointError: if it has parts that the decoder lacks, or is damaged.
+        CheckpointError: If it has parts that the decoder lacks, or is damaged.
     """
     folder = Path(folder)
     values = read_json(folder / "config.json")
@@ -54,7 +54,7 @@ def import_opt(
         rest = {name.removeprefix("model."): value for name, value in theirs.items()}
         ours = {
             "token_embedding.weight": rest.pop("decoder.embed_tokens.weight"),
-            # its first two rows are for padding
+            # The first two rows are for padding.
             "position_embedding.weight": rest.pop("decoder.embed_positions.weight")[2:],
         }
         output = rest.pop("lm_head.weight", None)

@@ -1,9 +1,9 @@
 """Matrix products for a fixed number of rows: decoding a batch in float32 on a CPU.
 
-Takes a decoder, gives the same decoder. A product with few rows spends its time on reading the
-weights and on copying them into the order that the arithmetic wants. MKL can keep that copy, which
-costs the weights' memory once more; or the product is taken the other way round, weights times
-inputs. Which is fastest depends on the processor, the shape and the rows, so it is measured.
+Takes a decoder, gives the same decoder. A product with few rows spends its time reading the weights
+and copying them into the order that the arithmetic wants. MKL can keep that copy, at the cost of
+the weights' memory once more; or the product can be reversed, weights times inputs. Which is
+fastest depends on the processor, the shape and the rows, so it is measured.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from torch import Tensor, nn
 from cm3_model.transformer import Decoder
 
 Way = Literal["plain", "reversed", "packed"]
-"""How a product is taken: as `F.linear`, with its sides changed, or from MKL's packed copy."""
+"""How to multiply: as `F.linear`, with the sides swapped, or from MKL's packed copy."""
 
 WORTH = 0.8
-"""Another way than the plain one has to take at most this share of its time."""
+"""Largest share of the plain way's time for which another way is taken."""
 
 
 def can_pack() -> bool:
-    """Whether this build of PyTorch has MKL's packed matrices."""
+    """Tell whether this build of PyTorch has MKL's packed matrices."""
     return torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")
 
 
 class PackedLinear(nn.Module):
-    """A linear layer without bias, fast for inputs of `rows` rows, right for all; not trainable."""
+    """A linear layer without bias or training, fast for inputs of `rows` rows, right for all."""
 
     def __init__(self, linear: nn.Linear, rows: int, way: Way = "packed") -> None:
         """Take `linear.weight` (out, in), float32 on the CPU."""
@@ -46,7 +46,7 @@ class PackedLinear(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
+        """Map (..., in) to (..., out)."""
         if self._packed is not None:
             return torch.ops.mkl._mkl_linear(x, self._packed, self.weight, None, self.rows)
         if self.way == "plain" or x.numel() != self.rows * x.shape[-1]:
@@ -56,18 +56,18 @@ class PackedLinear(nn.Module):
 
 
 def pack_weights(model: Decoder, rows: int) -> Decoder:
-    """Make the matrices fast for decode steps of `rows` rows, in place; gives the decoder.
+    """Make the matrices fast for decode steps of `rows` rows, in place; return the decoder.
 
-    Each shape of matrix takes the way that is fastest here (see the module), which is timed once
-    and takes well under a second. Logits then differ from the plain ones by rounding. A tied output
-    stays as it is.
+    Each shape of matrix takes the way that is fastest here (see the module). Timing them takes well
+    under a second. Logits then differ from the plain ones by rounding. A tied output stays as it
+    is.
 
     Args:
-        model: float32 on the CPU; in eval mode afterwards. Saving it stays possible.
-        rows: of the cache: prompts times streams.
+        model: A decoder in float32 on the CPU; in eval mode afterwards. It can still be saved.
+        rows: Rows of the cache: prompts times streams.
 
     Raises:
-        ValueError: if the decoder is elsewhere or in another dtype, or `rows` is below 1.
+        ValueError: If the decoder is elsewhere or in another dtype, or `rows` is below 1.
     """
     weight = model.token_embedding.weight
     if rows < 1:
@@ -88,10 +88,10 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
 
 @torch.no_grad()
 def fastest(linears: list[nn.Linear], rows: int) -> list[PackedLinear]:
-    """Layers in the place of `linears`, of one shape, in the way that is fastest for `rows` rows.
+    """Return replacements for `linears`, all of one shape, the fastest way for `rows` rows.
 
-    All of them are timed in turn, as a decode step runs through them: one alone would stay in the
-    processor's cache.
+    All of them are timed in turn, as a decode step runs through them: a single one would stay in
+    the processor's cache.
     """
     x = torch.randn(rows, 1, linears[0].in_features, generator=torch.Generator().manual_seed(0))
     seconds: dict[Way, float] = {}

@@ -2,7 +2,7 @@
 
 Takes a decoder and a device mesh, gives the same decoder with sharded weights. Lightning's
 `ModelParallelStrategy` makes such a mesh; call `parallelize(model, self.device_mesh)` in
-`configure_model`. Tried on CPUs with gloo only.
+`configure_model`. Only tried on CPUs with gloo.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ DATA, TENSOR = "data_parallel", "tensor_parallel"
 
 
 def tensor_plan(config: DecoderConfig) -> dict[str, ParallelStyle]:
-    """How each matrix of a block is split: those that widen by rows, those that narrow by columns.
+    """Plan how to split a block's matrices: those that widen by rows, those that narrow by columns.
 
-    Queries, keys and values share a matrix, whose even parts are no whole heads, and so do gate
-    and input of "swiglu". What such a matrix gives is gathered before it is used.
+    Queries, keys and values share a matrix, whose even parts are not whole heads; gate and input of
+    "swiglu" share one, too. The output of such a matrix is gathered before it is used.
     """
     whole = config.activation == "swiglu"
     return {
@@ -44,10 +44,10 @@ def parallelize(model: Decoder, device_mesh: DeviceMesh) -> Decoder:
 
     Args:
         model: The decoder, with the same weights in every process.
-        device_mesh: With the dimensions "data_parallel" and "tensor_parallel".
+        device_mesh: A mesh with the dimensions "data_parallel" and "tensor_parallel".
 
     Raises:
-        ValueError: if the mesh has other dimensions.
+        ValueError: If the mesh has other dimensions.
     """
     if set(device_mesh.mesh_dim_names or ()) != {DATA, TENSOR}:
         raise ValueError(

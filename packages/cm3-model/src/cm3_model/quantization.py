@@ -1,8 +1,8 @@
 """int8 weights: a quarter of float32's memory, half of bfloat16's, for decoding.
 
-Every matrix of the blocks is kept as whole numbers from -127 to
-127 with one scale per row; the arithmetic stays in the dtype of what comes in. The paper times
-its 7B model so (B: 9.1 s a picture against 11.8 s).
+Every matrix of the blocks is kept as whole numbers from -127 to 127 with one scale per row; the
+arithmetic stays in the dtype of the inputs. The paper times its 7B model this way (B: 9.1 s per
+picture against 11.8 s).
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Int8Linear(nn.Module):
         self.register_buffer("scale", scale.to(linear.weight.dtype))  # (out,)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in) to (..., out)."""
+        """Map (..., in) to (..., out)."""
         return F.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
 
 
 def quantize_int8(model: Decoder) -> Decoder:
-    """Replace the blocks' matrices by int8 ones, in place; gives the decoder, in eval mode.
+    """Replace the blocks' matrices by int8 ones, in place; return the decoder, in eval mode.
 
     The token embedding stays as it is, and with it a tied output. Save before, not after.
     """

@@ -5,20 +5,19 @@ from cm3_texttok.contract import check_tokenizer
 from cm3_texttok.corpus import read_texts
 from cm3_texttok.document import DocumentLayout
 from cm3_texttok.huggingface import HFTokenizer
-from cm3_texttok.interface import COMPONENT, INTERFACE_VERSION, Tokenizer
+from cm3_texttok.interface import INTERFACE_VERSION, Tokenizer
 from cm3_texttok.ragged import Ragged
 from cm3_texttok.reading import Document
 from cm3_texttok.tokenizer import TextTokenizer
-from cm3_texttok.vocabulary import CodeBlock, Vocabulary
+from cm3_texttok.vocabulary import IdBlock, Vocabulary
 
 __all__ = [
-    "COMPONENT",
     "INTERFACE_VERSION",
     "ChameleonLayout",
-    "CodeBlock",
     "Document",
     "DocumentLayout",
     "HFTokenizer",
+    "IdBlock",
     "Ragged",
     "TextTokenizer",
     "Tokenizer",

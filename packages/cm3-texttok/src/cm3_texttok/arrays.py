@@ -1,14 +1,14 @@
-"""What callers pass, checked: integers of any kind (lists, NumPy, CPU tensors), and texts."""
+"""Checks of arguments: integers of any kind (lists, NumPy, CPU tensors), and texts."""
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 
 def integer_array(values: ArrayLike, name: str) -> np.ndarray:
-    """`values` as an int64 array of the same shape.
+    """Return `values` as an int64 array of the same shape.
 
     Raises:
-        TypeError: The values are not integers (bool counts as not integer).
+        TypeError: The values are not integers (booleans are refused too).
     """
     array = np.asarray(values)
     if array.size == 0:
@@ -19,14 +19,17 @@ def integer_array(values: ArrayLike, name: str) -> np.ndarray:
 
 
 def require(valid: np.ndarray, values: np.ndarray, name: str, wanted: str, start: int = 0) -> None:
-    """Raises a ValueError that names the first position where `valid` is False.
+    """Refuse `values` unless all are valid.
 
     Args:
-        valid: Boolean array.
-        values: What was checked, of the same shape.
+        valid: Booleans of the same shape as `values`.
+        values: The values checked.
         name: The parameter's name.
-        wanted: What a valid value is.
-        start: Position of the first value, when a part of a row is checked.
+        wanted: A description of a valid value.
+        start: Position of the first value, if only part of a row is checked.
+
+    Raises:
+        ValueError: A value is not valid; the message names the first such position.
     """
     if valid.all():
         return
@@ -37,11 +40,11 @@ def require(valid: np.ndarray, values: np.ndarray, name: str, wanted: str, start
 
 
 def utf8(text: str, name: str) -> bytes:
-    """`text` as UTF-8.
+    """Return `text` as UTF-8.
 
     Raises:
-        TypeError: It is no str.
-        ValueError: It holds a lone surrogate; the error says where.
+        TypeError: It is not a str.
+        ValueError: It holds a lone surrogate; the message names its position.
     """
     if not isinstance(text, str):
         raise TypeError(f"{name}: wanted a str, got {type(text).__name__}")

@@ -1,60 +1,114 @@
-"""What every saved artifact shares: the lines that say who wrote it, and the atomic write."""
+"""What every saved artifact shares: who wrote it, and a write that is whole or not there.
 
+The same file stands in each package that saves something, since no package imports another; a test
+of the repository keeps the copies equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
 import os
-import tempfile
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from cm3_texttok.interface import COMPONENT, INTERFACE_VERSION
+from typing import Any, BinaryIO
 
 
-def header() -> dict[str, str]:
-    """The two entries that open every saved dictionary."""
-    return {"component": COMPONENT, "interface_version": INTERFACE_VERSION}
-
-
-def check_header(saved: Mapping[str, Any], source: str) -> None:
-    """Refuses what another component, or another major version of this one, has written.
+def stamp(component: str, version: str) -> dict[str, str]:
+    """Return the two entries by which a saved artifact says what it is.
 
     Args:
-        saved: The dictionary that was read.
-        source: What to call it in the error, for example its file name.
+        component: Package and part, such as `cm3-model/decoder`.
+        version: The package's `INTERFACE_VERSION`.
+    """
+    return {"component": component, "interface_version": version}
+
+
+def check_stamp(
+    artifact: object,
+    component: str,
+    version: str,
+    source: object,
+    error: type[Exception] = ValueError,
+) -> dict[str, Any]:
+    """Return the artifact as a dict, or refuse it: another component, another major version.
+
+    Args:
+        artifact: What was read.
+        component: The component that is wanted.
+        version: The version of the reader, of which the major part must match.
+        source: What to call the artifact in the message, such as its path.
+        error: The exception to raise.
 
     Raises:
-        ValueError: It is not ours to read.
+        error: Names the source, what was wanted and what came.
     """
-    component, version = saved.get("component"), saved.get("interface_version")
-    if component != COMPONENT:
-        raise ValueError(f"{source}: wanted component {COMPONENT!r}, got {component!r}")
-    major = INTERFACE_VERSION.partition(".")[0]
-    if not isinstance(version, str) or version.partition(".")[0] != major:
-        raise ValueError(f"{source}: wanted interface_version {major}.x, got {version!r}")
+    if not isinstance(artifact, Mapping):
+        raise error(f"{source}: wanted component {component!r}, got {type(artifact).__name__}")
+    found = artifact.get("component")
+    if found != component:
+        raise error(f"{source}: wanted component {component!r}, got {found!r}")
+    made, major = str(artifact.get("interface_version")), version.partition(".")[0]
+    if made.partition(".")[0] != major:
+        raise error(f"{source}: wanted interface version {major}.x of {component}, got {made}")
+    return dict(artifact)
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Writes the whole file or leaves what was there.
+@contextmanager
+def atomic_file(
+    path: Path | str, *, name: Callable[[BinaryIO], str] | None = None
+) -> Iterator[BinaryIO]:
+    """Open a file for writing and reading back; it appears under its name only when complete.
+
+    A temporary file in the same folder, fsync, rename, fsync of the folder: a reader sees what was
+    there before or the whole new file. Its `name` is the temporary path, for writers that want one.
+
+    Args:
+        path: The file to write; its folder is made if missing.
+        name: Called with the complete file, gives its final name in place of the path's own.
 
     Raises:
-        OSError: The write failed (disk full, no permission); nothing half-written remains.
+        OSError: The file could not be written, say on a full disk; names `path`. No temporary file
+            is left, and an older file is untouched.
     """
-    temporary = None
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "x+b") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            yield file
+        # Opened anew: a writer that got the path may have put another file there, as safetensors
+        # does, with rights for the owner alone.
+        with open(temporary, "rb") as file:
+            os.fchmod(file.fileno(), mode)
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes the file private
-        os.replace(temporary, path)
-        temporary = None
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            final = path if name is None else path.with_name(name(file))
+        os.replace(temporary, final)
+        _sync_folder(path.parent)
     except OSError as error:
-        raise OSError(error.errno, f"could not write: {error.strerror}", str(path)) from error
+        raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write a JSON object, indented, whole or not at all; errors as of `atomic_file`."""
+    with atomic_file(path) as file:
+        file.write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def sha256_of_file(path: Path | str) -> str:
+    """Return the SHA-256 of a file's bytes as hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

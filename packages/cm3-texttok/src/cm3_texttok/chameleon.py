@@ -1,8 +1,8 @@
 """The ids and the document layout of Chameleon (arXiv 2405.09818), which Anole shares.
 
-Takes the published `tokenizer.json`, gives a `Tokenizer`, a `Vocabulary` and a layout: a document
-is `<s> T <begin of image> I <end of image> T ... </s>`, a turn of a dialogue ends with an id of its
-own. Image code c has id 4 + c; text starts at 16384; there are 65536 ids.
+A `Tokenizer` and a `Vocabulary` from the published `tokenizer.json`, and a layout: a document is
+`<s> T <begin of image> I <end of image> T ... </s>`; a turn of a dialogue ends with an id of its
+own. Image code c has id 4 + c, text starts at 16384, and there are 65536 ids.
 """
 
 from collections.abc import Sequence
@@ -13,39 +13,37 @@ from numpy.typing import ArrayLike
 
 from cm3_texttok.arrays import integer_array, require
 from cm3_texttok.huggingface import HFTokenizer
-from cm3_texttok.vocabulary import CodeBlock, Vocabulary
+from cm3_texttok.reading import Segment
+from cm3_texttok.vocabulary import IdBlock, Vocabulary
 
 BEGIN_ID = 0
-"""`<s>`, opens a document."""
+"""Id of `<s>`, which opens a document."""
 PAD_ID = 1
-"""`<pad>`."""
+"""Id of `<pad>`."""
 END_ID = 2
-"""`</s>`, closes a document."""
-IMAGE = CodeBlock(name="image", offset=4, size=8192)
+"""Id of `</s>`, which closes a document."""
+IMAGE = IdBlock(name="image", offset=4, size=8192)
 """The image ids."""
 END_OF_IMAGE_ID = 8196
-"""Stands behind the codes of an image."""
+"""The id after the codes of an image."""
 BEGIN_OF_IMAGE_ID = 8197
-"""Stands before the codes of an image."""
+"""The id before the codes of an image."""
 END_OF_TURN_ID = 8710
-"""Ends a turn: a prompt, or an answer."""
-TEXT = CodeBlock(name="text", offset=16384, size=65536 - 16384)
+"""The id at the end of a turn, a prompt or an answer."""
+TEXT = IdBlock(name="text", offset=16384, size=65536 - 16384)
 """The ids of BPE pieces."""
 
-# Chameleon has no ids for masks. These lie in the run that it keeps free, so its published weights
-# know nothing of them: train them before use.
+# Chameleon has no ids for masks. These lie in the run that it leaves free, so its published weights
+# have not learnt them: train them before use.
 INFILL_ID = 8709
 MASK_IDS = tuple(range(8198, 8214))
 
-Segment = tuple[str, ArrayLike]
-"""`("text", ids)`, `("image", codes)`, or `("end_of_turn", [])`."""
-
 
 def chameleon_tokenizer(path: str | Path) -> HFTokenizer:
-    """The tokenizer of a Chameleon or Anole `tokenizer.json`; no text gets an id below 16384.
+    """Load a Chameleon or Anole `tokenizer.json`; no text gets an id below 16384.
 
     Raises:
-        ValueError: The file has another layout, or see `HFTokenizer`.
+        ValueError: The file has another layout, or `HFTokenizer` refuses it.
     """
     tokenizer = HFTokenizer(
         path,
@@ -63,19 +61,19 @@ def chameleon_tokenizer(path: str | Path) -> HFTokenizer:
 
 
 def chameleon_vocabulary(tokenizer: HFTokenizer) -> Vocabulary:
-    """Chameleon's joint id space, for this package's own `DocumentLayout` over its ids."""
+    """Return Chameleon's joint id space, for a `DocumentLayout` over its ids."""
     return Vocabulary.from_tokenizer(tokenizer, IMAGE.size, image_offset=IMAGE.offset)
 
 
 class ChameleonLayout:
-    """Documents and prompts as Chameleon's weights know them.
+    """Documents and prompts in the layout of Chameleon's training.
 
     A segment is `("text", ids)`, `("image", codes)` (a grid, or flattened row by row), or
     `("end_of_turn", [])`. Two texts cannot stand side by side: nothing would tell them apart.
     """
 
     def document(self, segments: Sequence[Segment]) -> np.ndarray:
-        """`<s> segments </s>`, int64.
+        """Return `<s> segments </s>`, int64.
 
         Raises:
             ValueError: A segment is empty, of another kind, or holds an id or code out of range.
@@ -83,7 +81,7 @@ class ChameleonLayout:
         return np.append(self.prompt(segments), END_ID)
 
     def prompt(self, segments: Sequence[Segment]) -> np.ndarray:
-        """`<s> segments`, int64: the model goes on. End it with `("end_of_turn", [])` to ask."""
+        """Return `<s> segments`, int64, to be continued; `("end_of_turn", [])` at its end asks."""
         parts, last = [np.array([BEGIN_ID])], None
         for n, (kind, values) in enumerate(segments):
             name = f"segments[{n}]"
@@ -93,8 +91,8 @@ class ChameleonLayout:
             last = kind
         return np.concatenate(parts).astype(np.int64)
 
-    def parse(self, ids: ArrayLike) -> list[tuple[str, np.ndarray]]:
-        """The segments of a document or of a prompt.
+    def read(self, ids: ArrayLike) -> list[tuple[str, np.ndarray]]:
+        """Return the segments of a document or of a prompt.
 
         Raises:
             ValueError: The array has another layout; the error says at which position.
@@ -103,7 +101,7 @@ class ChameleonLayout:
         if array.ndim != 1 or array.size == 0 or array[0] != BEGIN_ID:
             raise ValueError(f"ids: at position 0 wanted <s> ({BEGIN_ID}), got {array[:1]}")
         stop = array.size - (array.size > 1 and array[-1] == END_ID)
-        # Every id that is neither text nor image code ends the run before it.
+        # Every id that is neither text nor an image code ends the run before it.
         marks = np.flatnonzero(~TEXT.contains(array[:stop]) & ~IMAGE.contains(array[:stop]))
         segments, inside = [], False
         for mark, end in zip(marks.tolist(), [*marks[1:].tolist(), stop], strict=True):

@@ -1,7 +1,6 @@
-"""The command `cm3-texttok`: train, encode, decode, inspect.
+"""The command line `cm3-texttok`: train, encode, decode, inspect.
 
-Takes arguments and lines on stdin, gives lines on stdout and progress on stderr. A user's mistake
-is one line on stderr and the exit code 2.
+Results go to stdout, progress to stderr. An error is one line on stderr, with exit code 2.
 """
 
 import argparse
@@ -20,7 +19,7 @@ _FIELD = "key of a .jsonl object, or column of a .parquet file, that holds the t
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+    """Run one command and return its exit code: 0, or 2 for an error."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -57,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument("tokenizer", metavar="FOLDER", help="a saved tokenizer")
     decode.add_argument("ids", nargs="*", metavar="ID", help="one text's ids; none: lines of stdin")
 
-    inspect = command("inspect", _inspect, "print what a tokenizer makes of files, as a table")
+    inspect = command("inspect", _inspect, "print figures of a tokenizer on files, as a table")
     inspect.add_argument("tokenizer", metavar="FOLDER", help="a saved tokenizer")
     inspect.add_argument("files", nargs="+", metavar="FILE", help=_FILES)
     inspect.add_argument("--field", default="text", help=f"{_FIELD} (default: text)")
@@ -79,7 +78,7 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def _with_progress(texts: Iterable[str]) -> Iterator[str]:
-    """The texts, and every second a line on stderr that says how many there have been."""
+    """Yield the texts, and print their count on stderr every second."""
     count, characters, due = 0, 0, time.monotonic() + 1
     for text in texts:
         yield text
@@ -150,7 +149,7 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _stdin() -> Iterator[str]:
-    """The lines of stdin, without their ends."""
+    """Yield the lines of stdin, without their ends."""
     for number, line in enumerate(sys.stdin.buffer, 1):
         try:
             yield line.decode().removesuffix("\n").removesuffix("\r")

@@ -1,7 +1,4 @@
-"""Checks that an implementation keeps the promises of `interface.Tokenizer`.
-
-Run them on your own class; a broken promise is an AssertionError that says which one.
-"""
+"""Checks that every `interface.Tokenizer` must pass; run them on your own."""
 
 from collections.abc import Callable
 
@@ -25,7 +22,14 @@ _TEXTS = (
 
 
 def check_tokenizer(tokenizer: Tokenizer) -> None:
-    """Asserts what `Tokenizer` promises."""
+    """Check what `Tokenizer` promises.
+
+    Args:
+        tokenizer: The implementation.
+
+    Raises:
+        AssertionError: A promise is broken; the message names it.
+    """
     assert isinstance(tokenizer, Tokenizer), "a member of the Protocol is missing"
     size = tokenizer.vocab_size
     mask_ids = tokenizer.mask_ids
@@ -39,7 +43,7 @@ def check_tokenizer(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode([]) == "", "no ids are the empty text"
     assert len(tokenizer.encode_batch([])) == 0, "an empty batch has no rows"
     rows = tokenizer.encode_batch(_TEXTS)
-    assert len(rows) == len(_TEXTS), "encode_batch gives one row a text"
+    assert len(rows) == len(_TEXTS), "encode_batch gives one row per text"
     for text, row in zip(_TEXTS, rows, strict=True):
         assert isinstance(row, np.ndarray) and row.ndim == 1, "a row is a 1-D array"
         wanted = id_dtype(size)

@@ -1,8 +1,8 @@
-"""Texts out of files, one at a time: what `TextTokenizer.train` and the command line read.
+"""Texts from files, one at a time, for `TextTokenizer.train` and the command line.
 
-Takes paths, gives strs. A text is a line of a `.txt` file, a field of an object of a `.jsonl`
-file, or a cell of a column of a `.parquet` file (the extra `parquet` brings pyarrow). Nothing is
-held but the text at hand, or one row batch of a Parquet file.
+A text is a line of a `.txt` file, a field of an object in a `.jsonl` file, or a cell of a column in
+a `.parquet` file (the extra `parquet` brings pyarrow). Only the current text is in memory, or one
+row batch of a Parquet file.
 """
 
 import json
@@ -13,18 +13,19 @@ SUFFIXES = (".txt", ".jsonl", ".parquet")
 
 
 def read_texts(paths: Iterable[str | Path], *, field: str = "text") -> Iterator[str]:
-    """The texts of the files, in the order of `paths` and of each file.
+    """Yield the texts of the files, in the order of `paths` and of each file.
 
     Args:
-        paths: Files that end in `.txt`, `.jsonl` or `.parquet`. Blank lines are left out.
+        paths: Files that end in `.txt`, `.jsonl` or `.parquet`. Blank lines are skipped.
         field: The key of a `.jsonl` object, or the column of a `.parquet` file, that holds the
             text.
 
     Raises:
-        FileNotFoundError: There is no such file; raised before any text is given.
-        ValueError: A file has another suffix or none, is no UTF-8, JSON or Parquet, or lacks the
-            field; the error says at which line or row.
-        ImportError: A Parquet file is asked for and pyarrow is not installed.
+        FileNotFoundError: There is no such file; raised before the first text.
+        ValueError: A file has another suffix or none, is not UTF-8, JSON or Parquet, or lacks the
+            field; the message names the line or row.
+        TypeError: `paths` is a single path.
+        ImportError: A file is Parquet and pyarrow is not installed.
     """
     if isinstance(paths, (str, Path)):
         raise TypeError(f"paths: wanted paths in a list, got one: {paths}")
@@ -48,7 +49,7 @@ def _texts(files: list[Path], field: str) -> Iterator[str]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, without their ends, numbered from 1."""
+    """Yield the lines that are not blank, without their ends, numbered from 1."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             try:

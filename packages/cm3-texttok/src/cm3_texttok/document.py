@@ -1,11 +1,11 @@
-"""Layouts of documents, for training and for prompts alike.
+"""Layouts of documents, for training and for prompts.
 
-Takes text ids and image codes, gives one int64 array of joint ids, and reads such an array back.
-A pair is `caption <break> image`; a document is `<eos> T <break> I <break> T <break> I <eos>`, the
-retrieved pairs first and the query pair last (arXiv 2309.02591, section 2.1). Prompts are
-prefixes of what training shows (section 2.2): a document with spans cut out becomes
+From text ids and image codes to one int64 array of joint ids. A pair is `caption <break> image`; a
+document is `<eos> T <break> I <break> T <break> I <eos>`, the retrieved pairs first and the query
+pair last (arXiv 2309.02591, section 2.1). Prompts are prefixes of training documents (section
+2.2): a document with spans cut out becomes
 `<eos> body-with-masks <infill> s0 <mask:1> s1 <mask:2> s2 ... <eos>`. An interleaved document has
-texts and codes in any order, `<break>` between them. `reading.py` holds the way back from all.
+texts and codes in any order, with `<break>` between them. `reading.py` has the way back.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from cm3_texttok.vocabulary import Vocabulary
 
 
 class DocumentLayout:
-    """Where text, image and structure stand in a document.
+    """The places of text, image and structure in a document.
 
-    Everywhere: `text_ids` are the tokenizer's ids of a caption, `codes` the codes of one image, a
-    grid or flattened row by row, and `context` the retrieved `(text_ids, codes)` pairs, most
-    useful last. Text ids that are structural, codes outside the codebook and images without codes
+    In all methods `text_ids` are the tokenizer's ids of a caption, `codes` the codes of one image
+    (a grid, or flattened row by row), and `context` the retrieved `(text_ids, codes)` pairs, the
+    most useful last. Structural text ids, codes outside the codebook and images without codes
     raise a ValueError.
     """
 
     def __init__(self, vocabulary: Vocabulary) -> None:
-        """Lays documents out in the ids of `vocabulary`."""
+        """Lay documents out in the ids of `vocabulary`."""
         self.vocabulary = vocabulary
 
     def training(self, pairs: Sequence[tuple[ArrayLike, ArrayLike]]) -> np.ndarray:
-        """`<eos> T <break> I <break> T <break> I <eos>`, for one pair or more."""
+        """Return `<eos> T <break> I <break> T <break> I <eos>`, for one pair or more."""
         if len(pairs) == 0:
             raise ValueError("pairs: wanted at least one (text_ids, codes) pair, got none")
         ids = self._join(self._opening(pairs, "pairs"))
@@ -40,7 +40,7 @@ class DocumentLayout:
         return ids
 
     def interleaved(self, segments: Sequence[Segment]) -> np.ndarray:
-        """`<eos> S <break> S <break> ... S <eos>`: texts and codes in any order.
+        """Return `<eos> S <break> S <break> ... S <eos>`: texts and codes in any order.
 
         Args:
             segments: `("text", ids)`, `("image", codes)`, or the name of another block of the
@@ -49,30 +49,30 @@ class DocumentLayout:
         return self.write(Document(segments=tuple(segments), closed=True))
 
     def interleaved_prompt(self, segments: Sequence[Segment]) -> np.ndarray:
-        """`<eos> [S <break>]*`: the next segment follows, of the kind that the caller asks for."""
+        """Return `<eos> [S <break>]*`; a segment of the caller's choice follows."""
         return self.write(Document(segments=(*segments, ("text", ())), closed=False))
 
     def text_dropped(
         self, codes: ArrayLike, context: Sequence[tuple[ArrayLike, ArrayLike]] = ()
     ) -> np.ndarray:
-        """`<eos> [T <break> I <break>]* <mask> <break> I <eos>`: training without the caption.
+        """Return `<eos> [T <break> I <break>]* <mask> <break> I <eos>`, for training.
 
-        It teaches what guidance needs, the image after `unconditional_prompt` (section 3.2).
+        It teaches guidance's other stream: the image after `unconditional_prompt` (section 3.2).
         """
         prompt = self.unconditional_prompt(context)
         return self._join([prompt, self._image(codes, "codes"), self.vocabulary.eos_id])
 
     def masked(self, ids: ArrayLike, masked: ArrayLike) -> np.ndarray:
-        """A document with parts cut out: `<eos> body-with-masks <infill> s0 <mask:1> s1 ... <eos>`.
+        """Cut parts out: `<eos> body-with-masks <infill> s0 <mask:1> s1 ... <eos>`.
 
         With the whole caption cut out it trains captioning, otherwise infilling.
 
         Args:
-            ids: What `training` or `interleaved` has laid out.
+            ids: A document of `training` or `interleaved`.
             masked: Booleans over `ids`. Every longest run becomes one mask token.
 
         Raises:
-            ValueError: `ids` is no whole document, a flag stands at a structural id, nothing is
+            ValueError: `ids` is not a whole document, a structural id is masked, nothing is
                 masked, or there are more runs than mask tokens.
         """
         array = integer_array(ids, "ids")
@@ -93,21 +93,21 @@ class DocumentLayout:
     def image_prompt(
         self, text_ids: ArrayLike, context: Sequence[tuple[ArrayLike, ArrayLike]] = ()
     ) -> np.ndarray:
-        """`<eos> [T <break> I <break>]* T <break>`: an image follows."""
+        """Return `<eos> [T <break> I <break>]* T <break>`; an image follows."""
         text = self._text(text_ids, "text_ids")
         return self._join([*self._opening(context), text, self.vocabulary.break_id])
 
     def unconditional_prompt(
         self, context: Sequence[tuple[ArrayLike, ArrayLike]] = ()
     ) -> np.ndarray:
-        """`<eos> [T <break> I <break>]* <mask> <break>`: an image of no given caption follows."""
+        """Return `<eos> [T <break> I <break>]* <mask> <break>`; an uncaptioned image follows."""
         vocabulary = self.vocabulary
         return self._join([*self._opening(context), vocabulary.mask_ids[0], vocabulary.break_id])
 
     def caption_prompt(
         self, codes: ArrayLike, context: Sequence[tuple[ArrayLike, ArrayLike]] = ()
     ) -> np.ndarray:
-        """`<eos> [T <break> I <break>]* <mask> <break> I <infill>`: the caption follows."""
+        """Return `<eos> [T <break> I <break>]* <mask> <break> I <infill>`; the caption follows."""
         prompt = self.unconditional_prompt(context)
         return self._join([prompt, self._image(codes, "codes"), self.vocabulary.infill_id])
 
@@ -118,14 +118,14 @@ class DocumentLayout:
         masked: ArrayLike,
         context: Sequence[tuple[ArrayLike, ArrayLike]] = (),
     ) -> np.ndarray:
-        """`<eos> [T <break> I <break>]* T <break> I-with-masks <infill>`: the cut codes follow.
+        """Return `<eos> [T <break> I <break>]* T <break> I-with-masks <infill>`; the codes follow.
 
         Args:
             text_ids: The caption.
-            codes: The image; what stands at masked positions is not looked at.
+            codes: The image; masked positions are not looked at.
             masked: Booleans over `codes`. Every longest run of masked codes, in flattened order,
                 becomes one mask token: `<mask>`, `<mask:1>`, ...
-            context: Retrieved pairs.
+            context: The retrieved pairs.
 
         Raises:
             ValueError: Nothing is masked, there are more runs than mask tokens, or `masked` and
@@ -146,14 +146,13 @@ class DocumentLayout:
         codes: ArrayLike,
         context: Sequence[tuple[ArrayLike, ArrayLike]] = (),
     ) -> np.ndarray:
-        """`<eos> [T <break> I <break>]* T-with-masks <break> I <infill>`: the cut words follow.
+        """Return `<eos> [T <break> I <break>]* T-with-masks <break> I <infill>`; the words follow.
 
         Args:
-            text_ids: The caption; what stands at masked positions is not looked at beyond its
-                being text.
+            text_ids: The caption; masked positions must be text, no matter which.
             masked: Booleans over `text_ids`, as in `infill_prompt`.
             codes: The image.
-            context: Retrieved pairs.
+            context: The retrieved pairs.
 
         Raises:
             ValueError: As in `infill_prompt`.
@@ -167,64 +166,27 @@ class DocumentLayout:
         return self._join([*self._opening(context), *parts])
 
     def infill_continuations(self, masked: ArrayLike) -> list[tuple[int | None, int]]:
-        """What a model is to write after an infill prompt: `(mask id before the run, run length)`.
+        """Return the runs to write after an infill prompt: `(mask id before the run, run length)`.
 
-        The first run follows `<infill>` directly, so its mask id is None; every later run is
-        preceded by its own mask token; `<eos>` ends everything.
+        The first run follows `<infill>` directly, so its mask id is None; every later run follows
+        its own mask token; `<eos>` ends everything.
         """
         _, starts, stops = self._runs(masked)
         masks = (None, *self.vocabulary.mask_ids[1:])
         return list(zip(masks, (stops - starts).tolist(), strict=False))
 
-    def parse(self, ids: ArrayLike) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The `(text_ids, codes)` pairs of an array that `training` has laid out.
-
-        Raises:
-            ValueError: The array has another layout; the error says at which position what was
-                wanted.
-        """
-        vocabulary = self.vocabulary
-        array = integer_array(ids, "ids")
-        if array.ndim != 1 or array.size < 2:
-            raise ValueError(f"ids: wanted a row <eos> ... <eos>, got the shape {array.shape}")
-        for end in (0, array.size - 1):
-            if array[end] != vocabulary.eos_id:
-                wanted = f"<eos> ({vocabulary.eos_id})"
-                raise ValueError(f"ids: at position {end} wanted {wanted}, got {array[end]}")
-
-        breaks = np.flatnonzero(array == vocabulary.break_id).tolist()
-        segments = []
-        for start, stop in zip(
-            [1, *(b + 1 for b in breaks)], [*breaks, array.size - 1], strict=True
-        ):
-            segment = array[start:stop]
-            if len(segments) % 2 == 0:
-                wanted = f"a text id or <break> ({vocabulary.break_id})"
-                require(vocabulary.is_text(segment), segment, "ids", wanted, start)
-                segments.append(segment)
-            else:
-                wanted = "an image id"
-                require(vocabulary.is_image(segment), segment, "ids", wanted, start)
-                if segment.size == 0:
-                    raise ValueError(f"ids: at position {stop} wanted {wanted}, got {array[stop]}")
-                segments.append(vocabulary.ids_to_codes(segment))
-        if len(segments) % 2:
-            wanted = f"<break> ({vocabulary.break_id}) and an image"
-            raise ValueError(f"ids: at position {array.size - 1} wanted {wanted}, got {array[-1]}")
-        return list(zip(segments[::2], segments[1::2], strict=True))
-
     def read(self, ids: ArrayLike) -> Document:
-        """What stands in any layout of this class, whole or a prompt; see `read_document`."""
+        """Read a document or prompt in any layout of this class; see `read_document`."""
         return read_document(self.vocabulary, ids)
 
     def write(self, document: Document) -> np.ndarray:
-        """The ids of `document`: undoes `read`; see `write_document`."""
+        """Return the ids of `document`, undoing `read`; see `write_document`."""
         return write_document(self.vocabulary, document)
 
     def _opening(
         self, pairs: Sequence[tuple[ArrayLike, ArrayLike]], name: str = "context"
     ) -> list[ArrayLike]:
-        """The parts of `<eos> [T <break> I <break>]*`."""
+        """Return the parts of `<eos> [T <break> I <break>]*`."""
         parts: list[ArrayLike] = [self.vocabulary.eos_id]
         for n, (text_ids, codes) in enumerate(pairs):
             parts += [self._text(text_ids, f"{name}[{n}]: text_ids"), self.vocabulary.break_id]
@@ -249,14 +211,14 @@ class DocumentLayout:
         return np.concatenate([np.atleast_1d(part) for part in parts]).astype(np.int64)
 
     def _cut(self, ids: np.ndarray, flags: np.ndarray, starts: np.ndarray) -> np.ndarray:
-        """The ids that are kept, a mask token where each run was."""
+        """Return the remaining ids, with a mask token in place of each run."""
         row, keep = ids.copy(), ~flags
         row[starts] = self.vocabulary.mask_ids[: starts.size]
         keep[starts] = True
         return row[keep]
 
     def _runs(self, masked: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Flattened flags, and where each run of True starts and stops."""
+        """Return the flattened flags, and where each run of True starts and stops."""
         flags = np.asarray(masked)
         if flags.dtype != np.bool_:
             raise TypeError(f"masked: wanted booleans, got an array of {flags.dtype}")

@@ -1,9 +1,8 @@
 """A Hugging Face `tokenizer.json` as a `Tokenizer`: BPE of the `tokenizers` library (extra `hf`).
 
-Takes a path and says which ids are structural, gives what `TextTokenizer` gives. The library looks
-for special tokens in every text that it encodes. Here they are taken out of the model before it is
-built, with every merge that makes or needs one: an id that the model does not have cannot come out
-of a text, whatever the text says.
+The library looks for special tokens in every text that it encodes. Here they are removed from the
+model before it is built, with every merge that makes or needs one: no text can produce an id that
+the model does not have.
 """
 
 import json
@@ -16,8 +15,8 @@ import numpy as np
 from cm3_texttok.arrays import integer_array, require, utf8
 from cm3_texttok.ragged import Ragged, id_dtype
 
-# What lossy settings change: spaces at the ends and in a row, normalisation, marks of spaces, and
-# every byte that UTF-8 has (all leading bytes below U+0800, then one character each for E0 to F4).
+# Texts that lossy settings change: repeated and outer spaces, normalisation, marks of spaces, and
+# every byte of UTF-8 (all leading bytes below U+0800, then one character each for E0 to F4).
 _PROBES = (
     " a  b ",
     "\ufb01e\u0301\u00c5 A",
@@ -30,7 +29,7 @@ _PROBES = (
 
 
 class HFTokenizer:
-    """Text <-> ids of a byte-level (or byte-fallback) BPE `tokenizer.json`, lossless."""
+    """A lossless tokenizer from the `tokenizer.json` of a byte-level or byte-fallback BPE."""
 
     def __init__(
         self,
@@ -43,22 +42,22 @@ class HFTokenizer:
         mask_ids: Sequence[int],
         reserved: Iterable[int] = (),
     ) -> None:
-        """Reads the file and takes out what no text may produce.
+        """Read the file and remove the ids that no text may produce.
 
         Args:
             path: A `tokenizer.json`.
-            pad_id: Fills a batch; see `interface.Tokenizer` for this and the next four.
-            eos_id: Opens and closes a document.
-            break_id: Stands at every change of modality.
-            infill_id: Stands before the spans that were cut out.
-            mask_ids: Stand where spans were cut out.
-            reserved: Further ids that no text may produce: image ids, and ids kept for later. The
-                file's added tokens are reserved in any case.
+            pad_id: The id that fills a batch; see `interface.Tokenizer` for it and the next four.
+            eos_id: The id that opens and closes a document.
+            break_id: The id at every change of modality.
+            infill_id: The id before the spans that were cut out.
+            mask_ids: The ids in place of the spans that were cut out.
+            reserved: Further ids that no text may produce, such as image ids. The file's added
+                tokens are always reserved.
 
         Raises:
             ImportError: The `tokenizers` library is not installed.
             FileNotFoundError: There is no such file.
-            ValueError: The file is no `tokenizer.json` of a BPE model, or the model is not
+            ValueError: The file is not a `tokenizer.json` of a BPE model, or the model is not
                 lossless.
         """
         try:
@@ -87,26 +86,26 @@ class HFTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Number of ids, reserved ones included: one more than the highest."""
+        """Number of ids, reserved ones included: one more than the highest id."""
         return self._is_text.size
 
     def encode(self, text: str) -> list[int]:
-        """Text ids of `text`, never a structural or reserved id.
+        """Return the ids of `text`, never a structural or reserved one.
 
         Raises:
-            TypeError: `text` is no str.
+            TypeError: `text` is not a str.
             ValueError: `text` holds a lone surrogate.
         """
         utf8(text, "text")
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_batch(self, texts: Sequence[str]) -> Ragged:
-        """Text ids of each text, uint16 where `vocab_size` allows it, else uint32.
+        """Return the ids of each text, uint16 where `vocab_size` allows it, else uint32.
 
-        The library takes as many threads as the variable RAYON_NUM_THREADS says, or one a core.
+        The library takes RAYON_NUM_THREADS threads, by default one per core.
 
         Raises:
-            TypeError: `texts` is one str, or one of them is none.
+            TypeError: `texts` is a single str, or holds something else.
             ValueError: A text holds a lone surrogate.
         """
         if isinstance(texts, str):
@@ -117,7 +116,7 @@ class HFTokenizer:
         return Ragged.from_rows([row.ids for row in encoded], id_dtype(self.vocab_size))
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`, structural and reserved ids skipped; no UTF-8 gives U+FFFD.
+        """Return the text of `ids` without structural and reserved ones; U+FFFD for invalid UTF-8.
 
         Raises:
             ValueError: An id lies outside `[0, vocab_size)`.
@@ -130,7 +129,7 @@ class HFTokenizer:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The file's settings, with what this module looks at checked."""
+    """Read the file's settings and check those that this module uses."""
     try:
         settings = json.loads(path.read_bytes())
     except ValueError as error:
@@ -148,7 +147,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _text_only(settings: dict[str, Any], silent: set[int]) -> dict[str, Any]:
-    """The settings of a model that has no token with an id of `silent`."""
+    """Return the settings of a model without the tokens whose ids are in `silent`."""
     model = settings["model"]
     names = {token for token, id in model["vocab"].items() if id in silent}
     pairs = [m.split(" ", 1) if isinstance(m, str) else m for m in model.get("merges", [])]
@@ -157,7 +156,7 @@ def _text_only(settings: dict[str, Any], silent: set[int]) -> dict[str, Any]:
     return {
         **settings,
         "added_tokens": [],
-        # A template would add special tokens; the rest cuts or fills rows.
+        # A template would add special tokens; the other two cut and fill rows.
         "post_processor": None,
         "truncation": None,
         "padding": None,

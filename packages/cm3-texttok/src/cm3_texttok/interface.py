@@ -1,4 +1,4 @@
-"""What this package promises: the `Tokenizer` Protocol, its version, and the component's name.
+"""The interface of a text tokenizer, its version, and the component names in saved files.
 
 A tokenizer turns text into ids and back, and owns the ids of the structural tokens of a document
 (arXiv 2309.02591, section 2.1). Only str, int, lists of int and arrays cross the boundary.
@@ -10,12 +10,18 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 INTERFACE_VERSION = "1.0"
-COMPONENT = "cm3-texttok"
+"""Version of `Tokenizer` and of this package's files; the major part must match on load."""
+
+TOKENIZER_COMPONENT = "cm3-texttok/tokenizer"
+"""Component name of a saved `TextTokenizer`."""
+
+VOCABULARY_COMPONENT = "cm3-texttok/vocabulary"
+"""Component name in the JSON of a `Vocabulary`."""
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text <-> ids, lossless, with structural ids that no text can produce."""
+    """Text to ids and back without loss; no text can produce a structural id."""
 
     @property
     def vocab_size(self) -> int:
@@ -24,47 +30,47 @@ class Tokenizer(Protocol):
 
     @property
     def pad_id(self) -> int:
-        """Fills a batch on the right; never part of a document."""
+        """The id that fills a batch on the right; never part of a document."""
         ...
 
     @property
     def eos_id(self) -> int:
-        """Opens and closes a document."""
+        """The id that opens and closes a document."""
         ...
 
     @property
     def break_id(self) -> int:
-        """Stands at every change of modality."""
+        """The id at every change of modality."""
         ...
 
     @property
     def infill_id(self) -> int:
-        """Stands before the spans that were cut out."""
+        """The id before the spans that were cut out."""
         ...
 
     @property
     def mask_ids(self) -> tuple[int, ...]:
-        """Stand where the first, second, ... span was cut out; at least one."""
+        """The ids in place of the first, second, ... span that was cut out; at least one."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Text ids of a text, never a structural id; `[]` for the empty text.
+        """Return the ids of a text, never a structural one; `[]` for the empty text.
 
         Raises:
-            ValueError: The text holds a lone surrogate, which is no valid Unicode.
+            ValueError: The text holds a lone surrogate, which is not valid Unicode.
         """
         ...
 
     def encode_batch(self, texts: Sequence[str]) -> Sequence[np.ndarray]:
-        """The same ids as `encode` gives, one 1-D integer array a text.
+        """Return the ids of each text, as of `encode`, in a 1-D array.
 
-        uint16 where `vocab_size` allows it, else uint32. Any sequence of arrays will do; this
-        package's own classes give a `Ragged`.
+        The arrays are uint16 where `vocab_size` allows it, else uint32. Any sequence of arrays
+        will do; this package's own classes return a `Ragged`.
         """
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of the ids; structural ids are skipped. `decode(encode(text)) == text`.
+        """Return the text of the ids, skipping structural ones: `decode(encode(text)) == text`.
 
         Raises:
             ValueError: An id lies outside `[0, vocab_size)`.

@@ -1,7 +1,7 @@
-"""Rows of ids of different lengths, kept as one array and the places where rows begin.
+"""Rows of ids of different lengths, stored as one array and the offsets where rows begin.
 
-Takes rows, gives a sequence of arrays that are views of the one array: no Python int is made for
-an id. `values` and `offsets` are what Arrow's list columns and most batchers want.
+The rows are views of the one array, so no Python int is made for an id. `values` and `offsets` are
+the layout of Arrow's list columns.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import numpy as np
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
-    """The narrowest of uint16 and uint32 that holds every id in `[0, vocab_size)`."""
+    """Return uint16 if it holds every id in `[0, vocab_size)`, else uint32."""
     return np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.uint32)
 
 
@@ -21,16 +21,16 @@ def id_dtype(vocab_size: int) -> np.dtype:
 class Ragged(Sequence[np.ndarray]):
     """A sequence of 1-D arrays that share one buffer: row n is `values[offsets[n]:offsets[n + 1]]`.
 
-    A slice of rows is a `Ragged` of the same buffer where the step is 1.
+    A slice of rows with step 1 is a `Ragged` of the same buffer.
     """
 
     values: np.ndarray
-    """(total,) all rows, one behind the other."""
+    """(total,) all rows, one after the other."""
     offsets: np.ndarray
-    """(N + 1,) int64, from 0 to total: where each row begins, and where the last one ends."""
+    """(N + 1,) int64 from 0 to total: the start of each row, and the end of the last."""
 
     def __post_init__(self) -> None:
-        """Checks that the offsets cut the values into rows."""
+        """Check that the offsets cut the values into rows."""
         values, offsets = self.values, self.offsets
         if values.ndim != 1 or offsets.ndim != 1 or offsets.size == 0:
             got = f"the shapes {values.shape} and {offsets.shape}"
@@ -41,7 +41,7 @@ class Ragged(Sequence[np.ndarray]):
 
     @classmethod
     def from_rows(cls, rows: Sequence[Sequence[int]], dtype: np.dtype) -> "Ragged":
-        """Copies `rows` behind one another, as `dtype`."""
+        """Copy `rows` one after the other, as `dtype`."""
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)), out=offsets[1:])
         joined = itertools.chain.from_iterable(rows)
@@ -53,7 +53,7 @@ class Ragged(Sequence[np.ndarray]):
         return np.diff(self.offsets)
 
     def with_rows(self, rows: Mapping[int, Sequence[int]]) -> "Ragged":
-        """A copy in which the rows of these numbers, empty here, hold these values."""
+        """Return a copy in which the rows of these numbers, empty so far, hold these values."""
         numbers = np.array(sorted(rows), np.int64)
         sizes = np.array([len(rows[n]) for n in numbers.tolist()], np.int64)
         new = np.fromiter(itertools.chain.from_iterable(rows[n] for n in numbers), np.int64)
@@ -64,11 +64,11 @@ class Ragged(Sequence[np.ndarray]):
         return Ragged(values, self.offsets + np.cumsum(grown))
 
     def tolist(self) -> list[list[int]]:
-        """The rows as lists of Python ints."""
+        """Return the rows as lists of Python ints."""
         return [row.tolist() for row in self]
 
     def __len__(self) -> int:
-        """Number of rows."""
+        """Return the number of rows."""
         return self.offsets.size - 1
 
     @overload
@@ -76,7 +76,7 @@ class Ragged(Sequence[np.ndarray]):
     @overload
     def __getitem__(self, index: slice) -> "Ragged": ...
     def __getitem__(self, index: int | slice) -> "np.ndarray | Ragged":
-        """One row, a view of `values`, or a `Ragged` of some rows."""
+        """Return one row, a view of `values`, or a `Ragged` of several."""
         if isinstance(index, slice):
             start, stop, step = index.indices(len(self))
             if step != 1:
@@ -90,13 +90,13 @@ class Ragged(Sequence[np.ndarray]):
         return self.values[self.offsets[index] : self.offsets[index + 1]]
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """The rows in order, each a view of `values`."""
+        """Yield the rows in order, each a view of `values`."""
         places = self.offsets.tolist()
         for start, stop in zip(places[:-1], places[1:], strict=True):
             yield self.values[start:stop]
 
     def __eq__(self, other: object) -> bool:
-        """Whether the other is a `Ragged` of the same rows."""
+        """Return whether the other is a `Ragged` of the same rows."""
         if not isinstance(other, Ragged):
             return NotImplemented
         same_rows = np.array_equal(self.offsets, other.offsets)

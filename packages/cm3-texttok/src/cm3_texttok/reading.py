@@ -1,13 +1,13 @@
-"""Any document back into its parts: what the ids of `DocumentLayout` say.
+"""Documents in any layout of `DocumentLayout` back to their parts.
 
-Takes joint ids, gives a `Document`, and the other way round: `write_document` undoes
-`read_document`. One grammar covers training documents and prompts, retrieved context, dropped
-texts, captioning, infilling and interleaved documents (arXiv 2309.02591, sections 2.1 and 2.2):
+`read_document` turns joint ids into a `Document`; `write_document` undoes it. One grammar covers
+training documents and prompts, retrieved context, dropped texts, captioning, infilling and
+interleaved documents (arXiv 2309.02591, sections 2.1 and 2.2):
 
     <eos> segment [<break> segment]* [<infill> span [<mask:n> span]*] [<eos>]
 
-A segment is a text, or codes of one block, with mask tokens in it where spans were cut out; a
-prompt lacks the last `<eos>`.
+A segment is a text, or codes of one block, with mask tokens where spans were cut out. A prompt
+lacks the last `<eos>`.
 """
 
 from dataclasses import dataclass
@@ -20,9 +20,11 @@ from cm3_texttok.arrays import integer_array, require
 from cm3_texttok.vocabulary import Vocabulary
 
 Segment = tuple[str, ArrayLike]
-"""A kind and values: `("text", ids)`, or a block's name and codes. In a document with masks, value
-`-1 - n` stands where span n was cut out. The kind is `"masked"` where nothing but mask tokens is
-left and the spans are not there to say what they were."""
+"""Kind and values of a part of a document: `("text", ids)`, or a block's name and codes.
+
+In a document with masks, value `-1 - n` marks the place of span n. The kind is `"masked"` where
+only mask tokens are left and no spans say what they were. Chameleon has `("end_of_turn", [])` too.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,10 +32,10 @@ class Document:
     """The parts of a row of ids."""
 
     segments: tuple[Segment, ...]
-    """What stands between the breaks, in order. A prompt that ends in `<break>` has an empty text
-    last."""
+    """The segments between the breaks, in order; an empty text last in a prompt that ends in
+    `<break>`."""
     spans: tuple[Segment, ...] | None = None
-    """What was cut out, in order, as far as it is there; None where there is no `<infill>`."""
+    """The spans that were cut out, in order, as far as present; None if there is no `<infill>`."""
     closed: bool
     """Whether `<eos>` ends the document; a prompt is open."""
 
@@ -43,7 +45,7 @@ class Document:
         return sum(int((np.asarray(values) < 0).sum()) for _, values in self.segments)
 
     def restore(self) -> list[tuple[str, np.ndarray]]:
-        """The segments with every span put back, without masks.
+        """Return the segments with every span put back, without masks.
 
         Raises:
             ValueError: A span is missing.
@@ -65,11 +67,11 @@ class Document:
 
 
 def read_document(vocabulary: Vocabulary, ids: ArrayLike) -> Document:
-    """The parts of `ids`, a row in any layout of `DocumentLayout`.
+    """Read the parts of `ids`, a row in any layout of `DocumentLayout`.
 
     Raises:
-        ValueError: The ids follow another grammar; the error says at which position what was
-            wanted.
+        ValueError: The ids follow another grammar; the message names the position and what was
+            wanted there.
     """
     array = integer_array(ids, "ids")
     if array.ndim != 1 or array.size == 0:
@@ -97,11 +99,11 @@ def read_document(vocabulary: Vocabulary, ids: ArrayLike) -> Document:
 
 
 def write_document(vocabulary: Vocabulary, document: Document) -> np.ndarray:
-    """The ids (int64) of `document`; undoes `read_document`.
+    """Return the ids (int64) of `document`, undoing `read_document`.
 
     Raises:
-        ValueError: A value lies outside its kind, or the ids follow no layout: masks out of order,
-            spans that do not fit them, a segment of codes without codes.
+        ValueError: A value does not belong to its kind, or the ids follow no layout: masks out of
+            order, spans that do not fit them, a segment of codes without codes.
     """
     if not document.segments:
         raise ValueError("segments: wanted at least one, got none")
@@ -123,7 +125,7 @@ def write_document(vocabulary: Vocabulary, document: Document) -> np.ndarray:
 
 
 class _Reader:
-    """One row, with every id's kind and mask number looked up once."""
+    """One row, with the kind and mask number of every id looked up once."""
 
     def __init__(self, vocabulary: Vocabulary, array: np.ndarray) -> None:
         self.vocabulary, self.array = vocabulary, array
@@ -136,10 +138,10 @@ class _Reader:
         for n, mask_id in enumerate(vocabulary.mask_ids):
             self.masks[array == mask_id] = n
         self.segment_kinds: list[str] = []
-        self.mask_segments: list[int] = []  # per mask of the body, the number of its segment
+        self.mask_segments: list[int] = []  # the segment of each mask of the body
 
     def segment(self, start: int, stop: int) -> tuple[str, np.ndarray]:
-        """The segment `[start, stop)` of the body."""
+        """Read the segment `[start, stop)` of the body."""
         masks = self.masks[start:stop]
         for place in np.flatnonzero(masks >= 0).tolist():
             if masks[place] != (wanted := len(self.mask_segments)):
@@ -151,7 +153,7 @@ class _Reader:
         return kind, values
 
     def spans(self, infill: int, stop: int, closed: bool) -> list[tuple[str, np.ndarray]]:
-        """The spans behind the `<infill>` at that position."""
+        """Read the spans after the `<infill>` at that position."""
         most = len(self.mask_segments)
         if most == 0:
             _fail(self.array, infill, "no <infill>, for nothing is cut out")
@@ -173,12 +175,12 @@ class _Reader:
             elif of_segment != kind:
                 _fail(self.array, start + 1, f"an id of {of_segment}, as in its segment")
             spans.append((kind, values))
-        if closed:  # what is still unknown had spans without ids
+        if closed:  # the spans of what is still unknown were empty
             self.segment_kinds = ["text" if k == "masked" else k for k in self.segment_kinds]
         return spans
 
     def _run(self, start: int, stop: int, skip: np.ndarray) -> tuple[str, np.ndarray]:
-        """Kind and values of `[start, stop)`, looking away from what is to be skipped."""
+        """Return kind and values of `[start, stop)`, ignoring the ids in `skip`."""
         run, kinds = self.array[start:stop], self.kinds[start:stop]
         rest = kinds[~skip]
         if rest.size == 0:
@@ -190,7 +192,7 @@ class _Reader:
 
 
 def _segment_ids(vocabulary: Vocabulary, kind: str, values: ArrayLike, name: str) -> np.ndarray:
-    """Joint ids of a segment's values, mask tokens where they are negative."""
+    """Return the joint ids of a segment's values, mask tokens where they are negative."""
     array = integer_array(values, name).reshape(-1)  # (h, w) -> (h * w,)
     cut = array < 0
     masks = len(vocabulary.mask_ids)

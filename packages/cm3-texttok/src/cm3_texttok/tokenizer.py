@@ -1,58 +1,47 @@
-"""Text <-> ids: BPE of sentencepiece with byte fallback, lossless on every valid Unicode text.
+"""Text to ids and back: sentencepiece BPE with byte fallback, lossless on valid Unicode.
 
-Takes texts, gives ids. The paper trains its own tokenizer of 56,320 pieces (arXiv
-2309.02591, section 2.1). The structural tokens are *control* symbols, which sentencepiece never
-matches in a text.
+The paper trains its own tokenizer of 56,320 pieces (arXiv 2309.02591, section 2.1).
+`cm3_texttok.training` learns the pieces.
 """
 
-import hashlib
-import io
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 
 from cm3_texttok.arrays import integer_array, require, utf8
-from cm3_texttok.artifact import check_header, header, write_file
+from cm3_texttok.artifact import atomic_file, check_stamp, sha256_of_file, stamp, write_json
+from cm3_texttok.interface import INTERFACE_VERSION, TOKENIZER_COMPONENT
 from cm3_texttok.ragged import Ragged, id_dtype
+from cm3_texttok.training import SPACE_MARK, mask_name, train_model
 
 MODEL_FILE = "tokenizer.model"
 CONFIG_FILE = "config.json"
 
-# sentencepiece writes a space as this character and reads it back as a space. A text that holds
-# it would lose it, so it is always encoded as its three bytes.
-_SPACE_MARK = "\u2581".encode()
-
-# What the trainer reads at a time: at most 2000 characters, cut before a space where there is one
-# (no piece crosses a space). Left out are characters that separate, and the ones that the trainer
-# takes for its own marks (it would skip the whole text): all of them still encode as bytes.
-_MARKS = r"\n\r\t\0\u2581\u2585"
-_SENTENCE = re.compile(rf"[^{_MARKS}]{{1,2000}}(?=[ {_MARKS}]|\Z)|[^{_MARKS}]{{2000}}")
-
-# How `encode_batch` hands texts over: as one, this character between them, cut at line ends into
-# bites of about 200 characters. The trainer never sees either character, so no piece holds one,
-# and the ids are those of each text alone. Long texts cost sentencepiece more a character, and
-# every row that it gives costs an object.
+# `encode_batch` joins the texts with this character and cuts the whole at line ends into chunks of
+# about 200 characters. The trainer never sees either character, so no piece holds one, and the ids
+# are those of each text alone. Long texts cost sentencepiece more per character, and every row that
+# it returns costs an object.
 _SEPARATOR = "\0"
-_BITE = re.compile(r"(?s:.){1,200}[^\n\0]*")
+_CHUNK = re.compile(r"(?s:.){1,200}[^\n\0]*")
 
 
 class TextTokenizer:
-    """A trained text tokenizer; make one with `train` or `load`.
+    """A trained text tokenizer; `train` and `load` make one.
 
-    Ids: `<pad> <eos> <break> <mask> <infill> <mask:1> ...` from 0 on, one id that is never used
-    (sentencepiece demands an unknown piece), 256 bytes, then the pieces.
+    The ids are `<pad> <eos> <break> <mask> <infill> <mask:1> ...` from 0 on, one that is never used
+    (sentencepiece demands an unknown piece), the 256 bytes, then the learnt pieces.
     """
 
     def __init__(self, model_bytes: bytes) -> None:
-        """Reads a sentencepiece model that `train` has made.
+        """Read a sentencepiece model that `train` made.
 
         Raises:
-            ValueError: The bytes are no such model.
+            ValueError: The bytes are not such a model.
         """
         try:
             # Empty bytes would load silently, as a vocabulary of 0.
@@ -65,17 +54,15 @@ class TextTokenizer:
         self._eos_id = self._control_id("<eos>")
         self._break_id = self._control_id("<break>")
         self._infill_id = self._control_id("<infill>")
-        num_masks = next(n for n in itertools.count(1) if not self._is_control(_mask_name(n)))
-        self._mask_ids = tuple(self._control_id(_mask_name(n)) for n in range(num_masks))
+        num_masks = next(n for n in itertools.count(1) if not self._is_control(mask_name(n)))
+        self._mask_ids = tuple(self._control_id(mask_name(n)) for n in range(num_masks))
         every_id = list(range(self.vocab_size))
         control, unknown = self._processor.IsControl(every_id), self._processor.IsUnknown(every_id)
-        self._is_silent = np.array(control) | np.array(unknown)  # (V,) ids that stand for no text
-        self._space_mark_ids = self._processor.PieceToId(
-            [f"<0x{byte:02X}>" for byte in _SPACE_MARK]
-        )
+        self._is_silent = np.array(control) | np.array(unknown)  # (V,) ids without text
+        self._space_mark_ids = self._processor.PieceToId([f"<0x{byte:02X}>" for byte in SPACE_MARK])
         if any("\n" in piece or "\0" in piece for piece in self._processor.IdToPiece(every_id)):
             raise ValueError("model_bytes: wanted pieces without line ends, got another model")
-        probe = "  \ufb01e\u0301\0 \u2581\t\n "  # what lossy normalisations change
+        probe = "  \ufb01e\u0301\0 \u2581\t\n "  # text that lossy normalisations change
         if self.decode(self.encode(probe)) != probe:
             raise ValueError("model_bytes: wanted a lossless model, as `train` makes, got another")
 
@@ -88,12 +75,12 @@ class TextTokenizer:
         num_masks: int = 16,
         num_threads: int = 2,
     ) -> "TextTokenizer":
-        """Learns the pieces; the same texts and arguments give the same bytes.
+        """Learn the pieces; the same texts and arguments give the same bytes.
 
         Args:
-            texts: The corpus, read once; texts of any length.
-            vocab_size: Number of ids, structural ids and the 256 bytes included.
-            num_masks: Number of mask tokens, so of spans that one document can have cut out.
+            texts: The corpus, read once; texts may have any length.
+            vocab_size: Number of ids, including the structural ids and the 256 bytes.
+            num_masks: Number of mask tokens: the most spans that can be cut out of a document.
             num_threads: Threads that read the corpus. The model file records the number; the
                 pieces do not depend on it.
 
@@ -101,95 +88,53 @@ class TextTokenizer:
             ValueError: The corpus is empty, holds a lone surrogate, or has too few or too many
                 distinct pieces for `vocab_size`.
         """
-        for name, value in (("num_masks", num_masks), ("num_threads", num_threads)):
-            if value < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {value}")
-        sentences = _sentences(texts)
-        first = next(sentences, None)
-        if first is None:
-            raise ValueError("texts: wanted at least one text with characters, got none")
-        failures: list[BaseException] = []
-
-        def corpus() -> Iterator[bytes]:
-            # The trainer turns an exception of its iterator into text: keep the exception itself.
-            try:
-                yield from itertools.chain([first], sentences)
-            except (Exception, KeyboardInterrupt) as error:
-                failures.append(error)
-                raise
-
-        model = io.BytesIO()
-        try:
-            sentencepiece.SentencePieceTrainer.train(
-                sentence_iterator=corpus(),
-                model_writer=model,
-                model_type="bpe",
-                vocab_size=vocab_size,
-                hard_vocab_limit=True,
-                byte_fallback=True,
-                # Exact round trip: no normalisation, no space added or removed.
-                normalization_rule_name="identity",
-                remove_extra_whitespaces=False,
-                add_dummy_prefix=False,
-                allow_whitespace_only_pieces=True,
-                # A corpus without spaces would leave a space to the bytes of the space mark.
-                required_chars=_SPACE_MARK.decode(),
-                max_sentence_length=4 * 2000,  # in bytes; _SENTENCE cuts at 2000 characters
-                pad_id=0,
-                pad_piece="<pad>",
-                eos_id=1,
-                eos_piece="<eos>",
-                bos_id=-1,
-                # Ids that are free below unk_id go to the control symbols, in this order.
-                unk_id=4 + num_masks,
-                control_symbols=["<break>", "<mask>", "<infill>"]
-                + [_mask_name(n) for n in range(1, num_masks)],
-                num_threads=num_threads,
-                minloglevel=2,
-            )
-        except RuntimeError as error:
-            if failures:
-                raise failures[0] from None
-            raise ValueError(_explain(str(error), vocab_size)) from error
-        return cls(model.getvalue())
+        return cls(
+            train_model(texts, vocab_size=vocab_size, num_masks=num_masks, num_threads=num_threads)
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> "TextTokenizer":
-        """Reads what `save` has written.
+        """Read a tokenizer that `save` wrote.
 
         Raises:
             FileNotFoundError: One of the two files is missing.
-            ValueError: Another component or major version has written the folder, or a file
-                differs from what was saved.
+            ValueError: Another component or major version wrote the folder, or a file differs
+                from what was saved.
         """
         config_path, model_path = Path(folder) / CONFIG_FILE, Path(folder) / MODEL_FILE
         try:
             config = json.loads(config_path.read_bytes())
         except ValueError as error:
             raise ValueError(f"{config_path}: wanted JSON, got: {error}") from error
-        if not isinstance(config, dict):
-            raise ValueError(f"{config_path}: wanted an object, got {type(config).__name__}")
-        check_header(config, str(config_path))
-        model_bytes = model_path.read_bytes()
-        sha256 = hashlib.sha256(model_bytes).hexdigest()
+        config = check_stamp(config, TOKENIZER_COMPONENT, INTERFACE_VERSION, config_path)
+        sha256 = sha256_of_file(model_path)
         if sha256 != config.get("sha256"):
             raise ValueError(f"{model_path}: wanted SHA-256 {config.get('sha256')}, got {sha256}")
-        tokenizer = cls(model_bytes)
-        for name, value in tokenizer._config().items():
-            if config.get(name) != value and name != "interface_version":
+        tokenizer = cls(model_path.read_bytes())
+        for name, value in tokenizer._ids().items():
+            if config.get(name) != value:
                 raise ValueError(f"{config_path}: {name}: wanted {value}, got {config.get(name)}")
         return tokenizer
 
     def save(self, folder: str | Path) -> None:
-        """Writes `tokenizer.model`, then `config.json` with its hash and the structural ids."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_file(folder / MODEL_FILE, self._model_bytes)
-        write_file(folder / CONFIG_FILE, (json.dumps(self._config(), indent=2) + "\n").encode())
+        """Write `tokenizer.model`, then `config.json` with its hash and the structural ids.
+
+        Raises:
+            OSError: The disk is full or the folder not writable; no partial file is left.
+        """
+        model_path = Path(folder) / MODEL_FILE
+        with atomic_file(model_path) as file:
+            file.write(self._model_bytes)
+        config = {
+            **stamp(TOKENIZER_COMPONENT, INTERFACE_VERSION),
+            "sha256": sha256_of_file(model_path),
+            **self._ids(),
+        }
+        write_json(Path(folder) / CONFIG_FILE, config)
 
     @property
     def model_bytes(self) -> bytes:
-        """The sentencepiece model, as it is in `tokenizer.model`."""
+        """The sentencepiece model, the content of `tokenizer.model`."""
         return self._model_bytes
 
     @property
@@ -224,28 +169,28 @@ class TextTokenizer:
 
     @property
     def byte_ids(self) -> range:
-        """Ids of the 256 bytes, for what no learnt piece covers; learnt pieces stand behind."""
+        """Ids of the 256 bytes, for text that no learnt piece covers; the pieces follow."""
         first = self._processor.PieceToId("<0x00>")
         return range(first, first + 256)
 
     def encode(self, text: str) -> list[int]:
-        """Text ids of `text`, never a structural id.
+        """Return the ids of `text`, never a structural one.
 
         Raises:
-            TypeError: `text` is no str.
+            TypeError: `text` is not a str.
             ValueError: `text` holds a lone surrogate.
         """
         return self._encode(utf8(text, "text"))
 
     def encode_batch(self, texts: Sequence[str], *, num_threads: int | None = None) -> Ragged:
-        """Text ids of each text, uint16 where `vocab_size` allows it, else uint32.
+        """Return the ids of each text, uint16 where `vocab_size` allows it, else uint32.
 
         Args:
             texts: Any number of texts.
-            num_threads: Threads that encode; None takes one a core.
+            num_threads: Threads that encode; None takes one per core.
 
         Raises:
-            TypeError: `texts` is one str, or one of them is none.
+            TypeError: `texts` is a single str, or holds something else.
             ValueError: A text holds a lone surrogate.
         """
         if isinstance(texts, str):
@@ -254,20 +199,20 @@ class TextTokenizer:
             raise ValueError(f"num_threads: wanted at least 1, got {num_threads}")
         texts = list(texts)
         try:
-            joined = _SEPARATOR.join(texts)  # fails on what is no str
+            joined = _SEPARATOR.join(texts)  # fails unless all are str
             joined.encode()
         except (TypeError, UnicodeEncodeError):
             for n, text in enumerate(texts):
                 utf8(text, f"texts[{n}]")  # says which
             raise
         alone: dict[int, list[int]] = {}
-        if _SPACE_MARK.decode() in joined or joined.count(_SEPARATOR) >= max(len(texts), 1):
-            marks = {_SPACE_MARK.decode(), _SEPARATOR}
+        if SPACE_MARK.decode() in joined or joined.count(_SEPARATOR) >= max(len(texts), 1):
+            marks = {SPACE_MARK.decode(), _SEPARATOR}
             odd = [n for n, text in enumerate(texts) if not marks.isdisjoint(text)]
             alone = {n: self._encode(texts[n].encode()) for n in odd}
             joined = _SEPARATOR.join("" if n in alone else text for n, text in enumerate(texts))
-        bites = _BITE.findall(joined)
-        rows = self._processor.Encode(bites, return_type="numpy", num_threads=num_threads or -1)
+        chunks = _CHUNK.findall(joined)
+        rows = self._processor.Encode(chunks, return_type="numpy", num_threads=num_threads or -1)
         ids = np.concatenate([np.empty(0, np.int32), *rows])
         # 8 9 0 0 7, separator 0 -> values 8 9 7, ends at 2 3 less 0 1 -> offsets 0 2 2 3
         ends = np.flatnonzero(ids == self.byte_ids[ord(_SEPARATOR)])
@@ -278,7 +223,7 @@ class TextTokenizer:
         return batch.with_rows(alone) if alone else batch
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`, structural ids skipped; bytes that are no UTF-8 give U+FFFD.
+        """Return the text of `ids` without structural ones; U+FFFD for invalid UTF-8.
 
         Raises:
             ValueError: An id lies outside `[0, vocab_size)`.
@@ -289,15 +234,13 @@ class TextTokenizer:
         return self._processor.Decode(array[~self._is_silent[array]].tolist())
 
     def _encode(self, text: bytes) -> list[int]:
-        if _SPACE_MARK not in text:
+        if SPACE_MARK not in text:
             return self._processor.Encode(text)
-        first, *rest = self._processor.Encode(text.split(_SPACE_MARK))
+        first, *rest = self._processor.Encode(text.split(SPACE_MARK))
         return first + [i for part in rest for i in (*self._space_mark_ids, *part)]
 
-    def _config(self) -> dict[str, object]:
+    def _ids(self) -> dict[str, object]:
         return {
-            **header(),
-            "sha256": hashlib.sha256(self._model_bytes).hexdigest(),
             "vocab_size": self.vocab_size,
             "pad_id": self.pad_id,
             "eos_id": self.eos_id,
@@ -313,24 +256,3 @@ class TextTokenizer:
         if not self._is_control(piece):
             raise ValueError(f"model_bytes: wanted the control symbol {piece}, got a model without")
         return self._processor.PieceToId(piece)
-
-
-def _mask_name(number: int) -> str:
-    return f"<mask:{number}>" if number else "<mask>"
-
-
-def _sentences(texts: Iterable[str]) -> Iterator[bytes]:
-    """The corpus in the bites that sentencepiece's trainer takes."""
-    for position, text in enumerate(texts):
-        utf8(text, f"texts[{position}]")
-        for match in _SENTENCE.finditer(text):
-            yield match.group().encode()
-
-
-def _explain(message: str, vocab_size: int) -> str:
-    """The trainer's complaint about the vocabulary's size, in our words."""
-    if too_high := re.search(r"value <= (\d+)", message):
-        return f"vocab_size: wanted at most {too_high[1]} for this corpus, got {vocab_size}"
-    if too_low := re.search(r"required_chars\. \d+ vs (\d+)", message):
-        return f"vocab_size: wanted at least {too_low[1]} for this corpus, got {vocab_size}"
-    return f"texts: sentencepiece cannot train on this corpus: {message}"

@@ -1,8 +1,8 @@
 """The joint id space: text ids, the structural ids among them, and blocks of code ids.
 
-Takes sizes and structural ids, gives the map between codes and ids. There is one block for images,
-and one for every further codebook (a second image codebook, audio), each anywhere. The paper's
-sizes are 56,320 text ids and 8,192 codes, together 64,512 (arXiv 2309.02591, sections 2.1 and B.1).
+There is one block for images and one for every further codebook (a second image codebook, audio),
+at any offset. The paper has 56,320 text ids and 8,192 codes, together 64,512 (arXiv 2309.02591,
+sections 2.1 and B.1).
 """
 
 import dataclasses
@@ -18,16 +18,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cm3_texttok.arrays import integer_array, require
-from cm3_texttok.artifact import check_header, header
-from cm3_texttok.interface import Tokenizer
+from cm3_texttok.artifact import check_stamp, stamp
+from cm3_texttok.interface import INTERFACE_VERSION, VOCABULARY_COMPONENT, Tokenizer
+
+_STAMP = stamp(VOCABULARY_COMPONENT, INTERFACE_VERSION)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodeBlock:
-    """A run of ids that stands for the codes of one codebook: `id = offset + code`."""
+class IdBlock:
+    """The range of ids of one codebook's codes: `id = offset + code`."""
 
     name: str
-    """What the codes are, for error messages."""
+    """Kind of the codes, also in error messages."""
     offset: int
     """Id of code 0."""
     size: int
@@ -35,19 +37,19 @@ class CodeBlock:
 
     @property
     def stop(self) -> int:
-        """Id behind that of the last code."""
+        """One more than the id of the last code."""
         return self.offset + self.size
 
     def contains(self, ids: ArrayLike) -> np.ndarray:
-        """Boolean array of the shape of `ids`: which of them lie in this block."""
+        """Return which of the `ids` lie in this block, as booleans of the same shape."""
         array = integer_array(ids, "ids")
         return (array >= self.offset) & (array < self.stop)
 
     def codes_to_ids(self, codes: ArrayLike, name: str = "codes") -> np.ndarray:
-        """Ids (int64) of `codes`, of the same shape; `name` is what the error calls them.
+        """Return the ids (int64) of `codes`, of the same shape; errors call the codes `name`.
 
         Raises:
-            ValueError: A code lies outside `[0, size)`; the error says at which position.
+            ValueError: A code lies outside `[0, size)`; the message names its position.
         """
         array = integer_array(codes, name)
         valid = (array >= 0) & (array < self.size)
@@ -55,10 +57,10 @@ class CodeBlock:
         return array + self.offset
 
     def ids_to_codes(self, ids: ArrayLike) -> np.ndarray:
-        """Codes (int64) of `ids`, of the same shape.
+        """Return the codes (int64) of `ids`, of the same shape.
 
         Raises:
-            ValueError: An id lies outside the block; the error says at which position.
+            ValueError: An id lies outside the block; the message names its position.
         """
         array = integer_array(ids, "ids")
         wanted = f"an {self.name} id in [{self.offset}, {self.stop})"
@@ -68,30 +70,30 @@ class CodeBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class Vocabulary:
-    """Which joint id is what. Frozen; `sha256` names it in the manifests of what is built on it."""
+    """The meaning of every joint id; `sha256` identifies it in the manifests of tokenized data."""
 
     text_size: int
-    """Number of ids of the tokenizer, structural ids included."""
+    """Number of the tokenizer's ids, structural ones included."""
     num_codes: int
     """Size of the image tokenizer's codebook."""
     image_offset: int | None = None
-    """Id of image code 0; None puts it at `text_size`. A block inside the text ids is fine when
-    the tokenizer leaves it free (Chameleon has it at 4)."""
+    """Id of image code 0; None puts it at `text_size`. The block may lie inside the text ids if the
+    tokenizer leaves it free (Chameleon's starts at 4)."""
     pad_id: int
-    """Fills a batch; never part of a document."""
+    """The id that fills a batch; never part of a document."""
     eos_id: int
-    """Opens and closes a document."""
+    """The id that opens and closes a document."""
     break_id: int
-    """Stands at every change of modality."""
+    """The id at every change of modality."""
     infill_id: int
-    """Stands before the spans that were cut out."""
+    """The id before the spans that were cut out."""
     mask_ids: tuple[int, ...]
-    """Stand where the first, second, ... span was cut out."""
-    other_blocks: tuple[CodeBlock, ...] = ()
-    """The ids of further codebooks, each with a name of its own; see `with_block`."""
+    """The ids in place of the first, second, ... span that was cut out."""
+    other_blocks: tuple[IdBlock, ...] = ()
+    """The ids of further codebooks, each with its own name; see `with_block`."""
 
     def __post_init__(self) -> None:
-        """Fills in `image_offset` and checks that nothing overlaps."""
+        """Fill in `image_offset` and check that nothing overlaps."""
         if self.image_offset is None:
             object.__setattr__(self, "image_offset", self.text_size)
         object.__setattr__(self, "mask_ids", tuple(self.mask_ids))
@@ -125,7 +127,7 @@ class Vocabulary:
     def from_tokenizer(
         cls, tokenizer: Tokenizer, num_codes: int, *, image_offset: int | None = None
     ) -> "Vocabulary":
-        """The tokenizer's ids and `num_codes` image ids, behind them or from `image_offset` on."""
+        """Join the tokenizer's ids and `num_codes` image ids, after them or from `image_offset`."""
         return cls(
             text_size=tokenizer.vocab_size,
             num_codes=num_codes,
@@ -138,39 +140,40 @@ class Vocabulary:
         )
 
     def with_block(self, name: str, size: int, offset: int | None = None) -> "Vocabulary":
-        """This vocabulary and one more block of `size` codes, behind everything or at `offset`.
+        """Return this vocabulary with one more block of `size` codes, at the end or at `offset`.
 
         Raises:
             ValueError: The name is taken, or the block overlaps another or a structural id.
         """
-        block = CodeBlock(name=name, offset=self.size if offset is None else offset, size=size)
+        block = IdBlock(name=name, offset=self.size if offset is None else offset, size=size)
         return dataclasses.replace(self, other_blocks=(*self.other_blocks, block))
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> "Vocabulary":
-        """The vocabulary that `to_json` has described.
+        """Return the vocabulary that `to_json` described.
 
         Raises:
             ValueError: Another component or major version wrote it, or an entry is missing or
                 unknown.
         """
-        check_header(saved, "vocabulary")
-        fields = {name: value for name, value in saved.items() if name not in header()}
+        fields = check_stamp(saved, VOCABULARY_COMPONENT, INTERFACE_VERSION, "vocabulary")
+        for name in _STAMP:
+            del fields[name]
         wanted = {field.name for field in dataclasses.fields(cls)} - {"other_blocks"}
         if set(fields) - {"other_blocks"} != wanted:
             raise ValueError(
                 f"vocabulary: wanted the entries {sorted(wanted)}, got {sorted(fields)}"
             )
-        blocks = tuple(CodeBlock(**block) for block in fields.pop("other_blocks", ()))
+        blocks = tuple(IdBlock(**block) for block in fields.pop("other_blocks", ()))
         return cls(**fields, other_blocks=blocks)
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary of JSON values, for a manifest."""
-        return {**header(), **self._fields()}
+        """Return a dictionary of JSON values, for a manifest."""
+        return {**_STAMP, **self._fields()}
 
     @property
     def sha256(self) -> str:
-        """Hex digest over the canonical JSON of the fields (not of the interface version)."""
+        """Hex digest of the canonical JSON of the fields, without the interface version."""
         canonical = json.dumps(self._fields(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -180,21 +183,21 @@ class Vocabulary:
         return max(self.text_size, *(block.stop for block in self.blocks))
 
     @property
-    def image(self) -> CodeBlock:
+    def image(self) -> IdBlock:
         """The block of image ids."""
         assert self.image_offset is not None  # filled in by __post_init__
-        return CodeBlock(name="image", offset=self.image_offset, size=self.num_codes)
+        return IdBlock(name="image", offset=self.image_offset, size=self.num_codes)
 
     @property
-    def blocks(self) -> tuple[CodeBlock, ...]:
+    def blocks(self) -> tuple[IdBlock, ...]:
         """Every block of codes, the image block first."""
         return (self.image, *self.other_blocks)
 
-    def block(self, name: str) -> CodeBlock:
-        """The block of that name.
+    def block(self, name: str) -> IdBlock:
+        """Return the block of that name.
 
         Raises:
-            ValueError: There is none.
+            ValueError: There is no such block.
         """
         for block in self.blocks:
             if block.name == name:
@@ -202,26 +205,26 @@ class Vocabulary:
         raise ValueError(f"name: wanted one of {[b.name for b in self.blocks]}, got {name!r}")
 
     def codes_to_ids(self, codes: ArrayLike) -> np.ndarray:
-        """Joint ids (int64) of image codes, of the same shape; see `CodeBlock.codes_to_ids`."""
+        """Return the joint ids (int64) of image codes; see `IdBlock.codes_to_ids`."""
         return self.image.codes_to_ids(codes)
 
     def ids_to_codes(self, ids: ArrayLike) -> np.ndarray:
-        """Image codes (int64) of joint ids, of the same shape; see `CodeBlock.ids_to_codes`."""
+        """Return the image codes (int64) of joint ids; see `IdBlock.ids_to_codes`."""
         return self.image.ids_to_codes(ids)
 
     def is_image(self, ids: ArrayLike) -> np.ndarray:
-        """Boolean array of the shape of `ids`: which of them are image ids."""
+        """Return which of the `ids` are image ids, as booleans of the same shape."""
         return self.image.contains(ids)
 
     def is_text(self, ids: ArrayLike) -> np.ndarray:
-        """Boolean array of the shape of `ids`: which of them are text, not structure."""
+        """Return which of the `ids` are text, not structure, as booleans of the same shape."""
         array = integer_array(ids, "ids")
         inside = (array >= 0) & (array < self.text_size)
         return inside & self._text_table[np.where(inside, array, 0)]
 
     @functools.cached_property
     def _text_table(self) -> np.ndarray:
-        """For every id of the tokenizer: is it text, neither structure nor code? (text_size,)."""
+        """(text_size,) booleans: the id is text, neither structure nor a code."""
         ids = np.arange(self.text_size)
         table = ~np.any([block.contains(ids) for block in self.blocks], axis=0)
         table[list(self._structural.values())] = False

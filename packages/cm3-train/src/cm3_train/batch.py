@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cm3 import query_start
-from .interface import check_stamp, stamp
+from cm3_train.artifact import check_stamp, stamp
+from cm3_train.cm3 import query_start
+from cm3_train.interface import INTERFACE_VERSION
 
 COMPONENT = "cm3-train/sample-order"
 IGNORE = -100
@@ -183,7 +184,7 @@ class BatchLoader:
     def state_dict(self) -> dict[str, Any]:
         """Return the count of consumed samples, and of what they are samples."""
         return {
-            **stamp(COMPONENT),
+            **stamp(COMPONENT, INTERFACE_VERSION),
             "consumed": self.consumed,
             "fingerprint": self.order.fingerprint(),
         }
@@ -194,7 +195,7 @@ class BatchLoader:
         Raises:
             ValueError: the state belongs to other keys or another seed.
         """
-        check_stamp(state_dict, COMPONENT, "loader state")
+        check_stamp(state_dict, COMPONENT, INTERFACE_VERSION, "loader state")
         if state_dict["fingerprint"] != self.order.fingerprint():
             raise ValueError(
                 "loader state: wanted the state of these keys and this seed, "

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 import torch
 from lightning.fabric.plugins import CheckpointIO
 
-from .atomic import atomic_file
-from .interface import check_stamp, stamp
+from cm3_train.artifact import atomic_file, check_stamp, stamp
+from cm3_train.interface import INTERFACE_VERSION
 
 COMPONENT = "cm3-train/checkpoint"
 _END_OF_ARCHIVE = b"PK\x05\x06"
@@ -41,7 +41,7 @@ class AtomicCheckpointIO(CheckpointIO):
         path = Path(path)
         with atomic_file(path) as file:
             try:
-                torch.save({**checkpoint, **stamp(COMPONENT)}, file)
+                torch.save({**checkpoint, **stamp(COMPONENT, INTERFACE_VERSION)}, file)
             except RuntimeError as error:
                 raise _disk_error(error) or error from None
             _append_digest(file)
@@ -63,7 +63,7 @@ class AtomicCheckpointIO(CheckpointIO):
             raise FileNotFoundError(f"{path}: no such checkpoint")
         _check_digest(path)
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-        check_stamp(checkpoint, COMPONENT, path)
+        check_stamp(checkpoint, COMPONENT, INTERFACE_VERSION, path)
         return checkpoint
 
     def remove_checkpoint(self, path: str | Path) -> None:

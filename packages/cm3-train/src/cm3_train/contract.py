@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from .interface import TrainableModel
+from cm3_train.interface import TrainableModel
 
 
 def check_trainable_model(model: nn.Module, *, vocab_size: int, length: int = 8) -> None:

@@ -6,8 +6,7 @@ and its head apart, so that the loss can pick the positions that count before th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -26,24 +25,3 @@ class TrainableModel(Protocol):
     def head(self, hidden: Tensor) -> Tensor:
         """Map hidden states (..., D) to logits (..., V), each position on its own."""
         ...
-
-
-def stamp(component: str) -> dict[str, str]:
-    """Return the two fields by which a saved artifact says what it is."""
-    return {"component": component, "interface_version": INTERFACE_VERSION}
-
-
-def check_stamp(artifact: Mapping[str, Any], component: str, where: object) -> None:
-    """Refuse an artifact of another component or of another major version.
-
-    Raises:
-        ValueError: names the artifact, what was wanted and what came.
-    """
-    found = artifact.get("component")
-    if found != component:
-        raise ValueError(f"{where}: wanted component {component!r}, got {found!r}")
-    version = str(artifact.get("interface_version"))
-    if version.split(".")[0] != INTERFACE_VERSION.split(".")[0]:
-        raise ValueError(
-            f"{where}: wanted interface version {INTERFACE_VERSION} (same major), got {version}"
-        )

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .batch import IGNORE
+from cm3_train.batch import IGNORE
 
 
 def token_losses(

@@ -15,10 +15,11 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
-from .averaging import average_weights
-from .interface import TrainableModel
-from .loss import split_losses, token_losses
-from .optim import OptimConfig, build_optimizer, build_schedule
+from cm3_train.averaging import average_weights
+from cm3_train.config import OptimConfig
+from cm3_train.interface import TrainableModel
+from cm3_train.loss import split_losses, token_losses
+from cm3_train.optim import build_optimizer, build_schedule
 
 
 class CM3Module(L.LightningModule):

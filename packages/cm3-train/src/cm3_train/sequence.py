@@ -11,7 +11,7 @@ from typing import Protocol
 
 import numpy as np
 
-from .cm3 import CM3Config, cm3_transform, query_start
+from cm3_train.cm3 import CM3Config, cm3_transform, query_start
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Text ids and codes of one document."""
@@ -39,14 +39,14 @@ class SequenceBuilder:
     Args:
         shards: text ids and codes by key.
         layout: lays pairs out as `<eos> T <break> I <break> ... T <break> I <eos>`, the query last.
-        retrieve: `(key, epoch) -> keys` of the retrieved documents, any number; None: no retrieval.
+        retrieve: `(key, epoch) -> keys` of the retrieved documents, the best last; None: none.
         cm3: the objective; None leaves documents plain, as validation wants them.
         eos_id: see `cm3_transform`; so the next three.
         break_id: the sign between modalities.
         infill_id: the sign before moved spans.
         mask_ids: the signs that stand in for spans.
-        max_length: most ids of a sequence. Retrieved pairs that do not fit are dropped, the last
-            first; the query's spans are never squeezed by a retrieved pair.
+        max_length: most ids of a sequence. Retrieved pairs that do not fit are dropped, the first
+            (the least useful) first; the query's spans are never squeezed by a retrieved pair.
         seed: of the run.
         grid: (height, width) of a picture in codes.
         plain_share: chance of view 0, where a picture has several, or a function of the epoch that
@@ -133,7 +133,7 @@ class SequenceBuilder:
             ids = self.layout([*context, query])
             if len(ids) <= limit:
                 return ids
-            context = context[:-1]
+            context = context[1:]
         ids = self.layout([query])
         if len(ids) > self.max_length:
             raise ValueError(

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .atomic import atomic_file, file_sha256
-from .interface import check_stamp, stamp
+from cm3_train.artifact import atomic_file, check_stamp, sha256_of_file, stamp, write_json
+from cm3_train.interface import INTERFACE_VERSION
 
 COMPONENT = "cm3-train/token-shards"
 MANIFEST = "manifest.json"
@@ -65,7 +65,7 @@ def write_shards(
         path = folder / f"shard-{len(files):05d}.arrow"
         with atomic_file(path) as file, pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
-        files.append({"name": path.name, "rows": len(chunk), "sha256": file_sha256(path)})
+        files.append({"name": path.name, "rows": len(chunk), "sha256": sha256_of_file(path)})
         keys.append(batch.column("key").to_numpy())
         views.append(batch.column("view").to_numpy())
     if not files:
@@ -77,14 +77,13 @@ def write_shards(
         if stale.name not in written:
             stale.unlink()
     manifest = {
-        **stamp(COMPONENT),
+        **stamp(COMPONENT, INTERFACE_VERSION),
         "vocabulary_sha256": vocabulary_sha256,
         "codes_per_image": codes_per_image,
         "rows": sum(entry["rows"] for entry in files),
         "files": files,
     }
-    with atomic_file(folder / MANIFEST) as file:
-        file.write(json.dumps(manifest, indent=2).encode())
+    write_json(folder / MANIFEST, manifest)
     return folder / MANIFEST
 
 
@@ -246,14 +245,14 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: wanted JSON, got something broken ({error})") from None
-    check_stamp(manifest, COMPONENT, path)
+    check_stamp(manifest, COMPONENT, INTERFACE_VERSION, path)
     return manifest
 
 
 def _map_shard(path: Path, entry: Mapping[str, Any]) -> pa.RecordBatch:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: named in the manifest but missing")
-    if (found := file_sha256(path)) != entry["sha256"]:
+    if (found := sha256_of_file(path)) != entry["sha256"]:
         raise ValueError(f"{path}: damaged: wanted SHA-256 {entry['sha256']}, got {found}")
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
 

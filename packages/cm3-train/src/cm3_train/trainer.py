@@ -20,8 +20,8 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from .callbacks import RunCheckpoints, StopSignals, TimeLeftBar, TrainingInterrupted
-from .checkpoint_io import AtomicCheckpointIO
+from cm3_train.callbacks import RunCheckpoints, StopSignals, TimeLeftBar, TrainingInterrupted
+from cm3_train.checkpoint_io import AtomicCheckpointIO
 
 _ENDLESS = 2**40
 """Batches of a Lightning epoch: with a length, Lightning does not fetch a batch ahead, so that the

@@ -1,0 +1,1 @@
+"""From captioned pictures to token shards, memory bank and neighbours."""

@@ -1,0 +1,198 @@
+"""Captioned pictures from a folder with `metadata.jsonl` (Hugging Face imagefolder).
+
+Each line is a JSON object with `file_name` and `text`.
+
+Optional columns: `split` ("train", "validation", "test", "variants"), `group` (pictures of one
+group never stand in training and in a held-out set at once), `category` (judges drawn pictures)
+and `boxes` (faces and salient objects, which the image tokenizer can be told to weigh more).
+Without `split`, whole groups are held out at random; without `group`, pictures with the same
+caption are one group.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SPLITS = ("train", "validation", "test", "variants")
+
+
+class DataError(ValueError):
+    """A data folder that cannot be used; the message names the file, line and cause."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """N captioned pictures."""
+
+    keys: np.ndarray
+    """(N,) int64, a hash of the file name: stays when pictures are added."""
+    files: list[str]
+    """Paths relative to the folder."""
+    captions: list[str]
+    split: np.ndarray
+    """(N,) of `SPLITS`."""
+    groups: list[str]
+    categories: list[str]
+    """Empty strings where the metadata has none."""
+    boxes: list[list[list[float]]]
+    """Faces and salient objects of each picture, (x0, y0, x1, y1) in pixels of the upright one."""
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.files)
+
+    @property
+    def group_numbers(self) -> np.ndarray:
+        """(N,) a number for each pair's group."""
+        return np.unique(self.groups, return_inverse=True)[1]
+
+    def rows(self, *splits: str) -> np.ndarray:
+        """Row numbers of the given splits."""
+        return np.flatnonzero(np.isin(self.split, splits))
+
+    def take(self, rows: np.ndarray) -> Pairs:
+        """The pairs at `rows`, in that order."""
+        pick = [int(i) for i in rows]
+        return Pairs(
+            self.keys[rows],
+            [self.files[i] for i in pick],
+            [self.captions[i] for i in pick],
+            self.split[rows],
+            [self.groups[i] for i in pick],
+            [self.categories[i] for i in pick],
+            [self.boxes[i] for i in pick],
+        )
+
+
+def key_of(file_name: str) -> int:
+    """63-bit key of a picture."""
+    return int.from_bytes(hashlib.blake2b(file_name.encode(), digest_size=8).digest()) >> 1
+
+
+def read_pairs(
+    folder: Path, *, validation_share: float = 0.05, test_share: float = 0.05, seed: int = 0
+) -> Pairs:
+    """Read `metadata.jsonl`; the pictures are only looked for, not opened.
+
+    Raises:
+        DataError: No metadata, a line that is not as wanted, a picture that is not there.
+    """
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        raise DataError(
+            f"{path}: no such file; wanted one JSON object a line with file_name and text"
+        )
+    rows = [
+        _row(path, n, line)
+        for n, line in enumerate(path.read_text("utf-8").split("\n"), 1)
+        if line.strip()
+    ]
+    if not rows:
+        raise DataError(f"{path}: wanted at least one captioned picture, got none")
+    files = [row["file_name"] for row in rows]
+    if len(set(files)) < len(files):
+        twice = next(f for i, f in enumerate(files) if f in files[:i])
+        raise DataError(f"{path}: wanted each picture once, got {twice!r} twice")
+    missing = [f for f in files if not (folder / f).is_file()]
+    if missing:
+        raise DataError(
+            f"{path}: names {len(missing)} pictures that are not there, the first is {missing[0]!r}"
+        )
+    captions = [row["text"] for row in rows]
+    groups = [row.get("group") or row["text"] for row in rows]
+    if all(row.get("split") for row in rows):
+        split = np.array([row["split"] for row in rows], dtype=object)
+    elif not any(row.get("split") for row in rows):
+        split = _split_groups(groups, validation_share, test_share, seed)
+    else:
+        raise DataError(f"{path}: wanted a split in every line or in none")
+    for name in ("train", "validation", "test"):
+        if name not in split:
+            raise DataError(
+                f"{path}: wanted pictures in train, validation and test "
+                f"(3 groups at least), got none in {name}"
+            )
+    train = {group for group, part in zip(groups, split, strict=True) if part == "train"}
+    for group, part in zip(groups, split, strict=True):
+        if part in ("validation", "test") and group in train:
+            raise DataError(f"{path}: wanted group {group!r} on one side, got train and {part}")
+    categories = [row.get("category") or "" for row in rows]
+    boxes = [row.get("boxes") or [] for row in rows]
+    keys = np.array([key_of(f) for f in files])
+    return Pairs(keys, files, captions, split, groups, categories, boxes)
+
+
+def _row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        raise DataError(f"{path}, line {number}: wanted a JSON object, got {line[:60]!r}") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}, line {number}: wanted a JSON object, got {line[:60]!r}")
+    for name in ("file_name", "text"):
+        if not isinstance(row.get(name), str) or not row[name].strip():
+            raise DataError(
+                f"{path}, line {number}: wanted a string as {name!r}, got {row.get(name)!r}"
+            )
+    for name in ("split", "group", "category"):
+        if not isinstance(row.get(name, ""), str):
+            raise DataError(
+                f"{path}, line {number}: wanted a string as {name!r}, got {row[name]!r}"
+            )
+    if row.get("split") and row["split"] not in SPLITS:
+        raise DataError(f"{path}, line {number}: wanted split in {SPLITS}, got {row['split']!r}")
+    if not _are_boxes(row.get("boxes", [])):
+        raise DataError(
+            f"{path}, line {number}: wanted 'boxes' as a list of [x0, y0, x1, y1] in pixels with "
+            f"x0 < x1 and y0 < y1, got {row['boxes']!r}"
+        )
+    file = Path(row["file_name"])
+    if file.is_absolute() or ".." in file.parts:
+        raise DataError(
+            f"{path}, line {number}: wanted a path inside the folder, got {row['file_name']!r}"
+        )
+    return row
+
+
+def _are_boxes(value: object) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in box)
+        and box[0] < box[2]
+        and box[1] < box[3]
+        for box in value
+    )
+
+
+def _split_groups(
+    groups: list[str], validation_share: float, test_share: float, seed: int
+) -> np.ndarray:
+    names = sorted(set(groups))
+    order = np.random.default_rng(seed).permutation(len(names))
+    tests = max(1, round(test_share * len(names)))
+    validations = max(1, round(validation_share * len(names)))
+    part = {names[i]: "test" for i in order[:tests]}
+    part |= {names[i]: "validation" for i in order[tests : tests + validations]}
+    return np.array([part.get(group, "train") for group in groups], dtype=object)
+
+
+def fingerprint_of_folder(folder: Path) -> str:
+    """Hash of the metadata and of the pictures' sizes and times."""
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        return ""  # `read_pairs` says what is missing
+    digest = hashlib.sha256(path.read_bytes())
+    for file in sorted(folder.rglob("*")):
+        if file.is_file():
+            facts = file.stat()
+            digest.update(
+                f"{file.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}".encode()
+            )
+    return digest.hexdigest()

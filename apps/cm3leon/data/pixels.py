@@ -1,0 +1,100 @@
+"""The pictures of a run: decoded once to one size, memory-mapped from then on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cm3_imagetok import ImageError, load_image, square
+from cm3_train.artifact import write_json
+from cm3leon.data.pairs import DataError, Pairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """Captioned pictures that could be read, with their pixels."""
+
+    pairs: Pairs
+    """Those that are left."""
+    decoded: np.ndarray
+    """(M, H, W, 3) uint8 of all pictures of the folder, memory-mapped."""
+    places: np.ndarray
+    """(N,) place in `decoded` of each pair that is left."""
+    boxes: list[list[list[float]]]
+    """M lists of boxes, in pixels of the decoded pictures."""
+    skipped: list[str]
+    """A message for each picture that could not be read."""
+
+    def pixels(self, rows: np.ndarray) -> np.ndarray:
+        """Return the pixels (B, H, W, 3) uint8 of pairs by their rows."""
+        return np.asarray(self.decoded[self.places[rows]])
+
+    def places_of(self, *splits: str) -> np.ndarray:
+        """Return the places in `decoded` of whole splits."""
+        return self.places[self.pairs.rows(*splits)]
+
+
+def write_pictures(
+    source: Path, pairs: Pairs, size: int, folder: Path, progress: Callable[[int, int], None]
+) -> None:
+    """Decode all pictures into `pixels.npy` (N, size, size, 3) uint8, and `pictures.json`.
+
+    Args:
+        source: The folder that the pairs come from.
+        pairs: Which pictures.
+        size: Side in pixels; the shorter side is resized to it and the centre is cropped.
+        folder: Takes the two files. Rows of broken pictures are white.
+        progress: Called with (done, total).
+    """
+    boxes: list[list[list[float]]] = []
+    skipped: dict[str, str] = {}
+    # written, not mapped: on a full disk a map dies of SIGBUS where a write raises OSError
+    with open(folder / "pixels.npy", "wb") as stream:
+        shape = (len(pairs), size, size, 3)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for row, file in enumerate(pairs.files):
+            try:
+                picture = load_image(source / file)
+                stream.write(np.asarray(square(picture, size)).tobytes())
+                boxes.append([cropped(box, *picture.size, size) for box in pairs.boxes[row]])
+            except ImageError as error:
+                stream.write(b"\xff" * (size * size * 3))
+                skipped[str(row)] = str(error)
+                boxes.append([])
+            progress(row + 1, len(pairs))
+    write_json(folder / "pictures.json", {"skipped": skipped, "boxes": boxes})
+
+
+def open_pictures(source: Path, pairs: Pairs, folder: Path) -> Pictures:
+    """Open what `write_pictures` wrote for the same pairs.
+
+    Raises:
+        DataError: No readable picture is left in one of the splits.
+    """
+    found = json.loads((folder / "pictures.json").read_text("utf-8"))
+    good = np.setdiff1d(np.arange(len(pairs)), [int(row) for row in found["skipped"]])
+    left = pairs.take(good)
+    for split in ("train", "validation", "test"):
+        if not len(left.rows(split)):
+            raise DataError(f"{source}: no readable picture is left in {split}")
+    return Pictures(
+        pairs=left,
+        decoded=np.load(folder / "pixels.npy", mmap_mode="r"),
+        places=good,
+        boxes=found["boxes"],
+        skipped=list(found["skipped"].values()),
+    )
+
+
+def cropped(box: list[float], width: int, height: int, size: int) -> list[float]:
+    """Return a box of a picture in pixels of its centre square at `size`; it may lie outside."""
+    shorter = min(width, height)
+    left, top = (width - shorter) / 2, (height - shorter) / 2
+    scale = size / shorter
+    x0, y0, x1, y1 = box
+    return [(x0 - left) * scale, (y0 - top) * scale, (x1 - left) * scale, (y1 - top) * scale]

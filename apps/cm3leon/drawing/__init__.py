@@ -1,0 +1,1 @@
+"""Prompts to pictures, pictures to captions, regions redrawn: plain arguments, no files."""

@@ -1,0 +1,103 @@
+"""Captions of a picture: the masked caption is read behind `<infill>` (paper 2.2)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from PIL.Image import Image
+
+from cm3_decoding import SamplingConfig, TextUntil, candidate_pool
+from cm3_imagetok import square
+from cm3leon.drawing.draw import Progress
+from cm3leon.drawing.prompts import fitting, pairs_of, retrieve
+from cm3leon.parts import Parts, Tokenizers
+
+CAPTION_LENGTH = 48
+"""Most tokens of a caption."""
+
+
+@dataclass(frozen=True)
+class Descriptions:
+    """Captions of a picture, the best first."""
+
+    captions: list[str]
+    scores: list[float]
+    """Cosines of each caption's CLIP vector with the picture's."""
+    context: list[int]
+    """Keys of the documents that stood before the picture, the best last."""
+
+
+def describe(
+    parts: Parts,
+    picture: Image,
+    *,
+    candidates: int = 8,
+    sampling: SamplingConfig | None = None,
+    retrieved: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Descriptions:
+    """Describe a picture.
+
+    Args:
+        parts: The run's parts.
+        picture: RGB of any size; its centre square is described.
+        candidates: Captions to write.
+        sampling: Temperature and top-p; None takes the run's own.
+        retrieved: Documents to retrieve; None takes as many as the run is used to.
+        seed: Of the first caption; the others have the next ones.
+        progress: Called with (steps done, steps in all).
+    """
+    tokenizers = parts.tokenizers
+    pixels, codes = read_picture(tokenizers, picture)
+    vector = parts.encoder.encode_images([pixels])[0]
+    found = retrieve(parts, "image", vector, retrieved)
+    context = fitting(parts, found, len(tokenizers.layout.caption_prompt(codes)), CAPTION_LENGTH)
+    prompt = tokenizers.layout.caption_prompt(codes, pairs_of(parts.memory, context))
+
+    def captions(ids: Sequence[torch.Tensor]) -> list[str]:
+        # "#3" marks another view of a training picture, see `data.tokens`
+        return [re.sub(r" #\d+$", "", tokenizers.text.decode(row.tolist())) for row in ids]
+
+    def clip_score(ids: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.from_numpy(parts.encoder.encode_texts(captions(ids)).dot(vector))
+
+    ids, scores = candidate_pool(
+        parts.model,
+        torch.from_numpy(prompt),
+        constraint=caption_text(tokenizers),
+        configs=[unguided(parts.habits.samplers[0] if sampling is None else sampling)],
+        seeds=range(seed, seed + candidates),
+        scorer=clip_score,
+        progress=progress,
+        device=parts.device,
+    )
+    return Descriptions(captions(ids), scores.tolist(), context)
+
+
+def caption_text(tokenizers: Tokenizers) -> TextUntil:
+    """Return the constraint of a caption: text up to `<eos>`."""
+    words = tokenizers.vocabulary
+    structural = {words.pad_id, words.break_id, words.infill_id, *words.mask_ids}
+    return TextUntil(
+        start=0,
+        stop=words.text_size,
+        stop_ids=(words.eos_id,),
+        max_new_tokens=CAPTION_LENGTH,
+        forbidden=tuple(sorted(structural)),
+    )
+
+
+def read_picture(tokenizers: Tokenizers, picture: Image) -> tuple[np.ndarray, np.ndarray]:
+    """Return pixels (H, W, 3) of a picture at the run's size, and its codes (h * w,)."""
+    pixels = np.asarray(square(picture, tokenizers.size))
+    return pixels, tokenizers.encode(pixels[None])[0]
+
+
+def unguided(sampling: SamplingConfig) -> SamplingConfig:
+    """Return plain top-p sampling: captions and regions have no unconditional stream."""
+    return replace(sampling, sampler="top-p", guidance_scale=1.0)

@@ -1,0 +1,89 @@
+"""From captions, codes and retrieved documents to prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from cm3_retrieval import inference_context
+from cm3leon.parts import Memory, Parts
+
+Pair = tuple[np.ndarray, np.ndarray]
+"""Text ids and codes of one document."""
+
+
+def retrieve(parts: Parts, kind: str, vector: np.ndarray, count: int | None) -> list[int]:
+    """Return the keys of the documents that stand before a new prompt, the best last.
+
+    Args:
+        parts: Memory bank, strategy and habits are used.
+        kind: What was encoded, "text" or "image".
+        vector: (dim,) its CLIP vector.
+        count: Most documents; None takes as many as the run is used to.
+    """
+    count, memory = parts.habits.retrieve if count is None else count, parts.memory
+    if count == 0:
+        return []
+    return inference_context(memory.bank, {kind: vector}, memory.strategy, count)[::-1]
+
+
+def retrieve_for_caption(parts: Parts, caption: str, count: int | None) -> list[int]:
+    """Return the keys of the documents that stand before a caption; see `retrieve`."""
+    return retrieve(parts, "text", parts.encoder.encode_texts([caption])[0], count)
+
+
+def fitting(parts: Parts, keys: Sequence[int], prompt_length: int, new_ids: int) -> list[int]:
+    """Return the last of `keys` whose documents fit before a prompt and its answer.
+
+    Training leaves out documents that do not fit, too.
+
+    Args:
+        parts: Documents and context length are used.
+        keys: Documents, the best last.
+        prompt_length: Ids of the prompt without documents.
+        new_ids: Ids of the answer with its `<eos>`.
+    """
+    documents = parts.memory.documents
+    room = parts.model.config.max_length - prompt_length - new_ids
+    kept: list[int] = []
+    for key in reversed(keys):
+        room -= len(documents.text_ids(key)) + len(documents.codes(key)) + 2  # two <break>
+        if room < 0:
+            break
+        kept.insert(0, key)
+    return kept
+
+
+def pairs_of(memory: Memory, keys: Sequence[int]) -> list[Pair]:
+    """Return text ids and codes of documents."""
+    return [(memory.documents.text_ids(key), memory.documents.codes(key)) for key in keys]
+
+
+def image_prompts(
+    parts: Parts, captions: Sequence[str], contexts: Sequence[Sequence[int]]
+) -> tuple[list[torch.Tensor], list[torch.Tensor], list[list[int]]]:
+    """Return prompts that ask for a picture, and the same without their caption, for guidance.
+
+    Args:
+        parts: Tokenizers and memory are used.
+        captions: N captions.
+        contexts: Keys of the documents before each, the best last.
+
+    Returns:
+        N prompts, N unconditional prompts, and the keys of the documents that fitted.
+    """
+    layout, answer = parts.tokenizers.layout, parts.tokenizers.num_codes_per_image + 1  # <eos>
+    texts = parts.tokenizers.text.encode_batch(list(captions))
+    kept = [
+        fitting(parts, keys, len(layout.image_prompt(text)), answer)
+        for text, keys in zip(texts, contexts, strict=True)
+    ]
+    pairs = [pairs_of(parts.memory, keys) for keys in kept]
+    conditional = [
+        torch.from_numpy(layout.image_prompt(text, context))
+        for text, context in zip(texts, pairs, strict=True)
+    ]
+    unconditional = [torch.from_numpy(layout.unconditional_prompt(context)) for context in pairs]
+    return conditional, unconditional, kept

@@ -1,0 +1,1 @@
+"""Figures and pictures that say how good a run is."""

@@ -1,0 +1,58 @@
+"""The run that is judged: its parts, its pictures, and how much to draw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cm3leon.data.memory import Neighbours, open_neighbours
+from cm3leon.data.pairs import read_pairs
+from cm3leon.data.pixels import Pictures, open_pictures
+from cm3leon.parts import Parts, open_parts
+from cm3leon.recipe import EvaluationRecipe
+from cm3leon.recipe_file import read_recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A finished run and its data."""
+
+    parts: Parts
+    pictures: Pictures
+    neighbours: Neighbours
+    recipe: EvaluationRecipe
+    seed: int
+    """Of what is drawn at random to be judged."""
+
+    def context(self, row: int) -> list[int]:
+        """Return the keys of the documents that the strategy finds for a pair, the best last."""
+        key = int(self.pictures.pairs.keys[row])
+        return self.neighbours.for_caption(key, self.recipe.retrieve)
+
+    def one_a_concept(self, *splits: str) -> np.ndarray:
+        """Return the first row of each group in the given splits, in a mixed order."""
+        pairs = self.pictures.pairs
+        rows = pairs.rows(*splits)
+        _, first = np.unique(pairs.group_numbers[rows], return_index=True)
+        return rows[np.random.default_rng(self.seed).permutation(first)]
+
+
+def open_subject(folder: Path, device: str = "auto") -> Subject:
+    """Open a finished run with its pictures and neighbours; errors as of `parts.open_parts`."""
+    parts, recipe = open_parts(folder, device), read_recipe(folder)
+    source = recipe.data.folder or folder / "data"
+    pairs = read_pairs(
+        source,
+        validation_share=recipe.data.validation_share,
+        test_share=recipe.data.test_share,
+        seed=recipe.seed,
+    )
+    return Subject(
+        parts=parts,
+        pictures=open_pictures(source, pairs, folder / "pictures"),
+        neighbours=open_neighbours(folder / "retrieval"),
+        recipe=recipe.evaluation,
+        seed=recipe.seed,
+    )

@@ -1,0 +1,131 @@
+"""One command of `apps/generate.py`: draw, describe or redraw, say what was done, save it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL.Image import Image
+
+from cm3_imagetok import load_image
+from cm3leon.drawing import describe, draw, redraw, sampling
+from cm3leon.parts import Parts
+from cm3leon.progress import bar
+from cm3leon.sheets import in_rows, write_sheet
+
+
+def open_picture(path: Path | None) -> Image | None:
+    """Open the picture of a command that has one, before anything slow is done."""
+    return None if path is None else load_image(path)
+
+
+def draw_prompt(
+    parts: Parts,
+    prompt: str,
+    *,
+    candidates: int,
+    retrieved: int | None,
+    seed: int,
+    sampler: str | None,
+    changes: Mapping[str, Any],
+    out: Path | None,
+) -> None:
+    """Draw candidates for a prompt; arguments as of `drawing.sampling` and `drawing.draw`."""
+    with bar("drawing", unit="step") as progress:
+        drawn = draw.draw(
+            parts,
+            [prompt],
+            retrieved=retrieved,
+            samplers=sampling.samplers_of(parts.habits, sampler, changes),
+            seeds=seed + np.arange(candidates)[None],
+            progress=progress,
+        )
+    (context,) = drawn.contexts
+    say_context(parts, context)
+    documents = parts.memory.documents
+    best_first = np.argsort(-drawn.scores[0], kind="stable")
+    pictures = [parts.tokenizers.decode(documents.codes(key)[None])[0] for key in context]
+    pictures += list(drawn.pixels[0, best_first])
+    scores = [f"CLIP {score:.2f}" for score in drawn.scores[0, best_first]]
+    save(out, prompt, pictures, [*["retrieved"] * len(context), *scores])
+
+
+def describe_picture(
+    parts: Parts,
+    picture: Image,
+    *,
+    candidates: int,
+    retrieved: int | None,
+    seed: int,
+    changes: Mapping[str, Any],
+) -> str:
+    """Print captions of a picture, and return the best; arguments as of `drawing.describe`."""
+    with bar("describing", unit="step") as progress:
+        found = describe.describe(
+            parts,
+            picture,
+            candidates=candidates,
+            sampling=sampling.samplers_of(parts.habits, None, changes)[0],
+            retrieved=retrieved,
+            seed=seed,
+            progress=progress,
+        )
+    say_context(parts, found.context)
+    for caption, score in zip(found.captions, found.scores, strict=True):
+        print(f"{score:6.2f}  {''.join(c if c.isprintable() else ' ' for c in caption)}")
+    return found.captions[0]
+
+
+def redraw_picture(
+    parts: Parts,
+    picture: Image,
+    rectangle: tuple[int, int, int, int],
+    caption: str,
+    *,
+    candidates: int,
+    retrieved: int | None,
+    seed: int,
+    changes: Mapping[str, Any],
+    out: Path | None,
+) -> None:
+    """Redraw a rectangle of a picture; arguments as of `drawing.redraw`."""
+    with bar("redrawing", unit="step") as progress:
+        redrawn = redraw.redraw(
+            parts,
+            picture,
+            rectangle,
+            caption,
+            candidates=candidates,
+            sampling=sampling.samplers_of(parts.habits, None, changes)[0],
+            retrieved=retrieved,
+            seed=seed,
+            progress=progress,
+        )
+    say_context(parts, redrawn.context)
+    hidden = np.where(redrawn.masked[..., None], np.uint8(128), redrawn.original)
+    scores = [f"CLIP {score:.2f}" for score in redrawn.scores]
+    save(
+        out,
+        caption,
+        [redrawn.original, hidden, *redrawn.pixels],
+        ["picture", "masked", *scores],
+    )
+
+
+def say_context(parts: Parts, context: Sequence[int]) -> None:
+    """Print what was retrieved."""
+    for key in context:
+        print(f"retrieved: {parts.memory.documents.caption(key)}")
+
+
+def save(
+    out: Path | None, name: str, pictures: Sequence[np.ndarray], titles: Sequence[str]
+) -> None:
+    """Write the sheet, by default under a name made from the caption."""
+    slug = re.sub(r"\W+", "-", name.lower()).strip("-")[:40] or "picture"
+    path = out or Path(f"{slug}.png")
+    write_sheet(path, *in_rows(name, pictures, titles))
+    print(f"wrote {path}")

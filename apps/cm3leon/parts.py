@@ -1,0 +1,225 @@
+"""The parts of a run that drawing needs: frozen, typed, each on its device.
+
+`open_parts(folder, device)` opens a finished run; the `open_*` functions below open one part each,
+from the folder of its stage or as the class that the recipe names.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from cm3_decoding import CodeBlock, SamplingConfig
+from cm3_imagetok import load_vqgan, to_pixels, to_tensor
+from cm3_imagetok.interface import ImageTokenizer
+from cm3_model import Decoder, load_decoder
+from cm3_retrieval import ClipEncoder, MemoryBank, RetrievalConfig
+from cm3_retrieval.interface import Encoder
+from cm3_texttok import DocumentLayout, TextTokenizer, Vocabulary
+from cm3_texttok.interface import Tokenizer
+from cm3_train.shards import TokenShards
+from cm3leon.device import device_of
+from cm3leon.recipe import EvaluationRecipe, Recipe
+from cm3leon.recipe_file import part_of, read_recipe
+from cm3leon.stages import check_finished
+
+BATCH = 64
+"""Pictures that go through the image tokenizer at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizers:
+    """Both tokenizers and the ids that they share."""
+
+    text: Tokenizer
+    image: ImageTokenizer
+    size: int
+    """Side of a picture in pixels."""
+    device: torch.device
+    """Where the image tokenizer is."""
+    vocabulary: Vocabulary
+    layout: DocumentLayout
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of a picture's codes."""
+        side = self.size // self.image.downsampling
+        return side, side
+
+    @property
+    def num_codes_per_image(self) -> int:
+        """Codes of one picture."""
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def picture(self) -> CodeBlock:
+        """The constraint of one whole picture."""
+        block = self.vocabulary.image
+        return CodeBlock(start=block.offset, stop=block.stop, length=self.num_codes_per_image)
+
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
+        """Encode pixels (N, H, W, 3) uint8 as codes (N, h * w), int64."""
+        parts = [
+            self.image.encode(to_tensor(pixels[start : start + BATCH]).to(self.device)).flatten(1)
+            for start in range(0, len(pixels), BATCH)
+        ]
+        return torch.cat(parts).cpu().numpy()
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Decode codes (N, h * w) as pixels (N, H, W, 3) uint8."""
+        grid = torch.from_numpy(np.asarray(codes, np.int64)).view(-1, *self.grid)
+        parts = [to_pixels(self.image.decode(part.to(self.device))) for part in grid.split(BATCH)]
+        return np.concatenate(parts)
+
+    def through(self, pixels: np.ndarray) -> np.ndarray:
+        """Encode and decode pixels (N, H, W, 3) uint8: the best that the decoder could draw."""
+        return self.decode(self.encode(pixels))
+
+
+class Documents(Protocol):
+    """Text ids and codes of captioned pictures by key, such as `cm3_train.TokenShards`."""
+
+    def num_views(self, key: int) -> int:
+        """Return how many encodings of the picture there are."""
+        ...
+
+    def text_ids(self, key: int, view: int = 0) -> np.ndarray:
+        """Return the caption's ids, (T,)."""
+        ...
+
+    def codes(self, key: int, view: int = 0) -> np.ndarray:
+        """Return the picture's codes, (h * w,)."""
+        ...
+
+    def caption(self, key: int, view: int = 0) -> str:
+        """Return the caption."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What can be retrieved, and by which rules."""
+
+    bank: MemoryBank
+    documents: Documents
+    strategy: RetrievalConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Habits:
+    """How a run draws where nobody says otherwise."""
+
+    samplers: tuple[SamplingConfig, ...]
+    """Candidates take these in turn."""
+    retrieve: int
+    """Documents before a prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """All that drawing needs."""
+
+    tokenizers: Tokenizers
+    encoder: Encoder
+    memory: Memory
+    model: Decoder
+    device: torch.device
+    """Where the model is."""
+    habits: Habits
+
+
+def open_parts(folder: Path, device: str = "auto") -> Parts:
+    """Open a finished run.
+
+    Args:
+        folder: The run's folder.
+        device: As of `device_of`.
+
+    Raises:
+        FileNotFoundError: There is no run, or it is not finished.
+        ValueError: Another version made it, or its parts do not fit each other.
+    """
+    where = device_of(device)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no run; wanted one that apps/pretrain.py has made")
+    check_finished(folder, "decoder")
+    recipe = read_recipe(folder)
+    text = open_text_tokenizer(recipe)
+    tokenizers = join_tokenizers(text, open_image_tokenizer(recipe, where), recipe, where)
+    encoder = open_encoder(recipe, where)
+    return Parts(
+        tokenizers=tokenizers,
+        encoder=encoder,
+        memory=open_memory(recipe, encoder, tokenizers.vocabulary),
+        model=open_decoder(recipe, where),
+        device=where,
+        habits=habits_of(recipe.evaluation, folder),
+    )
+
+
+def open_text_tokenizer(recipe: Recipe) -> Tokenizer:
+    """Open the text tokenizer of stage `texttok`, or the one that the recipe names."""
+    if recipe.texttok.tokenizer is not None:
+        return part_of(recipe.texttok.tokenizer)
+    return TextTokenizer.load(recipe.folder / "texttok" / "tokenizer")
+
+
+def open_image_tokenizer(recipe: Recipe, device: torch.device) -> ImageTokenizer:
+    """Open the VQGAN of stage `imagetok`, or the tokenizer that the recipe names."""
+    if recipe.imagetok.tokenizer is None:
+        return load_vqgan(recipe.folder / "imagetok" / "vqgan").to(device)
+    tokenizer = part_of(recipe.imagetok.tokenizer)
+    # a module moves in place; other classes choose their own device
+    getattr(tokenizer, "to", lambda device: None)(device)
+    return tokenizer
+
+
+def join_tokenizers(
+    text: Tokenizer, image: ImageTokenizer, recipe: Recipe, device: torch.device
+) -> Tokenizers:
+    """Join two tokenizers into one space of ids."""
+    vocabulary = Vocabulary.from_tokenizer(text, image.num_codes)
+    return Tokenizers(
+        text=text,
+        image=image,
+        size=recipe.data.size,
+        device=device,
+        vocabulary=vocabulary,
+        layout=DocumentLayout(vocabulary),
+    )
+
+
+def open_encoder(recipe: Recipe, device: torch.device) -> Encoder:
+    """Open the CLIP of stage `clip`, or the encoder that the recipe names."""
+    if recipe.retrieval.encoder is not None:
+        return part_of(recipe.retrieval.encoder)
+    return ClipEncoder.from_folder(recipe.folder / "clip" / "clip", device=device)
+
+
+def open_memory(recipe: Recipe, encoder: Encoder, vocabulary: Vocabulary) -> Memory:
+    """Open the memory bank of stage `retrieval` with the tokens of stage `shards`."""
+    return Memory(
+        bank=MemoryBank.load(recipe.folder / "retrieval" / "bank", encoder.encoder_id),
+        documents=TokenShards(recipe.folder / "shards" / "tokens", vocabulary.sha256),
+        strategy=recipe.retrieval.strategy,
+    )
+
+
+def open_decoder(recipe: Recipe, device: torch.device) -> Decoder:
+    """Open the decoder of stage `decoder`."""
+    return load_decoder(recipe.folder / "decoder" / "model", device)
+
+
+def habits_of(recipe: EvaluationRecipe, folder: Path) -> Habits:
+    """Return how a run draws: as its recipe says, at the guidance scale that its report chose."""
+    sampling, report = recipe.sampling, folder / "report.json"
+    if report.is_file():
+        scale = json.loads(report.read_text("utf-8"))["samples"]["guidance_scale"]
+        sampling = replace(sampling, guidance_scale=scale)
+    samplers = tuple(replace(sampling, sampler=sampler) for sampler in recipe.samplers)
+    return Habits(samplers=samplers, retrieve=recipe.retrieve)

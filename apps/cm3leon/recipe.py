@@ -1,0 +1,263 @@
+"""The recipe of a run: every knob of every stage, as one YAML (`apps/configs/tiny.yaml`).
+
+Three parts can be swapped for other classes that keep the packages' Protocols, by naming the class
+(`class_path` and `init_args`): `texttok.tokenizer`, `imagetok.tokenizer` and
+`retrieval.encoder`. A part that is named is used as it is; one that is not is trained.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from cm3_decoding import SamplingConfig
+from cm3_decoding.config import Sampler
+from cm3_imagetok import VQGANConfig
+from cm3_imagetok.presets import PRESETS
+from cm3_retrieval import ClipTrainingConfig, RetrievalConfig
+from cm3_train import CM3Config, OptimConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenMojiRecipe:
+    """The embedded set: OpenMoji's pictures, split by concept."""
+
+    limit: int | None = None
+    """Keep about this many pictures, whole concepts only (None: all)."""
+    test_share: float = 0.08
+    """Share of the concepts that only the final figures see."""
+    validation_share: float = 0.05
+    """Share of the concepts that choices while training see (best checkpoint, guidance scale)."""
+    variants_share: float = 0.04
+    """Share of the skin-toned pictures of training concepts that is held out."""
+    largest_held_out: int = 30
+    """Concepts of more pictures than this (families, couples) stay in training."""
+    near_duplicate: float = 0.08
+    """Root mean square difference at 32 x 32 pixels, in [0, 1], below which two pictures are one
+    concept."""
+    seed: int = 0
+    """Draws the held-out concepts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataRecipe:
+    """Where the captioned pictures come from."""
+
+    folder: Path | None = None
+    """A folder with metadata.jsonl (file_name, text); null draws the embedded OpenMoji set."""
+    size: int = 64
+    """Side in pixels that pictures are resized and cropped to."""
+    validation_share: float = 0.05
+    """Share of the groups held out for choices while training, if the metadata has no split."""
+    test_share: float = 0.05
+    """Share of the groups held out for the figures, if the metadata has no split."""
+    openmoji: OpenMojiRecipe = field(default_factory=OpenMojiRecipe)
+    """The embedded set; read when `folder` is null."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextRecipe:
+    """The text tokenizer."""
+
+    tokenizer: dict[str, Any] | None = None
+    """Another cm3_texttok.interface.Tokenizer: {class_path: ..., init_args: {...}}."""
+    vocab_size: int = 1024
+    """Pieces, the structural ones among them."""
+    num_masks: int = 16
+    """Mask tokens, that is spans that CM3 may cut from one document."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecipe:
+    """The image tokenizer and its training."""
+
+    tokenizer: dict[str, Any] | None = None
+    """Another cm3_imagetok.ImageTokenizer: {class_path: ..., init_args: {...}}."""
+    model: VQGANConfig = field(default_factory=lambda: PRESETS["tiny-64"])
+    """Shape of the VQGAN."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer, schedule and steps."""
+    batch_size: int = 16
+    """Pictures a step."""
+    l1_weight: float = 0.0
+    """Weight of the absolute error."""
+    l2_weight: float = 1.0
+    """Weight of the squared error."""
+    perceptual_weight: float = 1.0
+    """Weight of LPIPS; off without the two files of its weights."""
+    vgg16: Path | None = None
+    """torchvision's weights of VGG16, a local file."""
+    lpips: Path | None = None
+    """The lpips package's weights of its linear layers for VGG, a local file."""
+    gan_weight: float = 0.0
+    """Weight of the discriminator's loss, times the adaptive weight; 0 is no discriminator."""
+    gan_start: int = 0
+    """First step that the discriminator takes part in."""
+    gan_lr: float = 2e-4
+    """Peak rate of the discriminator, which AdamW trains."""
+    gan_channels: int = 64
+    """Channels of the discriminator's first layer."""
+    gan_layers: int = 3
+    """Layers of the discriminator that halve the side."""
+    region_weight: float = 1.0
+    """Weight of pixels inside the `boxes` of the metadata (faces, salient objects)."""
+    causal_weight: float = 0.0
+    """Weight of `cm3_imagetok.causal.CausalPredictor`, which makes codes easier to predict."""
+    max_shift: int = 4
+    """Training pictures are moved by up to this many pixels, white coming in, and mirrored."""
+    revive_share: float = 0.1
+    """A code is dead when it is used less than this share of an even use."""
+    val_every: int = 250
+    """Steps between two validations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalRecipe:
+    """Encoder, memory bank and strategy."""
+
+    encoder: dict[str, Any] | None = None
+    """Another cm3_retrieval.interface.Encoder; null trains the small CLIP of `clip`."""
+    clip: ClipTrainingConfig = field(default_factory=ClipTrainingConfig)
+    """The small CLIP."""
+    strategy: RetrievalConfig = field(default_factory=RetrievalConfig)
+    """Paper 2.1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderRecipe:
+    """The language model and its training."""
+
+    num_layers: int = 6
+    width: int = 256
+    num_heads: int = 4
+    positions: Literal["learned", "rotary"] = "learned"
+    """"learned" is the paper's; "rotary" is Chameleon's."""
+    activation: Literal["gelu", "relu"] = "relu"
+    qk_norm: bool = False
+    init_std: float = 0.006
+    """Paper B.2."""
+    codebook_std: float = 0.0
+    """Deviation with which the image codes' embeddings start from the tokenizer's code vectors, so
+    that codes that look alike start alike; 0 starts them at random, as the paper's."""
+    max_length: int = 256
+    """Most ids of a sequence."""
+    context_shares: tuple[float, ...] = (0.5, 0.5)
+    """How often 0, 1, 2, ... retrieved documents stand before a training pair."""
+    views: int = 1
+    """Encodings of each training picture: the first as it is, the others mirrored, turned and
+    moved, each in one way for all pictures. Their captions say so ("fox #3"), so that a plain
+    caption asks for a plain picture."""
+    plain_share: float = 0.5
+    """How often the first encoding is trained on, where there are several."""
+    final_plain_share: float | None = None
+    """The same in the last epoch, with even steps on the way; null keeps `plain_share`."""
+    group_power: float = 1.0
+    """A group of n training pictures comes n ** group_power times an epoch: 1 shows each picture
+    once, 0 each group once, with its pictures in turn."""
+    input_noise: float = 0.0
+    """Each training sequence draws a share from 0 to this; so many of its input codes are replaced
+    by others. A drawing then rests more on its caption, less on the codes drawn so far."""
+    cm3: CM3Config = field(default_factory=CM3Config)
+    """The objective, paper 2.2."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer, schedule and steps."""
+    batch_size: int = 32
+    """Sequences a step."""
+    val_every: int = 100
+    """Steps between two validations; the best checkpoint counts."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none, before any work."""
+        for name in ("plain_share", "final_plain_share", "group_power", "input_noise"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share <= 1:
+                raise ValueError(f"decoder.{name}: wanted 0..1, got {share}")
+        if not 0 <= self.codebook_std < math.inf:
+            raise ValueError(f"decoder.codebook_std: wanted 0 or more, got {self.codebook_std}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationRecipe:
+    """Figures and pictures at the end."""
+
+    sampling: SamplingConfig = field(
+        default_factory=lambda: SamplingConfig(top_p=0.95, guidance_scale=1.5)
+    )
+    """How samples are drawn; its guidance_scale is replaced by the best of `guidance_scales`."""
+    guidance_scales: tuple[float, ...] = (1.0, 1.5, 2.0, 3.0)
+    """The sweep, on validation prompts; the best becomes the run's default."""
+    candidates: int = 1
+    """Drawings for each prompt of the figures, of which the one that CLIP likes best counts (paper
+    3.1: 8). The sweep draws one."""
+    samplers: tuple[Sampler, ...] = ("top-p",)
+    """Candidates take these in turn: "top-p" and "cd-k" make halves, as in the paper."""
+    batch_size: int = 32
+    """Pictures drawn at once."""
+    retrieve: int = 1
+    """Documents retrieved for a prompt."""
+    sweep_samples: int = 100
+    """Pictures drawn for each scale of the sweep."""
+    samples: int = 200
+    """Pictures drawn for each figure."""
+    pictures: int = 12
+    """Prompts shown in samples.png and samples_train.png."""
+    inception: Path | None = None
+    """torch-fidelity's weights of Inception-v3, a local file: with it the report has rFID."""
+
+    def __post_init__(self) -> None:
+        """Refuse what the report, the last stage, would stumble over."""
+        for name in ("candidates", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"evaluation.{name}: wanted at least 1, got {getattr(self, name)}")
+        if not self.samplers or not set(self.samplers) <= set(get_args(Sampler)):
+            raise ValueError(
+                f"evaluation.samplers: wanted some of {get_args(Sampler)}, got {self.samplers}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """One run."""
+
+    name: str = "tiny"
+    """The run's folder is `runs`/`name`."""
+    runs: Path = Path("runs")
+    """Where runs are kept."""
+    seed: int = 0
+    """Of everything that is drawn."""
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:N", "mps", or "auto": a GPU where there is one."""
+    precision: str = "auto"
+    """"32-true", "bf16-mixed", or "auto": bf16 where the processor or GPU computes in it."""
+    checkpoint_every: int = 50
+    """Training steps between two checkpoints: what a kill can cost."""
+    data: DataRecipe = field(default_factory=DataRecipe)
+    texttok: TextRecipe = field(default_factory=TextRecipe)
+    imagetok: ImageRecipe = field(default_factory=ImageRecipe)
+    retrieval: RetrievalRecipe = field(default_factory=RetrievalRecipe)
+    decoder: DecoderRecipe = field(default_factory=DecoderRecipe)
+    evaluation: EvaluationRecipe = field(default_factory=EvaluationRecipe)
+
+    def __post_init__(self) -> None:
+        """Refuse before any work what a late stage would stumble over."""
+        if self.imagetok.tokenizer is not None:
+            return
+        factor = self.imagetok.model.downsampling
+        if self.data.size % factor:
+            raise ValueError(
+                f"data.size: wanted a multiple of {factor}, the image tokenizer's downsampling, "
+                f"got {self.data.size}"
+            )
+        codes = (self.data.size // factor) ** 2
+        if self.decoder.max_length <= codes + 4:
+            raise ValueError(
+                f"decoder.max_length: wanted room for {codes} codes and a caption, "
+                f"got {self.decoder.max_length}"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.runs / self.name

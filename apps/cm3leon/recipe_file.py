@@ -1,0 +1,124 @@
+"""Recipes as command lines and YAML files, and parts that a recipe names by their class."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import yaml
+
+from cm3_train.artifact import atomic_file
+from cm3leon.recipe import Recipe
+
+RECIPE_FILE = "recipe.yaml"
+
+
+def recipe_parser(description: str | None, base: Path | None = None) -> jsonargparse.ArgumentParser:
+    """Return the command line of a recipe: `--config`, dotted overrides, `--print_config`.
+
+    Args:
+        description: Stands in `--help`.
+        base: The recipe to use where no `--config` is given.
+    """
+    parser = jsonargparse.ArgumentParser(
+        description=description, default_config_files=[str(base)] if base else None
+    )
+    parser.add_argument("--config", action="config", help="a recipe in YAML; later ones override")
+    parser.add_class_arguments(Recipe, nested_key=None, as_positional=False)
+    return parser
+
+
+def read_command(
+    description: str | None, default: Path, arguments: Sequence[str] | None = None
+) -> Recipe:
+    """Return the recipe of a command line; ends the program with a message if it is wrong.
+
+    Args:
+        description: Stands in `--help`.
+        default: The recipe of a command line that names none.
+        arguments: Default: those of the program.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    named = any(a == "--config" or a.startswith("--config=") for a in arguments)
+    parser = recipe_parser(description, None if named else default)
+    return _recipe(parser, parser.parse_args(arguments))
+
+
+def save_recipe(recipe: Recipe, folder: Path) -> None:
+    """Write `recipe.yaml`, whole or not at all; every value stands in it."""
+    text = yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False)
+    with atomic_file(folder / RECIPE_FILE) as file:
+        file.write(text.encode())
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Return the recipe that a run was made with; its folder is the one given, wherever it is now.
+
+    Raises:
+        FileNotFoundError: There is no run.
+        ValueError: The file is no recipe of this version.
+    """
+    path = folder / RECIPE_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: no run; wanted one that apps/pretrain.py has made")
+    parser = recipe_parser(None)
+    parser.exit_on_error = False
+    try:
+        recipe = _recipe(parser, parser.parse_args(["--config", str(path)]))
+    except jsonargparse.ArgumentError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return replace(recipe, runs=folder.parent, name=folder.name)
+
+
+def part_of(spec: dict[str, Any]) -> Any:
+    """Make the part that a recipe names: `{class_path: package.Class, init_args: {...}}`.
+
+    Any callable will do, such as `cm3_imagetok.load_vqgan`; jsonargparse's own loader takes
+    subclasses of a base class alone, and our Protocols have none.
+
+    Raises:
+        ValueError: There is no such callable, or it does not take the arguments.
+    """
+    path, arguments = spec.get("class_path", ""), spec.get("init_args", {})
+    module, _, name = path.rpartition(".")
+    try:
+        make = getattr(importlib.import_module(module), name)
+        inspect.signature(make).bind(**arguments)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"class_path: wanted package.Class, got {path!r} with {arguments} ({error})"
+        ) from None
+    return make(**arguments)
+
+
+def fingerprint_of_part(spec: dict[str, Any]) -> str:
+    """Return what a named part is made from: class, arguments, and the files that they name."""
+    files = []
+    for value in spec.get("init_args", {}).values():
+        path = Path(value) if isinstance(value, str) else None
+        if path is not None and path.exists():
+            inside = sorted(path.rglob("*")) if path.is_dir() else [path]
+            files += [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in inside]
+    return json.dumps([spec, files], sort_keys=True)
+
+
+def _recipe(parser: jsonargparse.ArgumentParser, namespace: jsonargparse.Namespace) -> Recipe:
+    values = parser.instantiate(namespace).as_dict()
+    values.pop("config", None)
+    return Recipe(**values)
+
+
+def _plain(value: Any) -> Any:
+    """Return what YAML has words for."""
+    if isinstance(value, dict):
+        return {name: _plain(content) for name, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(content) for content in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,218 @@
+"""Stages of a run: folders that are made once and named by a hash of all they were made from.
+
+A stage whose folder carries the right hash is skipped. One that was interrupted starts over in a
+fresh folder, or, if it is resumable (training, which keeps checkpoints), goes on in its own. A
+finished folder has `stage.json`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from cm3_train.artifact import write_json
+from cm3leon import VERSION
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A finished stage."""
+
+    name: str
+    """Name of the stage and of its folder."""
+    folder: Path
+    """Where its files are."""
+    fingerprint: str
+    """SHA-256 of name, configuration and the fingerprints of its inputs."""
+    seconds: float
+    """How long the work took, when it was done."""
+    kept: bool
+    """Whether it was there already."""
+    resumed: bool
+    """Whether it was interrupted; then `seconds` are those of its last leg."""
+
+
+class Stages:
+    """The stages below one folder.
+
+    Args:
+        root: The folder; made if missing.
+        say: Takes one line for the user.
+
+    Raises:
+        BlockingIOError: Another process makes stages below the same folder.
+    """
+
+    def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
+        self.root = root
+        self.say = say
+        self.done: dict[str, Stage] = {}
+        self._fingerprints: dict[str, str] = {}
+        root.mkdir(parents=True, exist_ok=True)
+        _lock(root)
+
+    def run(
+        self,
+        name: str,
+        config: Any,
+        inputs: Sequence[str],
+        work: Callable[[Path], None],
+        *,
+        resumable: bool = False,
+    ) -> Stage:
+        """Return the stage, made now if it is not there yet.
+
+        Args:
+            name: Name of the stage and of its folder.
+            config: What the work depends on: dataclasses, mappings, sequences, plain values.
+            inputs: Names of earlier stages, or of parts that were `given`, that the work reads.
+            work: Fills the folder that it is given.
+            resumable: An interrupted `work` goes on in the same folder instead of starting over.
+        """
+        folder = self.root / name
+        found = _read(folder / "stage.json")
+        fingerprint = fingerprint_of(name, config, [self._fingerprints[i] for i in inputs])
+        if found.get("fingerprint") == fingerprint:
+            self.say(f"{name}: done before, kept")
+            stage = Stage(name, folder, fingerprint, found["seconds"], True, found["resumed"])
+        else:
+            facts = {
+                "version": VERSION,
+                "fingerprint": fingerprint,
+                "inputs": {i: self._fingerprints[i] for i in inputs if i in self.done},
+            }
+            stage = self._make(name, folder, facts, work, resumable)
+        self.done[name] = stage
+        self._fingerprints[name] = fingerprint
+        return stage
+
+    def given(self, name: str, fingerprint: str) -> None:
+        """Put a part in a stage's place that is not made here, such as published weights."""
+        self._fingerprints[name] = fingerprint
+
+    def _make(
+        self,
+        name: str,
+        folder: Path,
+        facts: dict[str, Any],
+        work: Callable[[Path], None],
+        resumable: bool,
+    ) -> Stage:
+        # Work that cannot go on is done aside, so that the real folder is whole or not there.
+        place = folder if resumable else folder.with_name(f".{name}.partial")
+        fingerprint = facts["fingerprint"]
+        goes_on = resumable and _read(folder / "started.json").get("fingerprint") == fingerprint
+        if not goes_on:
+            shutil.rmtree(place, ignore_errors=True)
+            place.mkdir(parents=True)
+            write_json(place / "started.json", {"fingerprint": fingerprint})
+        self.say(f"{name}: goes on" if goes_on else f"{name}: starts")
+        start = time.perf_counter()
+        try:
+            work(place)
+            seconds = time.perf_counter() - start
+            write_json(place / "stage.json", {**facts, "seconds": seconds, "resumed": goes_on})
+        except BaseException:
+            if not resumable:
+                shutil.rmtree(place, ignore_errors=True)
+            raise
+        if place != folder:
+            shutil.rmtree(folder, ignore_errors=True)
+            place.rename(folder)
+        self.say(f"{name}: {seconds:.1f} s")
+        return Stage(name, folder, fingerprint, seconds, False, goes_on)
+
+
+def check_finished(root: Path, name: str) -> None:
+    """Refuse a run whose stage, or one it was made from, is missing or was made anew since.
+
+    Raises:
+        FileNotFoundError: The stage is not finished.
+        ValueError: Another version made it, or an input is not the one it was made from.
+    """
+    found = _read(root / name / "stage.json")
+    if "fingerprint" not in found:
+        raise FileNotFoundError(
+            f"{root / name}: no finished stage; wanted a run that apps/pretrain.py has ended"
+        )
+    if found.get("version") != VERSION:
+        raise ValueError(
+            f"{root}: made by cm3leon {found.get('version', '0.1')}, this is {VERSION}; "
+            "run apps/pretrain.py again, or open it with the version that made it"
+        )
+    for earlier, fingerprint in found["inputs"].items():
+        if _read(root / earlier / "stage.json").get("fingerprint") != fingerprint:
+            raise ValueError(
+                f"{root / name}: made from another {earlier} than the run now holds; "
+                "wanted a run that apps/pretrain.py has ended"
+            )
+        check_finished(root, earlier)
+
+
+_LOCKS: dict[Path, IO[bytes]] = {}
+
+
+def _lock(root: Path) -> None:
+    """Keep other processes out of a folder for as long as this one lives."""
+    root = root.resolve()
+    if root in _LOCKS:
+        return
+    file = open(root / ".lock", "wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise BlockingIOError(
+            error.errno, f"{root}: another run works in this folder; wait, or name another"
+        ) from None
+    _LOCKS[root] = file
+
+
+def fingerprint_of(*parts: Any) -> str:
+    """Return the SHA-256 of dataclasses, mappings, sequences and plain values.
+
+    A field at its default counts as absent, so that a new knob leaves old runs valid.
+    """
+    return hashlib.sha256(json.dumps(_plain(parts), sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {
+            f.name: getattr(value, f.name) for f in fields(value) if not _is_default(value, f)
+        }
+        return {name: _plain(content) for name, content in changed.items()}
+    if isinstance(value, dict):
+        return {str(name): _plain(content) for name, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(content) for content in value]
+    if isinstance(value, Path):
+        return str(value)
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    raise TypeError(f"wanted plain values in a configuration, got {type(value).__name__}")
+
+
+def _is_default(config: Any, field: Field[Any]) -> bool:
+    if field.default is not MISSING:
+        default = field.default
+    elif field.default_factory is not MISSING:
+        default = field.default_factory()
+    else:
+        return False
+    return getattr(config, field.name) == default
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,1 @@
+"""Training of the image tokenizer, the small CLIP and the decoder."""

@@ -1,0 +1,124 @@
+"""Re-ranking: candidates drawn by a mixture of samplers, ordered by a scorer.
+
+The scorer is any callable (CLIP in the paper), so nothing here knows what an id means. Paper:
+CM3Leon (arXiv 2309.02591), section 3.1.2, where half top-p and half CD-K keeps improving with the
+number of candidates, while either alone does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from cm3_decoding.config import SamplingConfig
+from cm3_decoding.constraints import ConstraintSegment
+from cm3_decoding.generation import generate
+from cm3_decoding.interface import LanguageModel
+
+Candidate = TypeVar("Candidate")
+
+
+def rerank(scores: Tensor) -> Tensor:
+    """Return the order (N,) of candidates by scores (N,), best first; ties keep their order."""
+    if scores.ndim != 1 or bool(scores.isnan().any()):
+        raise ValueError(f"scores: wanted one number per candidate, got {scores}")
+    return scores.argsort(descending=True, stable=True)
+
+
+def best_of(
+    candidates: Sequence[Candidate],
+    scorer: Callable[[Sequence[Candidate]], Tensor],
+    n: int = 1,
+) -> list[Candidate]:
+    """Return the `n` candidates with the highest scores, best first.
+
+    Args:
+        candidates: Anything that the scorer accepts.
+        scorer: Returns one score (N,) per candidate; higher is better.
+        n: Number of candidates to keep.
+    """
+    if not 1 <= n <= len(candidates):
+        raise ValueError(f"n: wanted a number from 1 to {len(candidates)}, got {n}")
+    return [candidates[i] for i in rerank(_score(candidates, scorer))[:n].tolist()]
+
+
+def candidate_pool(
+    model: LanguageModel,
+    prompt: Tensor,
+    *,
+    constraint: ConstraintSegment | Sequence[ConstraintSegment],
+    configs: Sequence[SamplingConfig],
+    seeds: Sequence[int],
+    scorer: Callable[[Sequence[Tensor]], Tensor],
+    unconditional: Tensor | None = None,
+    image_conditional: Tensor | None = None,
+    batch_size: int = 8,
+    progress: Callable[[int, int], None] | None = None,
+    device: torch.device | str = "cpu",
+) -> tuple[list[Tensor], Tensor]:
+    """Draw one candidate per seed and order them.
+
+    Args:
+        model: Any `LanguageModel`.
+        prompt: The prompt's ids (length,).
+        constraint: The segments of each candidate.
+        configs: Settings; candidate i uses `configs[i % len(configs)]`, so two configs make halves.
+        seeds: One seed per candidate.
+        scorer: Returns one score (N,) per candidate's new ids; higher is better.
+        unconditional: The prompt without text (length,), if a config needs it.
+        image_conditional: The prompt with its source picture, without text, if a config needs it.
+        batch_size: Candidates drawn at once; does not affect them.
+        progress: Called with (steps done, most steps) over all batches.
+        device: The model's device.
+
+    Returns:
+        The candidates' new ids, best first, and their scores (N,).
+    """
+    if not configs or not seeds:
+        raise ValueError(f"configs, seeds: wanted some of both, got {len(configs)}, {len(seeds)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: wanted at least 1, got {batch_size}")
+    batches: list[tuple[SamplingConfig, range]] = []
+    for first, config in enumerate(configs):
+        members = range(first, len(seeds), len(configs))
+        starts = range(0, len(members), batch_size)
+        batches += [(config, members[start : start + batch_size]) for start in starts]
+    drawn: dict[int, Tensor] = {}
+    for done, (config, members) in enumerate(batches):
+
+        def report(step: int, steps: int, done: int = done) -> None:
+            if progress is not None:
+                progress(done * steps + step, len(batches) * steps)
+
+        new_ids = generate(
+            model,
+            [prompt] * len(members),
+            constraint=constraint,
+            seeds=[seeds[member] for member in members],
+            unconditional=None if unconditional is None else [unconditional] * len(members),
+            image_conditional=(
+                None if image_conditional is None else [image_conditional] * len(members)
+            ),
+            config=config,
+            progress=report,
+            device=device,
+        )
+        drawn.update(zip(members, new_ids, strict=True))
+    candidates = [drawn[member] for member in range(len(seeds))]
+    scores = _score(candidates, scorer)
+    order = rerank(scores)
+    return [candidates[i] for i in order.tolist()], scores[order]
+
+
+def _score(
+    candidates: Sequence[Candidate], scorer: Callable[[Sequence[Candidate]], Tensor]
+) -> Tensor:
+    scores = torch.as_tensor(scorer(candidates))
+    if scores.shape != (len(candidates),):
+        raise ValueError(
+            f"scorer: wanted {len(candidates)} scores, got shape {tuple(scores.shape)}"
+        )
+    return scores

@@ -1,0 +1,138 @@
+"""One block of the decoder: attention and MLP on a normed residual stream, (B, T, D) to (B, T, D).
+
+No biases, no dropout, no learnable layer norms (CM3Leon 2.3, arXiv 2309.02591) unless the config
+picks Chameleon's parts (arXiv 2405.09818).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from cm3_model.attention import Visible, attend, rotate
+from cm3_model.config import DecoderConfig
+from cm3_model.kv_cache import Append, AppendOne
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each on the normed stream and added back to it."""
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        """Build block number `layer`."""
+        super().__init__()
+        self.attention = Attention(config, layer)
+        self.mlp = MLP(config)
+        self.attention_norm = Norm(config)
+        self.mlp_norm = Norm(config)
+        self.norm_first = config.norm_placement == "before"
+
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Tensor | None,
+        new: Append | AppendOne | None,
+        visible: Visible = None,
+    ) -> Tensor:
+        """Return the stream (B, T, D) after this block."""
+        if self.norm_first:
+            x = x + self.attention(self.attention_norm(x), rotation, new, visible)
+            return x + self.mlp(self.mlp_norm(x))
+        x = x + self.attention_norm(self.attention(x, rotation, new, visible))
+        return x + self.mlp_norm(self.mlp(x))
+
+
+class Norm(nn.Module):
+    """Norm over the last dimension: mean 0, variance 1, nothing learnt (2.3); or RMS norm."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        """Build the kind that the config asks for."""
+        super().__init__()
+        self.eps = config.norm_eps
+        self.weight = nn.Parameter(torch.ones(config.width)) if config.norm == "rms" else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (..., D)."""
+        if self.weight is None:
+            return F.layer_norm(x, x.shape[-1:], eps=self.eps)
+        return F.rms_norm(x, x.shape[-1:], self.weight, self.eps)
+
+
+class HeadNorm(nn.Module):
+    """The learnt part of `head_norm`: scale and shift of every head's channels, or nothing."""
+
+    def __init__(self, config: DecoderConfig, num_heads: int) -> None:
+        """Build for `num_heads` heads."""
+        super().__init__()
+        shape = (num_heads, config.head_width)
+        self.eps = config.norm_eps
+        affine = config.qk_norm_affine
+        self.weight = nn.Parameter(torch.ones(shape)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if affine else None
+
+
+def head_norm(x: Tensor, *norms: HeadNorm) -> Tensor:
+    """Normalise every head's channels (B, H, T, W); `norms` cover the heads in order."""
+    x = F.layer_norm(x, x.shape[-1:], eps=norms[0].eps)
+    weights = tuple(norm.weight for norm in norms if norm.weight is not None)
+    biases = tuple(norm.bias for norm in norms if norm.bias is not None)
+    if not weights:
+        return x
+    return torch.addcmul(torch.cat(biases)[:, None], x, torch.cat(weights)[:, None])
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention; queries, keys and values come from one matrix."""
+
+    def __init__(self, config: DecoderConfig, layer: int) -> None:
+        """Build the attention of block number `layer`."""
+        super().__init__()
+        self.layer = layer
+        self.head_width = config.head_width
+        self.kv_heads = config.kv_heads
+        rows = (config.num_heads + 2 * config.kv_heads) * config.head_width
+        self.qkv = nn.Linear(config.width, rows, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
+        self.query_norm = HeadNorm(config, config.num_heads) if config.qk_norm else None
+        self.key_norm = HeadNorm(config, config.kv_heads) if config.qk_norm else None
+
+    def forward(
+        self,
+        x: Tensor,
+        rotation: Tensor | None,
+        new: Append | AppendOne | None,
+        visible: Visible = None,
+    ) -> Tensor:
+        """Attend within (B, T, D) and, with `new`, to the tokens in the cache."""
+        heads = self.qkv(x).unflatten(-1, (-1, self.head_width)).transpose(1, 2)
+        # Queries and keys go through the same steps, so both go at once.
+        turned, value = heads.split((heads.shape[1] - self.kv_heads, self.kv_heads), dim=1)
+        if self.query_norm is not None and self.key_norm is not None:
+            turned = head_norm(turned, self.query_norm, self.key_norm)
+        if rotation is not None:
+            turned = rotate(turned, rotation)
+        query, key = turned.split((turned.shape[1] - self.kv_heads, self.kv_heads), dim=1)
+        if new is not None:
+            key, value = new.write(self.layer, key, value)
+        mixed = attend(query, key, value, visible)  # (B, H, T, W)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
+
+
+class MLP(nn.Module):
+    """Two matrices with a non-linearity between them; "swiglu" stacks a gate on the first."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        """Build the MLP."""
+        super().__init__()
+        self.gated = config.activation == "swiglu"
+        rows = (2 if self.gated else 1) * config.mlp_hidden
+        self.up = nn.Linear(config.width, rows, bias=False)
+        self.activation = {"gelu": F.gelu, "relu": F.relu, "swiglu": F.silu}[config.activation]
+        self.down = nn.Linear(config.mlp_hidden, config.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, T, D) to (B, T, D)."""
+        if self.gated:
+            gate, up = self.up(x).chunk(2, -1)  # 2 x (B, T, F)
+            return self.down(self.activation(gate) * up)
+        return self.down(self.activation(self.up(x)))

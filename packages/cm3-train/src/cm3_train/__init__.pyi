@@ -1,0 +1,70 @@
+"""The public names; `__init__.py` imports each when it is first used."""
+
+from .averaging import (
+    average_weights as average_weights,
+)
+from .batch import (
+    IGNORE as IGNORE,
+    BatchLoader as BatchLoader,
+    GroupOrder as GroupOrder,
+    SampleOrder as SampleOrder,
+    TokenLoader as TokenLoader,
+    ValidationLoader as ValidationLoader,
+    collate as collate,
+    group_repeats as group_repeats,
+)
+from .callbacks import (
+    RunCheckpoints as RunCheckpoints,
+    StopSignals as StopSignals,
+    TimeLeftBar as TimeLeftBar,
+    TrainingInterrupted as TrainingInterrupted,
+)
+from .checkpoint_io import (
+    AtomicCheckpointIO as AtomicCheckpointIO,
+)
+from .cm3 import (
+    CM3Config as CM3Config,
+    cm3_transform as cm3_transform,
+    query_start as query_start,
+    undo_cm3 as undo_cm3,
+)
+from .config import OptimConfig as OptimConfig
+from .contract import (
+    check_trainable_model as check_trainable_model,
+)
+from .input_noise import (
+    add_input_noise as add_input_noise,
+)
+from .interface import (
+    INTERFACE_VERSION as INTERFACE_VERSION,
+    TrainableModel as TrainableModel,
+)
+from .loss import (
+    bits as bits,
+    next_token_loss as next_token_loss,
+    split_losses as split_losses,
+    token_losses as token_losses,
+)
+from .module import (
+    CM3Module as CM3Module,
+)
+from .optim import (
+    MuonAdamW as MuonAdamW,
+    build_optimizer as build_optimizer,
+    build_schedule as build_schedule,
+    hidden_matrices as hidden_matrices,
+    lr_share as lr_share,
+    orthogonalise as orthogonalise,
+)
+from .sequence import (
+    SequenceBuilder as SequenceBuilder,
+)
+from .shards import (
+    TokenShards as TokenShards,
+    write_shards as write_shards,
+)
+from .trainer import (
+    fit as fit,
+    load_weights as load_weights,
+    read_history as read_history,
+)

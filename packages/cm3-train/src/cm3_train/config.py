@@ -1,0 +1,62 @@
+"""The settings of an optimizer and its schedule; see `optim`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimConfig:
+    """How the weights move. Steps are optimizer steps."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """`adamw` for everything, or `muon` for the hidden matrices and AdamW for the rest."""
+    lr: float = 6e-4
+    """Peak learning rate of AdamW."""
+    muon_lr: float = 0.02
+    """Peak learning rate of Muon; unused by `adamw`."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    """AdamW's decay rates of the two moments."""
+    weight_decay: float = 0.1
+    """Decoupled decay, on matrices only."""
+    warmup_steps: int = 0
+    """Steps over which the rate grows linearly from 0 to its peak."""
+    total_steps: int = 1000
+    """Steps of the whole run; the schedule ends here."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+    final_lr_share: float = 0.1
+    """Share of the peak that is left at the end; unused by `constant`."""
+    grad_clip: float = 1.0
+    """Largest norm of the gradient; 0 does not clip."""
+    ema_decay: float = 0.0
+    """Decay of the averaged weights that validation and export use; 0 keeps none."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _require(self.name in ("adamw", "muon"), "name", "adamw or muon", self.name)
+        _require(
+            self.schedule in ("cosine", "linear", "constant"),
+            "schedule",
+            "cosine, linear or constant",
+            self.schedule,
+        )
+        for name in ("lr", "muon_lr"):
+            _require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
+        for name in ("weight_decay", "warmup_steps", "grad_clip"):
+            _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
+        _require(all(0 <= b < 1 for b in self.betas), "betas", "two in [0, 1)", self.betas)
+        _require(0 <= self.ema_decay < 1, "ema_decay", "in [0, 1)", self.ema_decay)
+        _require(0 <= self.final_lr_share <= 1, "final_lr_share", "0..1", self.final_lr_share)
+        _require(
+            self.total_steps > self.warmup_steps,
+            "total_steps",
+            f"above warmup_steps = {self.warmup_steps}",
+            self.total_steps,
+        )
+
+
+def _require(condition: bool, name: str, wanted: str, got: object) -> None:
+    if not condition:
+        raise ValueError(f"{name}: wanted {wanted}, got {got}")
