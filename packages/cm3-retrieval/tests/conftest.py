@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before open_clip is imported: a known tag fails at once
 
@@ -65,3 +67,17 @@ def picture_folder(tmp_path, captions, pictures):
         path.with_suffix(".txt").write_text(caption + "\n", encoding="utf-8")
     Image.fromarray(255 - pictures[0]).save(folder / "more" / "plain.png")
     return folder
+
+
+@pytest.fixture
+def heavy_after():
+    """Run code in a fresh process; give the heavy modules that it imported."""
+    heavy = {"faiss", "open_clip", "pyarrow", "torch", "transformers"}
+
+    def run(code: str) -> set[str]:
+        code = f"import sys\n{code}\nprint(*sys.modules.keys() & {heavy}, file=sys.stderr)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return set(done.stderr.split())
+
+    return run

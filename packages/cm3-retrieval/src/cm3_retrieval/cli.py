@@ -1,236 +1,30 @@
-"""The command `cm3-retrieval`: a memory bank from a folder of pictures, and what one asks of it.
+"""The command `cm3-retrieval`: a memory bank from a folder of pictures, and questions to it.
 
-Takes arguments; prints, and writes banks, neighbour tables and pages. Errors are one line on
-stderr and exit status 1. What needs no encoder does not import one, which takes seconds.
+Takes arguments and hands them to `cm3_retrieval.commands`. Errors are one line on stderr and exit
+status 1. `--help` imports neither FAISS nor torch.
 """
 
 import argparse
-import json
-import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from tqdm import tqdm
-
-from cm3_retrieval.bank.documents import encode_documents, search_documents
-from cm3_retrieval.bank.memory_bank import MemoryBank
-from cm3_retrieval.bank.quality import measure_bank, save_histogram
-from cm3_retrieval.clip.picture_folder import PictureFile, open_picture, picture_files
-from cm3_retrieval.contact_sheet import text_table, write_contact_sheet
-from cm3_retrieval.index.config import AUTO, IndexConfig
-from cm3_retrieval.index.plan import expected_bytes
-from cm3_retrieval.interface import BANK_COMPONENT, Encoder
-from cm3_retrieval.neighbours.building import build_neighbour_table
+from cm3_retrieval.index.config import AUTO
 from cm3_retrieval.neighbours.strategy import RetrievalConfig
-from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
-
-_BATCH = 64
-"""Pictures held in memory at once."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     options = _parser().parse_args(arguments)
+    from cm3_retrieval import commands
+
     try:
-        options.run(options)
+        commands.COMMANDS[options.command](options)
     except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         print(f"cm3-retrieval {options.command}: {text}", file=sys.stderr)
         return 1
     return 0
-
-
-def _train(options: argparse.Namespace) -> None:
-    from cm3_retrieval.clip.training import train_clip
-    from cm3_retrieval.clip.training_config import ClipTrainingConfig
-
-    config = ClipTrainingConfig(steps=options.steps, seed=options.seed)
-    files = [file for file in picture_files(options.folder) if file.caption]
-    side = (config.image_size, config.image_size)
-    images = [np.asarray(open_picture(file.path).resize(side)) for file in files]
-    if len(files) < 2:
-        raise ValueError(f"{options.folder}: wanted 2 pictures with captions, got {len(files)}")
-    group_of = {caption: group for group, caption in enumerate({file.caption for file in files})}
-    with _bar("training", "step") as progress:
-        encoder = train_clip(
-            [file.caption or "" for file in files],
-            np.stack(images),
-            config,
-            groups=[group_of[file.caption] for file in files],
-            folder=options.clip,
-            progress=lambda step, steps, _: progress(step, steps),
-        )
-    print(f"{options.clip}: {encoder.encoder_id}, trained on {len(files)} captioned pictures")
-
-
-def _build(options: argparse.Namespace) -> None:
-    files = picture_files(options.folder)
-    encoder = _encoder(options)
-    vectors, kept = _encoded(encoder, files)
-    bank = MemoryBank.build(
-        np.arange(len(kept)),
-        vectors,
-        _columns(kept),
-        encoder.encoder_id,
-        IndexConfig(factory=options.index),
-        threads=options.threads,
-    )
-    bank.save(options.bank)
-    print(f"{options.bank}: {len(bank)} documents, index {bank.config.factory}")
-
-
-def _add(options: argparse.Namespace) -> None:
-    encoder = _encoder(options)
-    bank = MemoryBank.load(options.bank, encoder.encoder_id)
-    known = set(_column(bank, "path"))
-    files = [file for file in picture_files(options.folder) if str(file.path) not in known]
-    kept: list[PictureFile] = []
-    if files:
-        vectors, kept = _encoded(encoder, files)
-        first = int(bank.keys.max()) + 1 if len(bank) else 0
-        keys = first + np.arange(len(kept))
-        bank.append(keys, vectors, _columns(kept), encoder.encoder_id)
-        bank.save(options.bank)
-    print(f"{options.bank}: {len(kept)} new, {len(bank)} documents")
-
-
-def _search(options: argparse.Namespace) -> None:
-    if options.text is None and options.image is None:
-        raise ValueError("--text, --image: wanted at least one of them")
-    encoder = _encoder(options)
-    bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
-    image = None if options.image is None else [open_picture(options.image)]
-    text = None if options.text is None else [options.text]
-    k = min(options.k, len(bank)) if options.k > 0 else options.k
-    scores, keys = search_documents(bank, encoder, k, texts=text, images=image)
-    documents, best = bank.metadata_of(keys[0]), scores[0].tolist()
-    print(text_table(documents, best))
-    if options.html:
-        title = " + ".join(str(part) for part in (options.text, options.image) if part)
-        write_contact_sheet(options.html, title, documents, best)
-        print(f"{options.html}: {len(documents)} pictures")
-
-
-def _neighbours(options: argparse.Namespace) -> None:
-    encoder = _encoder(options)
-    bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
-    keys = bank.keys
-    path_of = dict(zip(keys.tolist(), _column(bank, "path"), strict=True))
-    captions = [caption or None for caption in _column(bank, "caption")]
-    parts = options.table / "parts"
-    config = RetrievalConfig(
-        max_relevance=options.max_relevance,
-        duplicate_threshold=options.duplicate_threshold,
-        num_candidates=options.candidates,
-    )
-    with _bar("neighbours") as progress:
-        table = build_neighbour_table(
-            bank, encoder, keys, captions, lambda key: open_picture(path_of[key]), config,
-            options.seed, progress=progress, parts=parts,
-        )  # fmt: skip
-    table.save(options.table)
-    shutil.rmtree(parts)
-    full = np.mean([(table.candidate_keys[kind] >= 0).mean() for kind in ("image", "text")])
-    print(f"{options.table}: {len(table)} documents, {full:.0%} of the places taken")
-
-
-def _eval(options: argparse.Namespace) -> None:
-    figures, nearest = measure_bank(
-        MemoryBank.load(options.bank, mmap=True),
-        k=options.k,
-        queries=options.queries,
-        duplicate=options.duplicate,
-    )
-    for name, value in figures.items():
-        print(f"{name:14} {value:.4g}")
-    if options.histogram:
-        save_histogram(nearest, options.histogram)
-        print(f"{options.histogram}: scores of {len(nearest)} documents")
-
-
-def _info(options: argparse.Namespace) -> None:
-    manifest, paths = read_folder(options.bank, MANIFEST_NAME, BANK_COMPONENT)
-    for name in ("count", "dim", "metric", "encoder_id", "interface_version"):
-        print(f"{name:18} {manifest[name]}")
-    index = {key: value for key, value in manifest.get("index", {}).items() if value is not None}
-    print(f"{'index':18} {json.dumps(index)}")
-    for name, path in paths.items():
-        print(f"{name:18} {path.stat().st_size / 2**20:.1f} MiB  {path.name}")
-    if index:
-        need = expected_bytes(manifest["count"], manifest["dim"], IndexConfig(**index))
-        print(f"{'expected memory':18} {need['memory'] / 2**20:.1f} MiB, metadata left out")
-
-
-def _verify(options: argparse.Namespace) -> None:
-    bank = MemoryBank.load(options.bank, mmap=True)
-    print(f"{options.bank}: whole; {len(bank)} documents, every hash and canary query as saved")
-
-
-def _encoder(options: argparse.Namespace) -> Encoder:
-    from cm3_retrieval.clip.encoder import CONFIG_NAME, ClipEncoder
-
-    settings = {"device": options.device, "amp": options.amp, "batch_size": options.batch_size}
-    if (Path(options.encoder) / CONFIG_NAME).is_file():
-        return ClipEncoder.load(options.encoder, **settings)
-    if options.pretrained is None and not options.encoder.startswith(("local-dir:", "hf-hub:")):
-        raise ValueError(
-            f"--encoder: wanted a folder that train_clip wrote, local-dir:PATH, or a model name "
-            f"with --pretrained (a tag or a file of weights), got {options.encoder!r} without"
-        )
-    return ClipEncoder(options.encoder, options.pretrained, **settings)
-
-
-def _encoded(encoder: Encoder, files: list[PictureFile]) -> tuple[np.ndarray, list[PictureFile]]:
-    """Encode what can be read; what cannot is named on stderr and left out."""
-    parts, kept = [], []
-    with _bar("encoding") as progress:
-        for start in range(0, len(files), _BATCH):
-            batch, images = [], []
-            for file in files[start : start + _BATCH]:
-                try:
-                    images.append(open_picture(file.path))
-                    batch.append(file)
-                except ValueError as error:
-                    print(f"left out: {error}", file=sys.stderr)
-            if batch:
-                parts.append(encode_documents(encoder, [file.caption for file in batch], images))
-            kept.extend(batch)
-            progress(min(start + _BATCH, len(files)), len(files))
-    if not kept:
-        raise ValueError(f"none of {len(files)} pictures can be read")
-    return np.concatenate(parts), kept
-
-
-def _columns(files: list[PictureFile]) -> dict[str, list]:
-    return {
-        "caption": [file.caption or "" for file in files],
-        "path": [str(file.path) for file in files],
-        "has_both": [file.caption is not None for file in files],
-    }
-
-
-def _column(bank: MemoryBank, name: str) -> list:
-    if name not in bank.metadata.column_names:
-        raise ValueError(
-            f"wanted a bank with column {name!r}, as build makes it; "
-            f"got columns {bank.metadata.column_names}"
-        )
-    return bank.metadata.column(name).to_pylist()
-
-
-@contextmanager
-def _bar(description: str, unit: str = "document") -> Iterator[Callable[[int, int], None]]:
-    """Show a line with the time left; gives a callable of (done, total)."""
-    with tqdm(desc=description, unit=unit, dynamic_ncols=True) as line:
-
-        def progress(done: int, total: int) -> None:
-            line.total = total
-            line.update(done - line.n)
-
-        yield progress
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -240,10 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(
-        name: str, run: Callable, text: str, *, on: str = "bank", encodes: bool = False
+        name: str, text: str, *, on: str = "bank", encodes: bool = False
     ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
-        sub.set_defaults(run=run)
         sub.add_argument(on, type=Path, help=f"folder of the {on}")
         if encodes:
             sub.add_argument("--encoder", default="ViT-B-32", help="CLIP folder or model name")
@@ -254,35 +47,35 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     pictures = "pictures, with captions in metadata.jsonl or in NAME.txt beside NAME.png"
-    train = command("train", _train, "Train a small CLIP on captioned pictures.", on="clip")
+    train = command("train", "Train a small CLIP on captioned pictures.", on="clip")
     train.add_argument("folder", type=Path, help=pictures)
     train.add_argument("--steps", type=int, default=200)
     train.add_argument("--seed", type=int, default=0)
-    build = command("build", _build, "Make a bank, or make it anew.", encodes=True)
+    build = command("build", "Make a bank, or make it anew.", encodes=True)
     build.add_argument("folder", type=Path, help=pictures)
     build.add_argument("--index", default=AUTO, help="FAISS factory string; default by size")
     build.add_argument("--threads", type=int, default=1, help="of FAISS")
-    add = command("add", _add, "Add the pictures that a bank does not hold yet.", encodes=True)
+    add = command("add", "Add the pictures that a bank does not hold yet.", encodes=True)
     add.add_argument("folder", type=Path, help=pictures)
-    search = command("search", _search, "Find documents by text, picture or both.", encodes=True)
+    search = command("search", "Find documents by text, picture or both.", encodes=True)
     search.add_argument("--text")
     search.add_argument("--image", type=Path)
     search.add_argument("-k", type=int, default=10, help="results, at most all documents")
     search.add_argument("--html", type=Path, help="contact sheet to write")
-    near = command("neighbours", _neighbours, "Make the table for training.", encodes=True)
+    near = command("neighbours", "Make the table for training.", encodes=True)
     near.add_argument("table", type=Path, help="folder of the table; a killed run goes on there")
     defaults = RetrievalConfig()
     near.add_argument("--max-relevance", type=float, default=defaults.max_relevance)
     near.add_argument("--duplicate-threshold", type=float, default=defaults.duplicate_threshold)
     near.add_argument("--candidates", type=int, default=defaults.num_candidates)
     near.add_argument("--seed", type=int, default=0)
-    judge = command("eval", _eval, "Measure recall against exact search, and duplicates.")
+    judge = command("eval", "Measure recall against exact search, and duplicates.")
     judge.add_argument("-k", type=int, default=10)
     judge.add_argument("--queries", type=int, default=1000, help="documents drawn to ask for")
     judge.add_argument("--duplicate", type=float, default=0.99, help="score of a duplicate")
     judge.add_argument("--histogram", type=Path, help="PNG of the scores to write")
-    command("info", _info, "Say what a bank is.")
-    command("verify", _verify, "Check hashes, counts and canary queries.")
+    command("info", "Say what a bank is.")
+    command("verify", "Check hashes, counts and canary queries.")
     return parser
 
 

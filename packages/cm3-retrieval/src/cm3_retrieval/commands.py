@@ -1,0 +1,242 @@
+"""What each command of `cm3-retrieval` does.
+
+Takes parsed arguments (`cm3_retrieval.cli`); prints, and writes banks, neighbour tables and pages.
+Commands that need no encoder do not import one, which would take seconds.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cm3_retrieval.bank.documents import encode_documents, search_documents
+from cm3_retrieval.bank.memory_bank import MemoryBank
+from cm3_retrieval.bank.quality import measure_bank, save_histogram
+from cm3_retrieval.clip.picture_folder import PictureFile, open_picture, picture_files
+from cm3_retrieval.contact_sheet import text_table, write_contact_sheet
+from cm3_retrieval.index.config import IndexConfig
+from cm3_retrieval.index.plan import expected_bytes
+from cm3_retrieval.interface import BANK_COMPONENT, Encoder
+from cm3_retrieval.neighbours.building import build_neighbour_table
+from cm3_retrieval.neighbours.strategy import RetrievalConfig
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
+
+_BATCH = 64
+"""Pictures held in memory at once."""
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train a small CLIP on captioned pictures."""
+    from cm3_retrieval.clip.training import train_clip
+    from cm3_retrieval.clip.training_config import ClipTrainingConfig
+
+    config = ClipTrainingConfig(steps=options.steps, seed=options.seed)
+    files = [file for file in picture_files(options.folder) if file.caption]
+    side = (config.image_size, config.image_size)
+    images = [np.asarray(open_picture(file.path).resize(side)) for file in files]
+    if len(files) < 2:
+        raise ValueError(f"{options.folder}: wanted 2 pictures with captions, got {len(files)}")
+    group_of = {caption: group for group, caption in enumerate({file.caption for file in files})}
+    with _bar("training", "step") as progress:
+        encoder = train_clip(
+            [file.caption or "" for file in files],
+            np.stack(images),
+            config,
+            groups=[group_of[file.caption] for file in files],
+            folder=options.clip,
+            progress=lambda step, steps, _: progress(step, steps),
+        )
+    print(f"{options.clip}: {encoder.encoder_id}, trained on {len(files)} captioned pictures")
+
+
+def build(options: argparse.Namespace) -> None:
+    """Make a bank from a folder of pictures, or make it anew."""
+    files = picture_files(options.folder)
+    encoder = _encoder(options)
+    vectors, kept = _encoded(encoder, files)
+    bank = MemoryBank.build(
+        np.arange(len(kept)),
+        vectors,
+        _columns(kept),
+        encoder.encoder_id,
+        IndexConfig(factory=options.index),
+        threads=options.threads,
+    )
+    bank.save(options.bank)
+    print(f"{options.bank}: {len(bank)} documents, index {bank.config.factory}")
+
+
+def add(options: argparse.Namespace) -> None:
+    """Add the pictures that a bank does not hold yet."""
+    encoder = _encoder(options)
+    bank = MemoryBank.load(options.bank, encoder.encoder_id)
+    known = set(_column(bank, "path"))
+    files = [file for file in picture_files(options.folder) if str(file.path) not in known]
+    kept: list[PictureFile] = []
+    if files:
+        vectors, kept = _encoded(encoder, files)
+        first = int(bank.keys.max()) + 1 if len(bank) else 0
+        keys = first + np.arange(len(kept))
+        bank.append(keys, vectors, _columns(kept), encoder.encoder_id)
+        bank.save(options.bank)
+    print(f"{options.bank}: {len(kept)} new, {len(bank)} documents")
+
+
+def search(options: argparse.Namespace) -> None:
+    """Print the documents found by text, picture or both; write a page on request."""
+    if options.text is None and options.image is None:
+        raise ValueError("--text, --image: wanted at least one of them")
+    encoder = _encoder(options)
+    bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
+    image = None if options.image is None else [open_picture(options.image)]
+    text = None if options.text is None else [options.text]
+    k = min(options.k, len(bank)) if options.k > 0 else options.k
+    scores, keys = search_documents(bank, encoder, k, texts=text, images=image)
+    documents, best = bank.metadata_of(keys[0]), scores[0].tolist()
+    print(text_table(documents, best))
+    if options.html:
+        title = " + ".join(str(part) for part in (options.text, options.image) if part)
+        write_contact_sheet(options.html, title, documents, best)
+        print(f"{options.html}: {len(documents)} pictures")
+
+
+def neighbours(options: argparse.Namespace) -> None:
+    """Make the neighbour table for training; continue after a kill."""
+    encoder = _encoder(options)
+    bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
+    keys = bank.keys
+    path_of = dict(zip(keys.tolist(), _column(bank, "path"), strict=True))
+    captions = [caption or None for caption in _column(bank, "caption")]
+    parts = options.table / "parts"
+    config = RetrievalConfig(
+        max_relevance=options.max_relevance,
+        duplicate_threshold=options.duplicate_threshold,
+        num_candidates=options.candidates,
+    )
+    with _bar("neighbours") as progress:
+        table = build_neighbour_table(
+            bank, encoder, keys, captions, lambda key: open_picture(path_of[key]), config,
+            options.seed, progress=progress, parts=parts,
+        )  # fmt: skip
+    table.save(options.table)
+    shutil.rmtree(parts)
+    full = np.mean([(table.candidate_keys[kind] >= 0).mean() for kind in ("image", "text")])
+    print(f"{options.table}: {len(table)} documents, {full:.0%} of the places taken")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Print recall against exact search and the share of duplicates."""
+    figures, nearest = measure_bank(
+        MemoryBank.load(options.bank, mmap=True),
+        k=options.k,
+        queries=options.queries,
+        duplicate=options.duplicate,
+    )
+    for name, value in figures.items():
+        print(f"{name:14} {value:.4g}")
+    if options.histogram:
+        save_histogram(nearest, options.histogram)
+        print(f"{options.histogram}: scores of {len(nearest)} documents")
+
+
+def info(options: argparse.Namespace) -> None:
+    """Print what a bank is and how large its files are."""
+    manifest, paths = read_folder(options.bank, MANIFEST_NAME, BANK_COMPONENT)
+    for name in ("count", "dim", "metric", "encoder_id", "interface_version"):
+        print(f"{name:18} {manifest[name]}")
+    index = {key: value for key, value in manifest.get("index", {}).items() if value is not None}
+    print(f"{'index':18} {json.dumps(index)}")
+    for name, path in paths.items():
+        print(f"{name:18} {path.stat().st_size / 2**20:.1f} MiB  {path.name}")
+    if index:
+        need = expected_bytes(manifest["count"], manifest["dim"], IndexConfig(**index))
+        print(f"{'expected memory':18} {need['memory'] / 2**20:.1f} MiB, metadata left out")
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Check every hash, count and canary query of a bank."""
+    bank = MemoryBank.load(options.bank, mmap=True)
+    print(f"{options.bank}: whole; {len(bank)} documents, every hash and canary query as saved")
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "train": train,
+    "build": build,
+    "add": add,
+    "search": search,
+    "neighbours": neighbours,
+    "eval": evaluate,
+    "info": info,
+    "verify": verify,
+}
+"""The name on the command line -> what runs."""
+
+
+def _encoder(options: argparse.Namespace) -> Encoder:
+    from cm3_retrieval.clip.encoder import CONFIG_NAME, ClipEncoder
+
+    settings = {"device": options.device, "amp": options.amp, "batch_size": options.batch_size}
+    if (Path(options.encoder) / CONFIG_NAME).is_file():
+        return ClipEncoder.load(options.encoder, **settings)
+    if options.pretrained is None and not options.encoder.startswith(("local-dir:", "hf-hub:")):
+        raise ValueError(
+            f"--encoder: wanted a folder that train_clip wrote, local-dir:PATH, or a model name "
+            f"with --pretrained (a tag or a file of weights), got {options.encoder!r} without"
+        )
+    return ClipEncoder(options.encoder, options.pretrained, **settings)
+
+
+def _encoded(encoder: Encoder, files: list[PictureFile]) -> tuple[np.ndarray, list[PictureFile]]:
+    """Encode what can be read; what cannot is named on stderr and left out."""
+    parts, kept = [], []
+    with _bar("encoding") as progress:
+        for start in range(0, len(files), _BATCH):
+            batch, images = [], []
+            for file in files[start : start + _BATCH]:
+                try:
+                    images.append(open_picture(file.path))
+                    batch.append(file)
+                except ValueError as error:
+                    print(f"left out: {error}", file=sys.stderr)
+            if batch:
+                parts.append(encode_documents(encoder, [file.caption for file in batch], images))
+            kept.extend(batch)
+            progress(min(start + _BATCH, len(files)), len(files))
+    if not kept:
+        raise ValueError(f"none of {len(files)} pictures can be read")
+    return np.concatenate(parts), kept
+
+
+def _columns(files: list[PictureFile]) -> dict[str, list]:
+    return {
+        "caption": [file.caption or "" for file in files],
+        "path": [str(file.path) for file in files],
+        "has_both": [file.caption is not None for file in files],
+    }
+
+
+def _column(bank: MemoryBank, name: str) -> list:
+    if name not in bank.metadata.column_names:
+        raise ValueError(
+            f"wanted a bank with column {name!r}, as build makes it; "
+            f"got columns {bank.metadata.column_names}"
+        )
+    return bank.metadata.column(name).to_pylist()
+
+
+@contextmanager
+def _bar(description: str, unit: str = "document") -> Iterator[Callable[[int, int], None]]:
+    """Show a line with the time left; gives a callable of (done, total)."""
+    with tqdm(desc=description, unit=unit, dynamic_ncols=True) as line:
+
+        def progress(done: int, total: int) -> None:
+            line.total = total
+            line.update(done - line.n)
+
+        yield progress

@@ -1,0 +1,182 @@
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cm3_retrieval import ClipEncoder, MemoryBank, NeighbourTable, train_clip
+from cm3_retrieval.cli import main
+
+
+@pytest.fixture
+def bank_folder(tmp_path, picture_folder, clip_folder, capsys):
+    folder = tmp_path / "bank"
+    assert main(["build", str(folder), str(picture_folder), "--encoder", str(clip_folder)]) == 0
+    capsys.readouterr()
+    return folder
+
+
+def run(capsys, *arguments) -> str:
+    """Standard output of a command that must succeed."""
+    status = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert status == 0, err
+    return out
+
+
+def refusal(capsys, *arguments) -> str:
+    """The one line on standard error of a command that must fail."""
+    status = main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    assert status == 1 and out == ""
+    (line,) = [line for line in err.splitlines() if line.startswith("cm3-retrieval ")]
+    assert "Traceback" not in err
+    return line
+
+
+@pytest.mark.slow
+def test_train_then_build_then_search(tmp_path, picture_folder, capsys):
+    clip, bank = tmp_path / "clip", tmp_path / "bank"
+    out = run(capsys, "train", clip, picture_folder, "--steps", 1)
+    assert "trained on 12 captioned pictures" in out
+    run(capsys, "build", bank, picture_folder, "--encoder", clip)
+    encoder = ClipEncoder.load(clip)
+    assert MemoryBank.load(bank, encoder.encoder_id).metadata.num_rows == 13
+    assert "  1  " in run(capsys, "search", bank, "--encoder", clip, "--text", "thing")
+
+
+def test_build_keeps_captions_paths_and_what_is_missing(bank_folder, picture_folder, captions):
+    bank = MemoryBank.load(bank_folder)
+    rows = bank.metadata_of(bank.keys)
+    assert [row["caption"] for row in rows] == [*captions, ""]
+    assert [row["has_both"] for row in rows] == [True] * 12 + [False]
+    assert rows[2]["path"] == str(picture_folder.resolve() / "02.png")
+
+
+def test_a_picture_finds_itself_and_its_page_shows_it(
+    bank_folder, picture_folder, clip_folder, capsys, tmp_path, captions
+):
+    page = tmp_path / "found.html"
+    out = run(
+        capsys, "search", bank_folder, "--encoder", clip_folder, "-k", 3, "--html", page,
+        "--image", picture_folder / "04.png", "--text", captions[4],
+    )  # fmt: skip
+    first = out.splitlines()[1].split()
+    assert first[:3] == ["1", "1.0000", "4"] and first[-1].endswith("04.png")
+    assert len(out.splitlines()) == 5 and f"{page}: 3 pictures" in out
+    assert page.read_text(encoding="utf-8").count("<img") == 3
+    everything = run(
+        capsys, "search", bank_folder, "--encoder", clip_folder, "-k", 99, "--text", ""
+    )
+    assert len(everything.splitlines()) == 14  # k beyond the count: all there are
+
+
+def test_add_takes_only_what_is_new(bank_folder, picture_folder, clip_folder, capsys, pictures):
+    same = run(capsys, "add", bank_folder, picture_folder, "--encoder", clip_folder)
+    assert "0 new, 13 documents" in same
+    shutil.copy(picture_folder / "00.png", picture_folder / "copy.png")
+    (picture_folder / "broken.png").write_bytes(b"no picture")
+    assert main(
+        ["add", str(bank_folder), str(picture_folder), "--encoder", str(clip_folder)]
+    ) == 0  # fmt: skip
+    out, err = capsys.readouterr()
+    assert "1 new, 14 documents" in out
+    assert "left out: " in err and "broken.png" in err
+    bank = MemoryBank.load(bank_folder)
+    assert bank.keys[-1] == 13 and bank.metadata_of([13])[0]["path"].endswith("copy.png")
+
+
+def test_neighbours_of_all_documents(bank_folder, clip_folder, capsys, tmp_path):
+    out = run(
+        capsys, "neighbours", bank_folder, tmp_path / "table", "--encoder", clip_folder,
+        "--max-relevance", 1, "--duplicate-threshold", 1, "--candidates", 3,
+    )  # fmt: skip
+    assert "13 documents" in out
+    table = NeighbourTable.load(tmp_path / "table")
+    assert not (tmp_path / "table" / "parts").exists()
+    assert table.candidate_keys["image"].shape == (13, 3)
+    for key in range(13):
+        found = table.candidates(key)
+        assert len(found["image"]) == 3 and key not in found["image"]
+        assert len(found["text"]) == (3 if key < 12 else 0)  # the last has no text
+
+
+def test_eval_info_and_verify(bank_folder, capsys, tmp_path):
+    out = run(capsys, "eval", bank_folder, "-k", 5, "--histogram", tmp_path / "scores.png")
+    figures = dict(line.split() for line in out.splitlines()[:5])
+    assert figures["recall"] == "1" and figures["queries"] == "13" and figures["k"] == "5"
+    assert (tmp_path / "scores.png").stat().st_size > 500
+    out = run(capsys, "info", bank_folder)
+    assert re.search(r"count +13\n", out) and '"factory": "Flat"' in out
+    assert "13 documents" in run(capsys, "verify", bank_folder)
+    index = next(bank_folder.glob("index-*.faiss"))
+    changed = bytearray(index.read_bytes())
+    changed[len(changed) // 2] ^= 1
+    index.write_bytes(changed)
+    for command in ("verify", "info", "eval"):
+        assert index.name in refusal(capsys, command, bank_folder)
+
+
+def test_an_index_by_factory_string(tmp_path, picture_folder, clip_folder, capsys):
+    bank = tmp_path / "bank"
+    out = run(capsys, "build", bank, picture_folder, "--encoder", clip_folder, "--index", "HNSW8")
+    assert "index HNSW8" in out
+    assert np.array_equal(MemoryBank.load(bank).keys, np.arange(13))
+
+
+def test_wrong_input_is_one_line_and_status_1(
+    bank_folder, picture_folder, clip_folder, capsys, tmp_path
+):
+    clip = ("--encoder", clip_folder)
+    none = tmp_path / "none"
+    assert "no manifest.json" in refusal(capsys, "info", none)
+    assert "wanted a folder of pictures" in refusal(capsys, "build", none, none, *clip)
+    assert "--pretrained" in refusal(capsys, "build", none, picture_folder)
+    unknown = ("--encoder", "ViT-B-33", "--pretrained", "openai")
+    assert "near: ['ViT-B-32'" in refusal(capsys, "build", none, picture_folder, *unknown)
+    wrong = ("--encoder", "ViT-B-32", "--pretrained", "openai")
+    assert "-quickgelu" in refusal(capsys, "search", bank_folder, "--text", "a", *wrong)
+    assert "wanted at least one" in refusal(capsys, "search", bank_folder, *clip)
+    assert "k: wanted 1 to" in refusal(capsys, "search", bank_folder, "--text", "a", "-k", 0, *clip)
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    text = refusal(capsys, "search", bank_folder, "--image", broken, *clip)
+    assert "broken.png: wanted a whole picture" in text
+    factory = ("--index", "IVFx,Nothing")
+    assert "'IVFx,Nothing'" in refusal(capsys, "build", none, picture_folder, *factory, *clip)
+    too_many = ("--index", "IVF64,PQ4")
+    assert "could not be trained" in refusal(
+        capsys, "build", none, picture_folder, *too_many, *clip
+    )
+    assert not none.exists()
+    for captionless in picture_folder.glob("*.txt"):
+        captionless.unlink()
+    assert "2 pictures with captions, got 0" in refusal(capsys, "train", none, picture_folder)
+
+
+def test_a_bank_of_another_encoder_is_refused(
+    bank_folder, picture_folder, tmp_path, capsys, captions, pictures, tiny
+):
+    other = tmp_path / "other"
+    train_clip(captions, pictures, replace(tiny, seed=1), folder=other)
+    for command in (
+        ("search", bank_folder, "--text", "a"),
+        ("add", bank_folder, picture_folder),
+        ("neighbours", bank_folder, tmp_path / "table"),
+    ):
+        assert "wanted a bank of encoder" in refusal(capsys, *command, "--encoder", other)
+
+
+def test_what_needs_no_encoder_imports_none(bank_folder):
+    """open_clip takes some ten seconds to import; `info` must not wait for it."""
+    code = "import sys; from cm3_retrieval.cli import main; bank = sys.argv[1]"
+    code += "; print([main([name, bank]) for name in ('info', 'verify', 'eval')])"
+    code += "; print(sorted({'torch', 'open_clip'} & set(sys.modules)))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(bank_folder)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["[0, 0, 0]", "[]"]
