@@ -27,9 +27,9 @@ import numpy as np
 from timing import alternate, machine_facts, medians, report, speedup
 
 from cm3_retrieval import IndexConfig, MemoryBank, plan_index
-from cm3_retrieval.approximate_index import ApproximateIndex, add_rows, train_index
-from cm3_retrieval.index import FaissThreads
-from cm3_retrieval.index_plan import TIERS
+from cm3_retrieval.index.approximate import ApproximateIndex, add_rows, train_index
+from cm3_retrieval.index.plan import TIERS
+from cm3_retrieval.index.threads import FaissThreads
 
 CLUSTERS, THEMES, INNER = 2000, 50, 64
 
