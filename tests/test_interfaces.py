@@ -1,5 +1,8 @@
 """Each provider fits the Protocol of each of its consumers, and they agree on what they pass."""
 
+from importlib import import_module
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +120,13 @@ def test_training_and_prompts_cut_regions_alike(tokenizer, vocabulary, seed):
     np.testing.assert_array_equal(transformed[len(prompt) :], [*expected, vocabulary.eos_id])
     restored = undo_cm3(transformed, infill_id=vocabulary.infill_id, mask_ids=vocabulary.mask_ids)
     np.testing.assert_array_equal(restored, document)
+
+
+@pytest.mark.parametrize(
+    "name", ["cm3_decoding", "cm3_imagetok", "cm3_model", "cm3_retrieval", "cm3_train"]
+)
+def test_every_public_name_is_there_when_it_is_first_used(name):
+    package = import_module(name)
+    assert len(package.__all__) > 5
+    for public in package.__all__:
+        assert not isinstance(getattr(package, public), ModuleType), public
