@@ -9,6 +9,10 @@ import pytest
 from cm3_retrieval import IndexConfig, MemoryBank
 from cm3_retrieval.bank.shards import Documents, build_from_shards
 
+# Under `uv run` Ray would start each worker by another `uv run`, which puts an editable install in
+# the place of the wheel under test.
+os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+
 ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
 from cm3_retrieval.bank.ray_shards import build_with_ray  # noqa: E402
