@@ -1,17 +1,14 @@
-"""The shape of a small CLIP and its training.
-
-Imports nothing heavy, so that a configuration file can name it without loading torch.
-"""
+"""The shape of a small CLIP and its training, importable without torch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipTrainingConfig:
-    """A small CLIP and its training; the defaults suit some thousand 64-pixel pictures."""
+    """A small CLIP and its training; the defaults suit a few thousand 64-pixel pictures."""
 
     image_size: int = 64
-    """Side of the square the pictures are scaled to, a multiple of 32."""
+    """Side of the square that pictures are scaled to, a multiple of 32."""
 
     embed_dim: int = 128
     """Length of a vector."""
@@ -20,37 +17,37 @@ class ClipTrainingConfig:
     """Channels of the ResNet's stem; its last stage has 32 times as many."""
 
     vision_layers: tuple[int, int, int, int] = (1, 1, 1, 1)
-    """Blocks of the ResNet's four stages. At this size of data and time it beat a ViT."""
+    """Blocks of the ResNet's four stages. For so little data and time it beat a ViT."""
 
     text_width: int = 128
-    """Width of the text transformer, a multiple of 32, its head size."""
+    """Width of the text transformer, a multiple of its head size, 32."""
 
     text_layers: int = 1
     """Layers of the text transformer."""
 
     context_length: int = 32
-    """Tokens of a caption that are read."""
+    """Tokens read from a caption."""
 
     steps: int = 200
     """Optimiser steps."""
 
     batch_size: int = 128
-    """Pairs in a step; every pair is measured against all the others."""
+    """Pairs in a step; every pair is compared with all others."""
 
     lr: float = 1e-3
     """Peak learning rate of AdamW."""
 
     warmup: int = 30
-    """Steps until the peak; from there a cosine down to 0."""
+    """Steps until the peak, from which a cosine falls to 0."""
 
     weight_decay: float = 0.1
-    """On matrices and kernels only."""
+    """Weight decay of matrices and kernels; vectors have none."""
 
     max_shift: int = 4
-    """Pixels by which a picture is moved at random; half of the pictures are mirrored, too."""
+    """Largest random shift of a picture, in pixels; half of the pictures are mirrored, too."""
 
     seed: int = 0
-    """Of weights, order and augmentation."""
+    """Seed of weights, order and augmentation."""
 
     def __post_init__(self) -> None:
         """Check every range."""
