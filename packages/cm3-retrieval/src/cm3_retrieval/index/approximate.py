@@ -213,9 +213,7 @@ def train_index(vectors: np.ndarray, config: IndexConfig, *, threads: int = 1) -
     inner: Any = index
     while isinstance(inner, faiss.IndexPreTransform):
         inner = faiss.downcast_index(inner.index)
-    if hasattr(
-        inner, "do_polysemous_training"
-    ):  # slow, and only for a kind of search not used here
+    if hasattr(inner, "do_polysemous_training"):  # slow; serves only a search not used here
         inner.do_polysemous_training = False
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:

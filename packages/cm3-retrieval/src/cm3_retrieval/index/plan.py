@@ -34,7 +34,7 @@ TIERS = (
     Tier(up_to_rows=100_000_000, factory="IVF65536_HNSW32,PQ{pieces}x4fs", nprobe=128),
     Tier(up_to_rows=1_000_000_000, factory="IVF262144_HNSW32,PQ{pieces}x4fs", nprobe=256),
 )
-"""Index by number of rows. Sizes up to 10^7 were measured here; the rest is FAISS's advice."""
+"""Index by number of rows. Sizes up to 10^6 were measured here; the rest is FAISS's advice."""
 
 
 def plan_index(rows: int, dim: int, config: IndexConfig | None = None) -> IndexConfig:
