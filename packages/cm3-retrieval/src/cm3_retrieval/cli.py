@@ -1,6 +1,6 @@
-"""The command `cm3-retrieval`: a memory bank from a folder of pictures, and questions to it.
+"""The command `cm3-retrieval`: build and search a memory bank of pictures.
 
-Takes arguments and hands them to `cm3_retrieval.commands`. Errors are one line on stderr and exit
+Takes arguments and hands them to `cm3_retrieval.commands`. An error is one line on stderr and exit
 status 1. `--help` imports neither FAISS nor torch.
 """
 
@@ -42,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--encoder", default="ViT-B-32", help="CLIP folder or model name")
             sub.add_argument("--pretrained", help="tag or file of weights of a model by name")
             sub.add_argument("--device", default="cpu")
-            sub.add_argument("--amp", action="store_true", help="bfloat16 where it can be")
+            sub.add_argument(
+                "--amp", action="store_true", help="compute in bfloat16 where possible"
+            )
             sub.add_argument("--batch-size", type=int, default=64)
         return sub
 
@@ -51,19 +53,21 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("folder", type=Path, help=pictures)
     train.add_argument("--steps", type=int, default=200)
     train.add_argument("--seed", type=int, default=0)
-    build = command("build", "Make a bank, or make it anew.", encodes=True)
+    build = command("build", "Build a bank, or rebuild it.", encodes=True)
     build.add_argument("folder", type=Path, help=pictures)
-    build.add_argument("--index", default=AUTO, help="FAISS factory string; default by size")
-    build.add_argument("--threads", type=int, default=1, help="of FAISS")
-    add = command("add", "Add the pictures that a bank does not hold yet.", encodes=True)
+    build.add_argument(
+        "--index", default=AUTO, help="FAISS factory string; the default follows from the size"
+    )
+    build.add_argument("--threads", type=int, default=1, help="threads of FAISS")
+    add = command("add", "Add the pictures that are not in the bank yet.", encodes=True)
     add.add_argument("folder", type=Path, help=pictures)
     search = command("search", "Find documents by text, picture or both.", encodes=True)
     search.add_argument("--text")
     search.add_argument("--image", type=Path)
-    search.add_argument("-k", type=int, default=10, help="results, at most all documents")
-    search.add_argument("--html", type=Path, help="contact sheet to write")
-    near = command("neighbours", "Make the table for training.", encodes=True)
-    near.add_argument("table", type=Path, help="folder of the table; a killed run goes on there")
+    search.add_argument("-k", type=int, default=10, help="number of results, at most all documents")
+    search.add_argument("--html", type=Path, help="page with pictures to write")
+    near = command("neighbours", "Build the neighbour table for training.", encodes=True)
+    near.add_argument("table", type=Path, help="folder of the table; a killed run continues there")
     defaults = RetrievalConfig()
     near.add_argument("--max-relevance", type=float, default=defaults.max_relevance)
     near.add_argument("--duplicate-threshold", type=float, default=defaults.duplicate_threshold)
@@ -71,10 +75,14 @@ def _parser() -> argparse.ArgumentParser:
     near.add_argument("--seed", type=int, default=0)
     judge = command("eval", "Measure recall against exact search, and duplicates.")
     judge.add_argument("-k", type=int, default=10)
-    judge.add_argument("--queries", type=int, default=1000, help="documents drawn to ask for")
-    judge.add_argument("--duplicate", type=float, default=0.99, help="score of a duplicate")
-    judge.add_argument("--histogram", type=Path, help="PNG of the scores to write")
-    command("info", "Say what a bank is.")
+    judge.add_argument(
+        "--queries", type=int, default=1000, help="number of documents drawn as queries"
+    )
+    judge.add_argument(
+        "--duplicate", type=float, default=0.99, help="score above which a neighbour is a duplicate"
+    )
+    judge.add_argument("--histogram", type=Path, help="PNG with a histogram of the scores to write")
+    command("info", "Show what a bank holds.")
     command("verify", "Check hashes, counts and canary queries.")
     return parser
 

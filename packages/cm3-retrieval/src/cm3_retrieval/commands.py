@@ -1,7 +1,7 @@
-"""What each command of `cm3-retrieval` does.
+"""The commands of `cm3-retrieval`.
 
-Takes parsed arguments (`cm3_retrieval.cli`); prints, and writes banks, neighbour tables and pages.
-Commands that need no encoder do not import one, which would take seconds.
+Each takes parsed arguments (`cm3_retrieval.cli`), prints, and writes a bank, a neighbour table or a
+page. Commands that need no encoder do not import one, which would take seconds.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def build(options: argparse.Namespace) -> None:
-    """Make a bank from a folder of pictures, or make it anew."""
+    """Build a bank from a folder of pictures, or rebuild it."""
     files = picture_files(options.folder)
     encoder = _encoder(options)
     vectors, kept = _encoded(encoder, files)
@@ -73,7 +73,7 @@ def build(options: argparse.Namespace) -> None:
 
 
 def add(options: argparse.Namespace) -> None:
-    """Add the pictures that a bank does not hold yet."""
+    """Add the pictures that are not in the bank yet."""
     encoder = _encoder(options)
     bank = MemoryBank.load(options.bank, encoder.encoder_id)
     known = set(_column(bank, "path"))
@@ -107,7 +107,7 @@ def search(options: argparse.Namespace) -> None:
 
 
 def neighbours(options: argparse.Namespace) -> None:
-    """Make the neighbour table for training; continue after a kill."""
+    """Build the neighbour table for training; a killed run continues."""
     encoder = _encoder(options)
     bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
     keys = bank.keys
@@ -146,7 +146,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def info(options: argparse.Namespace) -> None:
-    """Print what a bank is and how large its files are."""
+    """Print what a bank holds and how large its files are."""
     manifest, paths = read_folder(options.bank, MANIFEST_NAME, BANK_COMPONENT)
     for name in ("count", "dim", "metric", "encoder_id", "interface_version"):
         print(f"{name:18} {manifest[name]}")
@@ -175,7 +175,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "info": info,
     "verify": verify,
 }
-"""The name on the command line -> what runs."""
+"""Name on the command line -> function."""
 
 
 def _encoder(options: argparse.Namespace) -> Encoder:
@@ -193,7 +193,7 @@ def _encoder(options: argparse.Namespace) -> Encoder:
 
 
 def _encoded(encoder: Encoder, files: list[PictureFile]) -> tuple[np.ndarray, list[PictureFile]]:
-    """Encode what can be read; what cannot is named on stderr and left out."""
+    """Encode the readable pictures; name the others on stderr and leave them out."""
     parts, kept = [], []
     with _bar("encoding") as progress:
         for start in range(0, len(files), _BATCH):
@@ -232,7 +232,7 @@ def _column(bank: MemoryBank, name: str) -> list:
 
 @contextmanager
 def _bar(description: str, unit: str = "document") -> Iterator[Callable[[int, int], None]]:
-    """Show a line with the time left; gives a callable of (done, total)."""
+    """Show a progress line; yield a callable of (done, total)."""
     with tqdm(desc=description, unit=unit, dynamic_ncols=True) as line:
 
         def progress(done: int, total: int) -> None:

@@ -1,6 +1,6 @@
-"""Search results to look at: a table in the terminal, a page with pictures.
+"""Search results for people: a table in the terminal, a page with pictures.
 
-Takes documents' metadata and scores; gives text, or an HTML file that needs no other file.
+Takes metadata and scores of documents; gives text, or one self-contained HTML file.
 """
 
 import base64
@@ -14,11 +14,11 @@ from cm3_retrieval.artifact import atomic_file
 from cm3_retrieval.clip.picture_folder import open_picture
 
 _SIDE = 224
-"""Pixels of a picture on the page."""
+"""Longest side of a picture on the page, in pixels."""
 
 
 def text_table(documents: Sequence[Mapping[str, Any]], scores: Sequence[float]) -> str:
-    """One line a document: rank, score, key, caption and file."""
+    """Return a table with one line per document: rank, score, key, caption and file."""
     lines = [f"{'':>3}  {'score':>7}  {'key':>10}  document"]
     for rank, (document, score) in enumerate(zip(documents, scores, strict=True), 1):
         caption = " ".join(str(document.get("caption") or "").split())
@@ -36,10 +36,10 @@ def write_contact_sheet(
     """Write one HTML page, whole or not at all.
 
     Args:
-        path: The page.
-        title: What was searched for.
-        documents: Their metadata; a picture is shown from column `path`.
-        scores: One a document.
+        path: Where to write the page.
+        title: The query, as the page's title.
+        documents: Metadata of each document; its picture is read from `path`.
+        scores: One score per document.
     """
     cells = []
     for document, score in zip(documents, scores, strict=True):

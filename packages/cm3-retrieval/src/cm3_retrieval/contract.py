@@ -1,7 +1,7 @@
-"""Checks that anyone may run on an encoder of their own.
+"""A check of the promises that an `Encoder` makes, for encoders of your own.
 
-Takes an implementation of `Encoder`; gives nothing, or an AssertionError that says which promise
-is broken. Plain asserts: run them without `python -O`.
+Takes an implementation; raises an AssertionError that names the broken promise. The asserts do
+nothing under `python -O`.
 """
 
 import numpy as np
@@ -11,7 +11,11 @@ from cm3_retrieval.interface import Encoder
 
 
 def check_encoder(encoder: Encoder) -> None:
-    """Check shapes, types, lengths, independence of the batch, and that answers repeat."""
+    """Check shapes, types, lengths, independence of the batch, and repeatability.
+
+    Raises:
+        AssertionError: Names the broken promise.
+    """
     assert isinstance(encoder.dim, int) and encoder.dim > 0, f"dim: got {encoder.dim!r}"
     identity = encoder.encoder_id
     assert isinstance(identity, str) and identity, f"encoder_id: got {identity!r}"

@@ -1,4 +1,4 @@
-"""One SHA-256 over the inputs of a job, by which finished steps tell whether they still hold."""
+"""One SHA-256 over the inputs of a job, which tells whether a finished step is still valid."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def digest_of(*values: Any) -> str:
-    """SHA-256 over arrays (shape, type, bytes) and JSON values, in order."""
+    """Return the SHA-256 over arrays (shape, type, bytes) and JSON values, in order."""
     digest = hashlib.sha256()
     for value in values:
         if isinstance(value, np.ndarray):

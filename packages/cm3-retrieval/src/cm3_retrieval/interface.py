@@ -1,7 +1,7 @@
-"""What the package asks of an encoder, and the version that everything saved to disk names.
+"""The `Encoder` Protocol, and the version and component names written into saved files.
 
-Takes nothing, gives the `Encoder` Protocol. Any class with these four members can stand in for
-`ClipEncoder`; `cm3_retrieval.contract.check_encoder` tells whether it keeps the promises. Paper 2.1
+Any class with the four members of `Encoder` can replace `ClipEncoder`;
+`cm3_retrieval.contract.check_encoder` tells whether it keeps the promises. Paper 2.1
 (arXiv 2309.02591) uses a frozen CLIP ViT-B-32.
 """
 
@@ -15,21 +15,21 @@ INTERFACE_VERSION = "1.0"
 """`major.minor`; a loader refuses an artifact of another major version."""
 
 ENCODER_COMPONENT = "cm3-retrieval/clip"
-"""The name that a saved CLIP carries."""
+"""Component name of a saved CLIP."""
 
 BANK_COMPONENT = "cm3-retrieval/memory-bank"
-"""The name that a saved memory bank carries."""
+"""Component name of a saved memory bank."""
 
 TABLE_COMPONENT = "cm3-retrieval/neighbour-table"
-"""The name that a saved neighbour table carries."""
+"""Component name of a saved neighbour table."""
 
 SHARD_COMPONENT = "cm3-retrieval/shard"
-"""The name that each finished step of a bank built in shards carries."""
+"""Component name of each finished step of a bank built in shards."""
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """Maps texts and images into one space in which an inner product says how well they match."""
+    """An encoder of texts and images into one space, where inner products measure similarity."""
 
     @property
     def dim(self) -> int:
@@ -38,14 +38,14 @@ class Encoder(Protocol):
 
     @property
     def encoder_id(self) -> str:
-        """Name and hash of the weights; two encoders with the same id give the same vectors."""
+        """Name and hash of the weights; encoders with the same id give the same vectors."""
         ...
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Encode N texts, each on its own.
 
         Args:
-            texts: N texts, each of any length; an empty text has a vector, too.
+            texts: N texts of any length; an empty text has a vector, too.
 
         Returns:
             (N, dim) float32, rows of length 1.

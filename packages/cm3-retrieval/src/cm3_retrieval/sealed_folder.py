@@ -30,14 +30,14 @@ def write_folder(
     contents: Mapping[str, Writer],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write the content files, then the manifest that names them. Allow one writer at a time.
+    """Write the content files, then the manifest that names them; one writer at a time.
 
     Args:
-        folder: Made if missing.
+        folder: Where to write; made if missing.
         manifest_name: File name of the manifest, such as `manifest.json`.
         component: What is saved, one of the names in `interface.py`.
-        contents: Plain file name, such as `index.faiss`, to a function that writes its bytes. On
-            disk the name is `index-<first 16 digits of the SHA-256>.faiss`.
+        contents: Plain file name, such as `index.faiss`, -> function that writes its bytes. On disk
+            the name is `index-<first 16 digits of the SHA-256>.faiss`.
         facts: Further entries of the manifest, JSON values.
 
     Raises:
@@ -84,7 +84,7 @@ def read_folder(
     except ValueError as error:
         raise ValueError(f"{path}: damaged, not valid JSON ({error})") from error
     manifest = check_stamp(manifest, component, INTERFACE_VERSION, path)
-    # Compare the text, too: an added space would leave the parsed manifest as it was.
+    # Compare the text, too: an added space would not change the parsed manifest.
     text = _manifest_text(manifest).encode(errors="surrogatepass")
     if manifest.get("manifest_sha256") != _seal(manifest) or raw != text:
         raise ValueError(f"{path}: damaged, its SHA-256 does not match its content")

@@ -1,7 +1,8 @@
-"""Texts, pictures or both in; vectors of documents, or the documents found for them, out.
+"""Documents of text, picture or both: their vectors, and the search for them.
 
-Takes an encoder, and a bank to search. Paper 2.1 (arXiv 2309.02591): the parts of a document are
-encoded apart, normalised and averaged; a document may have one part only.
+Takes an encoder and, to search, a bank; gives vectors, or scores and keys. Paper 2.1 (arXiv
+2309.02591): the parts of a document are encoded separately, normalised and averaged; a document may
+have only one part.
 """
 
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ def encode_documents(
     """Encode N documents.
 
     Args:
-        encoder: Of both parts.
+        encoder: Encodes both parts.
         texts: N texts, None where a document has none; None when no document has one.
         images: N pictures, likewise.
 
@@ -32,7 +33,7 @@ def encode_documents(
         (N, dim) float32, rows of length 1.
 
     Raises:
-        ValueError: A document without any part, or counts that differ.
+        ValueError: A document has no part, or the counts differ.
     """
     parts: dict[str, Any] = {
         name: values
@@ -47,7 +48,9 @@ def encode_documents(
         places = [place for place, value in enumerate(values) if value is not None]
         given = [values[place] for place in places]
         encode = encoder.encode_texts if name == "texts" else encoder.encode_images
-        vectors[name] = np.zeros((len(values), encoder.dim), np.float32)  # zeros: no such part
+        vectors[name] = np.zeros(
+            (len(values), encoder.dim), np.float32
+        )  # zeros mark a missing part
         if given:
             vectors[name][places] = encode(given)
     return document_vectors(vectors.get("texts"), vectors.get("images"))
@@ -62,11 +65,11 @@ def search_documents(
     images: Sequence[Picture | None] | np.ndarray | None = None,
     threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Search by text, by picture, or by both as if they were one document.
+    """Search by text, by picture, or by both as one document.
 
     Args:
-        bank: Where to search.
-        encoder: The one that made the bank.
+        bank: The bank to search.
+        encoder: The encoder that made the bank.
         k: 1 to `len(bank)`.
         texts: Q texts, None where a query has none; None when no query has one.
         images: Q pictures, likewise.
@@ -76,8 +79,8 @@ def search_documents(
         (Q, k) float32 scores and (Q, k) int64 keys, best first.
 
     Raises:
-        ValueError: Another encoder than the bank's, or what `encode_documents` and
-            `MemoryBank.search` refuse.
+        ValueError: The encoder is not the bank's, or `encode_documents` or `MemoryBank.search`
+            refuses the query.
     """
     if bank.encoder_id != encoder.encoder_id:
         raise ValueError(
@@ -91,14 +94,14 @@ def document_vectors(texts_emb: np.ndarray | None, images_emb: np.ndarray | None
 
     Args:
         texts_emb: (N, dim) vectors of the text parts; None when no document has one. A row of
-            zeros says that this one document has none.
+            zeros marks a document without text.
         images_emb: (N, dim) vectors of the image parts, likewise.
 
     Returns:
         (N, dim) float32, rows of length 1.
 
     Raises:
-        ValueError: Both parts are missing, for all or for one document, or shapes differ.
+        ValueError: Both parts of all documents or of one are missing, or shapes differ.
     """
     parts = [np.asarray(part, np.float64) for part in (texts_emb, images_emb) if part is not None]
     if not parts:

@@ -1,8 +1,7 @@
-"""A memory bank as a folder: FAISS file, Arrow file, whole vectors where the index lacks them.
+"""A memory bank as a folder: FAISS file, Arrow file, full vectors where the index has none.
 
-Takes an index and its metadata, gives them back after checking all that can go wrong between: each
-file's SHA-256, the counts, the keys, the encoder, and the canary queries. Paper 2.1 (arXiv
-2309.02591).
+Takes an index and its metadata; gives them back after checking each file's SHA-256, the counts, the
+keys, the encoder and the canary queries. Paper 2.1 (arXiv 2309.02591).
 """
 
 from dataclasses import asdict
@@ -24,11 +23,11 @@ from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
 def write_bank(
     folder: Path | str, index: ExactIndex | ApproximateIndex, table: pa.Table, encoder_id: str
 ) -> None:
-    """Write all of a bank; killed in the middle, the folder holds the old bank or the new one.
+    """Write a bank; after a kill the folder holds the old bank or the new one.
 
     Args:
-        folder: Made if missing.
-        index: Finished.
+        folder: Where to write; made if missing.
+        index: A finished index.
         table: Column `key` (int64, the index's keys in its order), then the metadata.
         encoder_id: The encoder that made the vectors.
     """
@@ -53,7 +52,7 @@ def write_bank(
 def read_bank(
     folder: Path | str, encoder_id: str | None, *, mmap: bool
 ) -> tuple[ExactIndex | ApproximateIndex, pa.Table, str]:
-    """Read a bank and check it; `MemoryBank.load` says how.
+    """Read a bank and check it; arguments and errors as of `MemoryBank.load`.
 
     Returns:
         The index, the metadata and the bank's `encoder_id`.
@@ -62,7 +61,7 @@ def read_bank(
     if encoder_id is not None and manifest["encoder_id"] != encoder_id:
         raise ValueError(
             f"{folder}: wanted a bank of encoder {encoder_id!r}, "
-            f"got one of {manifest['encoder_id']!r}; build it anew with your encoder"
+            f"got one of {manifest['encoder_id']!r}; rebuild it with your encoder"
         )
     flags = faiss.IO_FLAG_MMAP_IFC if mmap else 0
     stored: Any = faiss.read_index(str(paths["index.faiss"]), flags)
@@ -93,7 +92,7 @@ def write_index(index: faiss.Index, file: Any) -> None:
 
 
 def read_table(path: Path) -> pa.Table:
-    """Read what `write_table` wrote; the columns stay in the mapped file."""
+    """Read a table that `write_table` wrote; its columns stay in the memory-mapped file."""
     with pa.memory_map(str(path)) as source:
         return pa.ipc.open_file(source).read_all()
 

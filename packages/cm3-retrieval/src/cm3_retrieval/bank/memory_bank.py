@@ -1,7 +1,7 @@
 """The memory bank: documents' vectors and metadata under one int64 key.
 
-Takes keys, document vectors and columns of metadata; gives search by vector, look-up by key,
-documents added and removed, and a folder on disk (`cm3_retrieval.bank.files`). Paper 2.1 (arXiv
+Takes keys, document vectors and columns of metadata; gives search by vector, lookup by key,
+adding and removing documents, and a folder on disk (`cm3_retrieval.bank.files`). Paper 2.1 (arXiv
 2309.02591).
 """
 
@@ -32,13 +32,13 @@ class MemoryBank:
         *,
         mapped: bool = False,
     ) -> None:
-        """Wrap a finished index and its metadata; `build` and `load` are the ways in.
+        """Wrap a finished index and its metadata; `build` and `load` call this.
 
         Args:
             index: Inner-product index on int64 keys.
             table: Column `key` (int64, the index's keys in its order), then the metadata.
             encoder_id: The encoder that made the vectors.
-            mapped: The index lies in files that must not change: no append, no delete.
+            mapped: Whether the index is memory-mapped, which forbids `append` and `delete`.
         """
         self.encoder_id = encoder_id
         self._index = ExactIndex(index) if isinstance(index, faiss.IndexIDMap2) else index
@@ -61,14 +61,14 @@ class MemoryBank:
         Args:
             keys: (N,) integers of at least 0, all different.
             vectors: (N, dim) floats, rows of length 1, as `document_vectors` gives them. An index
-                that re-scores keeps this very array when it is float32: leave it unchanged.
-            metadata: Column name to N values, such as caption, file_name, source.
+                that rescores keeps a float32 array without copying it: leave it unchanged.
+            metadata: Column name -> N values, such as caption, file_name, source.
             encoder_id: The encoder that made the vectors; `load` compares it.
-            index: Which index. None chooses by N: exact up to 50,000 documents.
-            threads: FAISS's threads. More than one builds an HNSW graph that differs each time.
+            index: The index to build. None chooses by N: exact up to 50,000 documents.
+            threads: FAISS's threads. With more than one, an HNSW graph differs each time.
 
         Raises:
-            ValueError: Something does not fit; the message names it.
+            ValueError: An argument is invalid or does not match the others; the message names it.
         """
         keys, vectors = checked_documents(keys, vectors)
         table = metadata_table(keys, metadata)
@@ -88,7 +88,7 @@ class MemoryBank:
 
     @property
     def keys(self) -> np.ndarray:
-        """(N,) int64, in the order in which the bank was built."""
+        """The (N,) int64 keys, in the order in which documents were added."""
         return self._index.keys.copy()
 
     @property
@@ -113,7 +113,7 @@ class MemoryBank:
 
         Returns:
             (Q, k) float32 scores and (Q, k) int64 keys, best first. From `Flat` they are exact
-            and do not depend on what else is in the batch (`cm3_retrieval.index.exact.search`).
+            and do not depend on the rest of the batch (`cm3_retrieval.index.exact.search`).
 
         Raises:
             ValueError: Another shape, no floats, NaN, an empty bank, or k outside its range.
@@ -123,8 +123,8 @@ class MemoryBank:
     def vectors_of(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the vectors stored under `keys`, (len(keys), dim) float32.
 
-        They are the documents' own, unless the bank was built with a shortening index and
-        `rescore=0`; then they are what the index kept of them.
+        They are the documents' own, unless the index compresses vectors and `rescore` is 0; then
+        they are reconstructed from the index.
 
         Raises:
             KeyError: A key is not in the bank.
@@ -132,7 +132,7 @@ class MemoryBank:
         return self._index.vectors_at(self._rows_of(np.asarray(keys, dtype=np.int64)))
 
     def metadata_of(self, keys: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-        """Return one dict a key: column name -> value, with the key itself under `key`.
+        """Return one dict per key: column name -> value, with the key itself under `key`.
 
         Raises:
             KeyError: A key is not in the bank.
@@ -140,7 +140,7 @@ class MemoryBank:
         return self._table.take(pa.array(self._rows_of(np.asarray(keys)))).to_pylist()
 
     def has_both(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Tell which documents have text and image: bool column `has_both`, all if there is none.
+        """Tell which documents have text and image, by bool column `has_both`; all without one.
 
         Raises:
             KeyError: A key is not in the bank.
@@ -157,16 +157,19 @@ class MemoryBank:
         metadata: Mapping[str, Sequence[Any]],
         encoder_id: str,
     ) -> None:
-        """Add documents at the end; all of them, or none when something does not fit.
+        """Add documents at the end: all of them, or none if an argument is invalid.
 
-        The index stays what it is: one that has grown far beyond its training answers less well,
-        and `reindexed` gives one of the right size.
+        The index is not retrained. One that has grown far beyond its training answers less well;
+        `reindexed` gives one of the right size.
 
         Args:
             keys: (M,) integers of at least 0, none of them in the bank.
             vectors: (M, dim) floats, rows of length 1.
             metadata: The bank's columns, M values each.
             encoder_id: The encoder that made the vectors; must be the bank's.
+
+        Raises:
+            ValueError: An argument is invalid, or the bank is memory-mapped.
         """
         self._refuse_if_mapped("append")
         if encoder_id != self.encoder_id:
@@ -185,12 +188,13 @@ class MemoryBank:
         self._table = pa.concat_tables([self._table, table])
 
     def delete(self, keys: Sequence[int] | np.ndarray, *, threads: int = 1) -> None:
-        """Remove documents for good: vector, key and metadata. All of them, or none.
+        """Remove documents for good, with vectors, keys and metadata: all of them, or none.
 
-        `Flat` and IVF drop rows quickly; an HNSW graph is built anew, so give all keys at once.
+        `Flat` and IVF drop rows quickly; an HNSW graph is rebuilt, so give all keys at once.
 
         Raises:
             KeyError: A key is not in the bank.
+            ValueError: The bank is memory-mapped.
         """
         self._refuse_if_mapped("delete")
         rows = np.unique(self._rows_of(np.asarray(keys)))
@@ -203,7 +207,7 @@ class MemoryBank:
         self._table = table
 
     def reindexed(self, index: IndexConfig | None = None, *, threads: int = 1) -> "MemoryBank":
-        """Return a bank of the same documents with another index; None chooses by their number."""
+        """Return a bank of the same documents under a new index; None chooses by their number."""
         vectors = self._index.vectors_at(np.arange(len(self)))
         columns = {name: self._table.column(name) for name in self._table.column_names[1:]}
         return MemoryBank.build(
@@ -211,24 +215,25 @@ class MemoryBank:
         )
 
     def save(self, folder: Path | str) -> None:
-        """Write the bank; killed in the middle, the folder holds the old bank or the new one."""
+        """Write the bank; after a kill the folder holds the old bank or the new one."""
         write_bank(folder, self._index, self._table, self.encoder_id)
 
     @classmethod
     def load(
         cls, folder: Path | str, encoder_id: str | None = None, *, mmap: bool = False
     ) -> "MemoryBank":
-        """Read a bank and check all of it: component, version, SHA-256s, counts, keys, canaries.
+        """Read a bank and check component, version, SHA-256s, counts, keys and canary queries.
 
         Args:
-            folder: What `save` wrote.
+            folder: The folder that `save` wrote.
             encoder_id: The encoder that will make the queries; None skips the comparison.
-            mmap: Leave index and vectors in their files, which the system reads as a search needs
-                them. Such a bank can be searched and saved elsewhere, not changed.
+            mmap: Map index and vectors from their files; pages are read when a search needs them.
+                Such a bank can be searched and saved elsewhere, but not changed.
 
         Raises:
             FileNotFoundError: A file is missing.
-            ValueError: Changed bytes, another major version, another encoder, or other answers.
+            ValueError: Changed bytes, another major version, another encoder, or other answers to
+                the canary queries.
         """
         index, table, stored_id = read_bank(folder, encoder_id, mmap=mmap)
         return cls(index, table, stored_id, mapped=mmap)
@@ -238,7 +243,7 @@ class MemoryBank:
             raise ValueError(f"mmap: wanted a bank loaded with mmap=False for {what}, got True")
 
     def _rows_of(self, keys: np.ndarray) -> np.ndarray:
-        """Rows of the table, by binary search in the sorted keys.
+        """Return the rows of `keys` in the table, by binary search in the sorted keys.
 
         Example: keys [7, 2, 5] have order [1, 2, 0]; looking up 5 finds place 1 among [2, 5, 7],
         and order[1] = 2 is its row.
@@ -256,7 +261,7 @@ class MemoryBank:
 def checked_documents(
     keys: np.ndarray, vectors: np.ndarray, dim: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return keys as int64 and vectors as float32, or raise a ValueError that says why not."""
+    """Return keys as int64 and vectors as float32, or raise a ValueError with the reason."""
     keys = checked_keys("keys", keys)
     vectors = checked_vectors("vectors", vectors, dim)
     if len(keys) != len(vectors):
@@ -268,7 +273,7 @@ def checked_documents(
 def metadata_table(
     keys: np.ndarray, metadata: Mapping[str, Sequence[Any]], schema: pa.Schema | None = None
 ) -> pa.Table:
-    """Return column `key`, then the metadata; of `schema` if one is given."""
+    """Return a table of column `key` and the metadata, with `schema` if one is given."""
     columns: dict[str, Any] = {"key": pa.array(keys)}
     for name, values in metadata.items():
         if name == "key":

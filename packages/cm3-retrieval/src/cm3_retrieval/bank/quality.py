@@ -1,6 +1,6 @@
-"""How good a memory bank is: recall against exact search, duplicates, spread of the scores.
+"""Quality of a memory bank: recall against exact search, duplicates, spread of the scores.
 
-Takes a bank; gives figures and a picture of a histogram.
+Takes a bank; gives figures and the picture of a histogram.
 """
 
 from pathlib import Path
@@ -16,21 +16,21 @@ from cm3_retrieval.index.exact import build_index, search
 def measure_bank(
     bank: MemoryBank, *, k: int = 10, queries: int = 1000, duplicate: float = 0.99, seed: int = 0
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Ask for the neighbours of documents drawn at random, by the bank and by exact search.
+    """Compare the bank's neighbours of random documents with those of exact search.
 
     Args:
-        bank: At least two documents.
-        k: Neighbours compared, the document itself left out; cut to what the bank has.
-        queries: Most documents drawn.
+        bank: A bank of at least two documents.
+        k: Neighbours compared, without the document itself; at most what the bank has.
+        queries: Number of documents drawn, at most all.
         duplicate: A nearest neighbour with a larger inner product counts as a duplicate.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
-        `queries`, `k`, `recall` (share of the true k found), `duplicates` (share of the documents
-        drawn that have one), `nearest_mean`; and the (queries,) scores of the true nearest.
+        `queries`, `k`, `recall` (share of the true k found), `duplicates` (share of the drawn
+        documents that have one), `nearest_mean`; and the (queries,) scores of the true nearest.
 
     Raises:
-        ValueError: Fewer than two documents.
+        ValueError: The bank has fewer than two documents.
     """
     if len(bank) < 2:
         raise ValueError(f"bank: wanted at least 2 documents, got {len(bank)}")
@@ -58,7 +58,7 @@ def measure_bank(
 
 
 def score_histogram(scores: np.ndarray, bins: int = 40) -> Image.Image:
-    """Draw how often each score from the smallest to the largest occurs."""
+    """Draw a histogram of the scores, from the smallest to the largest."""
     counts, edges = np.histogram(scores, bins=bins)
     width, height, margin = 640, 320, 40
     image = Image.new("RGB", (width, height), "white")
@@ -77,7 +77,7 @@ def score_histogram(scores: np.ndarray, bins: int = 40) -> Image.Image:
 
 
 def save_histogram(scores: np.ndarray, path: Path | str) -> None:
-    """Write `score_histogram` as PNG, whole or not at all."""
+    """Write `score_histogram` as a PNG, whole or not at all."""
     image = score_histogram(scores)
     with atomic_file(path) as file:
         image.save(file, "PNG")

@@ -1,8 +1,8 @@
 """`cm3_retrieval.bank.shards` on many machines, with Ray (`pip install cm3-retrieval[ray]`).
 
-Takes what `build_from_shards` takes, with a function that opens the encoder, and a work folder that
-every machine sees; gives the same bank. A worker that dies is replaced, and only the shard it held
-is done again.
+Takes the arguments of `build_from_shards`, with a function that opens the encoder and a work folder
+that every machine sees; gives the same bank. A worker that dies is replaced, and only its shard is
+repeated.
 """
 
 from collections import Counter, deque
@@ -37,34 +37,34 @@ def build_with_ray(
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Build a bank with actors; killed and called again, it goes on where it was.
+    """Build a bank with Ray actors; after a kill, the same call continues where it stopped.
 
     Training and merging run in the calling process. Ray is started with its defaults when the
     caller has not called `ray.init`.
 
     Args:
-        work: Keeps what is done, of this one job, where all workers can read and write.
-        shards: How many there are.
-        read: Reads one; called in the workers.
-        open_encoder: Called once in each worker.
-        folder: Gets the bank, as `MemoryBank.load` reads it.
-        index: Which index. None chooses by the number of documents. HNSW cannot be merged.
-        workers: Actors at a time.
-        worker_options: What Ray reserves for each, such as `{"num_gpus": 1}`.
-        attempts: How often a shard is tried whose worker died.
+        work: Folder for the finished steps of this one job, readable and writable by all workers.
+        shards: Number of shards.
+        read: Reads one shard; called in the workers.
+        open_encoder: Returns the encoder; called once in each worker.
+        folder: Where to write the bank, for `MemoryBank.load`.
+        index: The index to build. None chooses by the number of documents. HNSW cannot be merged.
+        workers: Number of actors at a time.
+        worker_options: What Ray reserves for each actor, such as `{"num_gpus": 1}`.
+        attempts: How often to try a shard whose worker died.
         threads: FAISS's threads in each process.
         progress: Called with (steps done, steps).
 
     Raises:
         RuntimeError: The workers of one shard died in every attempt.
-        ValueError: What `build_from_shards` refuses.
+        ValueError: An argument that `build_from_shards` refuses, too.
     """
     import ray  # pyright: ignore[reportMissingImports]
 
     if workers < 1:
         raise ValueError(f"workers: wanted at least 1, got {workers}")
     check_mergeable(index)
-    work = Path(work).resolve()  # a worker stands in another folder
+    work = Path(work).resolve()  # a worker runs in another folder
     actor: Any = ray.remote(_Worker)
 
     def hire() -> Any:
@@ -113,7 +113,7 @@ def _share(
     start: Callable[[Any, int], Any],
     report: Callable[[int], None],
 ) -> None:
-    """Give each shard to a worker that has none; replace workers in `staff` that die."""
+    """Give each shard to an idle worker; replace workers in `staff` that die."""
     import ray  # pyright: ignore[reportMissingImports]
 
     waiting, deaths = deque(range(shards)), Counter[int]()

@@ -1,4 +1,4 @@
-"""A memory bank built in shards: embed each, train the index once, add each, merge.
+"""A memory bank built from shards: embed each, train the index once, add each, merge.
 
 Takes a function that reads shard 0, 1, ... and an encoder; gives a bank's folder. Each step reads
 files in a work folder and leaves a sealed folder there, so a step may run in any process that sees
@@ -40,7 +40,7 @@ class Documents:
     """The documents of one shard, as many as fit in memory."""
 
     keys: np.ndarray
-    """(N,) integers of at least 0; no two in all shards alike."""
+    """(N,) integers of at least 0, all different across all shards."""
 
     texts: Sequence[str | None] | None = None
     """N texts, None where a document has none."""
@@ -49,11 +49,11 @@ class Documents:
     """N pictures, None where a document has none."""
 
     metadata: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """Column name to N values; the same columns in every shard."""
+    """Column name -> N values; the same columns in every shard."""
 
 
 ReadShard = Callable[[int], Documents]
-"""Number of a shard -> its documents, the same ones each time."""
+"""Number of a shard -> its documents, the same ones in each call."""
 
 
 def build_from_shards(
@@ -67,20 +67,20 @@ def build_from_shards(
     threads: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Build a bank in this process; killed and called again, it goes on where it was.
+    """Build a bank in this process; after a kill, the same call continues where it stopped.
 
     Args:
-        work: Keeps what is done; of this one job. It may be removed once the bank is saved.
-        shards: How many there are.
-        read: Reads one.
-        encoder: Of both parts.
-        folder: Gets the bank, as `MemoryBank.load` reads it.
-        index: Which index. None chooses by the number of documents. HNSW cannot be merged.
+        work: Folder for the finished steps of this one job; not needed once the bank is saved.
+        shards: Number of shards.
+        read: Reads one shard.
+        encoder: Encodes texts and pictures.
+        folder: Where to write the bank, for `MemoryBank.load`.
+        index: The index to build. None chooses by the number of documents. HNSW cannot be merged.
         threads: FAISS's threads.
         progress: Called with (steps done, steps).
 
     Raises:
-        ValueError: Something does not fit, a key comes twice, or `work` is of another job.
+        ValueError: An argument is invalid, a key occurs twice, or `work` belongs to another job.
     """
     check_mergeable(index)
     report = progress or (lambda done, total: None)
@@ -95,7 +95,7 @@ def build_from_shards(
 
 
 def check_mergeable(config: IndexConfig | None) -> None:
-    """Raise a ValueError for a factory string of an index that has to be built in one piece."""
+    """Refuse, with a ValueError, an index that has to be built in one piece."""
     if config is not None and config.factory != AUTO and config.factory.startswith("HNSW"):
         raise ValueError(
             f"index: wanted one that can be merged, such as IVF, got {config.factory!r}; "
@@ -104,10 +104,10 @@ def check_mergeable(config: IndexConfig | None) -> None:
 
 
 def embed_shard(work: Path | str, shard: int, read: ReadShard, encoder: Encoder) -> None:
-    """Encode one shard, unless that is done.
+    """Encode one shard, unless it is already encoded.
 
     Raises:
-        ValueError: The documents do not fit, or what is done was done by another encoder.
+        ValueError: The documents are invalid, or another encoder has encoded the shard.
     """
     folder = Path(work) / "embedded" / f"{shard:06}"
     if (folder / MANIFEST_NAME).is_file():
@@ -133,9 +133,9 @@ def embed_shard(work: Path | str, shard: int, read: ReadShard, encoder: Encoder)
 def train_on_shards(
     work: Path | str, shards: int, index: IndexConfig | None = None, *, threads: int = 1
 ) -> None:
-    """Choose the index for all embedded shards, and train it on a sample of them all.
+    """Choose the index for all embedded shards, and train it on a sample across them.
 
-    The sample is the one that `MemoryBank.build` draws from the same documents in one piece.
+    `MemoryBank.build` draws the same sample from the same documents.
     """
     parts = _embedded(work, shards)
     count, dim = sum(len(part.vectors) for part in parts), parts[0].vectors.shape[1]
@@ -148,7 +148,7 @@ def train_on_shards(
     if plan.factory != "Flat":
         sample = _rows(parts, training_rows(count, plan))
         trained = train_index(sample, plan, threads=threads)
-        shard_index(trained)  # refuses now what could not be merged in the end
+        shard_index(trained)  # refuses early an index that cannot be merged
         contents["index.faiss"] = lambda file: write_index(trained, file)
     write_folder(
         folder, MANIFEST_NAME, SHARD_COMPONENT, contents, {"job": job, "index": asdict(plan)}
@@ -156,7 +156,7 @@ def train_on_shards(
 
 
 def add_shard(work: Path | str, shard: int, *, threads: int = 1) -> None:
-    """Put one shard's vectors into an index of their own, trained as all are, unless done."""
+    """Add one shard's vectors to its own copy of the trained index, unless that is done."""
     manifest, paths = read_folder(Path(work) / "trained", MANIFEST_NAME, SHARD_COMPONENT)
     if manifest["index"]["factory"] == "Flat":
         return
@@ -175,10 +175,10 @@ def add_shard(work: Path | str, shard: int, *, threads: int = 1) -> None:
 def merge_shards(work: Path | str, shards: int, folder: Path | str) -> None:
     """Write the bank of all shards, in their order.
 
-    Whole vectors go from file to file; only the index is held in memory.
+    Full vectors go from file to file; only the index is held in memory.
 
     Raises:
-        ValueError: A key stands in two shards, columns differ, or a shard was not added.
+        ValueError: A key occurs in two shards, columns differ, or a shard was not added.
     """
     work = Path(work)
     manifest, trained = read_folder(work / "trained", MANIFEST_NAME, SHARD_COMPONENT)
@@ -206,14 +206,14 @@ def merge_shards(work: Path | str, shards: int, folder: Path | str) -> None:
             yield faiss.read_index(str(paths["index.faiss"]))
 
     index = as_trained(merge_indexes(added()), faiss.read_index(str(trained["index.faiss"])))
-    whole = work / "vectors.npy"
+    scratch = work / "vectors.npy"
     vectors = None
     if plan.rescore:
         shape = (len(keys), parts[0].vectors.shape[1])
-        vectors = np.lib.format.open_memmap(whole, "w+", np.float32, shape)
+        vectors = np.lib.format.open_memmap(scratch, "w+", np.float32, shape)
         np.concatenate([part.vectors for part in parts], out=vectors)
     write_bank(folder, ApproximateIndex(index, keys, vectors, plan), table, parts[0].encoder_id)
-    whole.unlink(missing_ok=True)
+    scratch.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,7 +249,7 @@ def _embedded(work: Path | str, shards: int) -> list[_Embedded]:
 
 
 def _rows(parts: list[_Embedded], rows: np.ndarray) -> np.ndarray:
-    """Rows (ascending) of all shards' vectors, as if they stood in one array.
+    """Return ascending `rows` of all shards' vectors, numbered as in one array.
 
     Example: shards of 3 and 4 rows begin at 0 and 3; rows [1, 4, 6] are row 1 of the first, and
     rows 1 and 3 of the second.
@@ -262,7 +262,7 @@ def _rows(parts: list[_Embedded], rows: np.ndarray) -> np.ndarray:
 
 
 def _finished(folder: Path, job: str) -> bool:
-    """Tell whether a step left its result there, whole and from the same input."""
+    """Tell whether a step left its result in `folder`, made from the same input."""
     if not (folder / MANIFEST_NAME).is_file():
         return False
     return read_folder(folder, MANIFEST_NAME, SHARD_COMPONENT)[0]["job"] == job

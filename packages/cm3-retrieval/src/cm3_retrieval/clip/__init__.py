@@ -1,1 +1,1 @@
-"""CLIP: open_clip's models, one of your own, and the pictures they read."""
+"""CLIP: open_clip's models, a small one trained here, and the pictures they read."""

@@ -36,8 +36,8 @@ CONFIG_NAME = "clip_config.json"
 WEIGHTS_NAME = "clip.safetensors"
 
 _MAX_CHARACTERS = 8192
-"""Longer texts are cut first: no CLIP reads more than some hundred tokens, and its BPE takes
-quadratic time in the length of one word."""
+"""Longer texts are cut before tokenising: no CLIP reads more than a few hundred tokens, and its BPE
+takes time quadratic in the length of a word."""
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) after each batch."""
@@ -60,15 +60,19 @@ class ClipEncoder:
 
         Args:
             model_name: One of `open_clip.list_models()`, or `local-dir:PATH` or `hf-hub:NAME`, a
-                folder with its own weights. For OpenAI's weights the name ends in `-quickgelu`,
-                as `ViT-B-32-quickgelu`.
+                folder with its own weights. OpenAI's weights need a name that ends in
+                `-quickgelu`, such as `ViT-B-32-quickgelu`.
             pretrained: A tag such as `openai` (downloaded once), a local file, or None: random
                 weights from a fixed seed, or the folder's own.
             device: Where the model runs.
             batch_size: Texts or pictures in one forward pass.
-            amp: Compute in bfloat16 where torch's autocast does. The vectors differ a little, so
-                does `encoder_id`.
+            amp: Compute in bfloat16 where torch's autocast does. The vectors differ a little, and
+                so does `encoder_id`.
             progress: Called with (done, total) after each batch.
+
+        Raises:
+            ValueError: Unknown name or tag, or weights trained with another activation function.
+            RuntimeError: The download or the file failed.
         """
         model = open_model(model_name, pretrained)
         visual: Any = model.visual
@@ -91,7 +95,7 @@ class ClipEncoder:
 
         Args:
             name: The first half of `encoder_id`.
-            model: Made by open_clip's `CLIP` constructor.
+            model: A model from open_clip's `CLIP` constructor.
             device: Where the model runs.
             batch_size: Texts or pictures in one forward pass.
             amp: Compute in bfloat16 where torch's autocast does.
@@ -115,7 +119,14 @@ class ClipEncoder:
         amp: bool = False,
         progress: Progress | None = None,
     ) -> "ClipEncoder":
-        """Open a CLIP that `train_clip` wrote, after checking its hashes; see `from_model`.
+        """Open a CLIP that `train_clip` wrote, after checking its hashes.
+
+        Args:
+            folder: The folder that `train_clip` wrote.
+            device: Where the model runs.
+            batch_size: Texts or pictures in one forward pass.
+            amp: Compute in bfloat16 where torch's autocast does.
+            progress: Called with (done, total) after each batch.
 
         Raises:
             FileNotFoundError: A file is missing.
@@ -148,8 +159,8 @@ class ClipEncoder:
         self.amp = amp
         self.progress = progress
         self.device = torch.device(device)
-        # Frozen by inference mode alone: without `requires_grad` torch 2.15 takes 1.3 times as long
-        # for texts on a CPU.
+        # Inference mode alone freezes it: with `requires_grad` off, torch 2.15 takes 1.3 times as
+        # long for texts on a CPU.
         self.model = model.eval().to(self.device)
         self._tokenizer = tokenizer
         self._preprocess = preprocess
@@ -162,7 +173,7 @@ class ClipEncoder:
 
     @property
     def encoder_id(self) -> str:
-        """Name, and the first 16 digits of a SHA-256 over transform and weights."""
+        """Name and the first 16 digits of a SHA-256 over transform and weights."""
         return self._dim_and_id[1]
 
     @cached_property
@@ -177,13 +188,13 @@ class ClipEncoder:
         """Encode N texts.
 
         Args:
-            texts: Any strings. What goes beyond the model's context is cut off.
+            texts: N strings of any length; tokens beyond the model's context are cut off.
 
         Returns:
             (N, dim) float32, rows of length 1.
 
         Raises:
-            TypeError: `texts` is one string, or holds something else than strings.
+            TypeError: `texts` is one string, or an entry is not a string.
         """
         if isinstance(texts, str):
             raise TypeError("texts: wanted a sequence of strings, got one string")
@@ -200,14 +211,14 @@ class ClipEncoder:
         """Encode N pictures.
 
         Args:
-            images: PIL images or (H, W, 3) uint8 arrays, sizes may differ; an (N, H, W, 3) array
-                will do as well.
+            images: PIL images or (H, W, 3) uint8 arrays, whose sizes may differ, or one
+                (N, H, W, 3) array.
 
         Returns:
             (N, dim) float32, rows of length 1.
 
         Raises:
-            TypeError: An entry is no picture.
+            TypeError: An entry is not a picture.
             ValueError: An entry has another shape or dtype, or is broken.
         """
         batches = (

@@ -1,4 +1,4 @@
-"""Opens open_clip models by name, with its traps turned into clear errors.
+"""open_clip's models by name, with its traps turned into clear errors.
 
 Takes a model name and weights (a tag, a path or None); gives the model, its picture transform and
 its tokenizer. Paper 2.1 (arXiv 2309.02591) uses OpenAI's ViT-B-32 (arXiv 2103.00020).
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 Tokenizer = Callable[[list[str]], Tensor]
 
 _WITH_WEIGHTS = ("local-dir:", "hf-hub:")
-"""What a `model_name` that brings its own weights begins with."""
+"""Beginnings of a `model_name` that has its own weights."""
 
 
 def open_model(model_name: str, pretrained: str | Path | None) -> nn.Module:
@@ -33,8 +33,8 @@ def open_model(model_name: str, pretrained: str | Path | None) -> nn.Module:
         model_name: One of `open_clip.list_models()`, or `local-dir:PATH` or `hf-hub:NAME`: a
             folder with `open_clip_config.json` and weights.
         pretrained: A tag of that model (downloaded once), a local file (safetensors, or a
-            PyTorch file of plain tensors), or None for random weights from a fixed seed. A
-            `local-dir:` or `hf-hub:` model brings its own weights: None.
+            PyTorch file of plain tensors), or None for random weights from a fixed seed. None for
+            a `local-dir:` or `hf-hub:` model, which has its own weights.
 
     Raises:
         ValueError: Unknown name or tag, or weights trained with another activation function.
@@ -80,7 +80,11 @@ def open_model(model_name: str, pretrained: str | Path | None) -> nn.Module:
 
 
 def open_tokenizer(model_name: str) -> Tokenizer:
-    """Return the tokenizer of a named model: list of N texts -> (N, context_length) ids."""
+    """Return the tokenizer of a named model: list of N texts -> (N, context_length) ids.
+
+    Raises:
+        RuntimeError: The tokenizer is not bundled with open_clip, and its download failed.
+    """
     try:
         tokenizer = open_clip.get_tokenizer(model_name)
     except Exception as error:
@@ -94,7 +98,7 @@ def open_tokenizer(model_name: str) -> Tokenizer:
 
 
 def bundled_tokenizer(context_length: int) -> Tokenizer:
-    """Return CLIP's own BPE (49,408 pieces), which comes with open_clip."""
+    """Return CLIP's own BPE of 49,408 pieces, which is bundled with open_clip."""
     return _without_special_text(open_clip.SimpleTokenizer(context_length=context_length))
 
 
@@ -104,7 +108,13 @@ def picture_transform(preprocess: Mapping[str, Any]) -> Callable[[Any], Tensor]:
 
 
 def weights_hash(model: nn.Module, preprocess: Mapping[str, Any], amp: bool = False) -> str:
-    """SHA-256 over what decides the vectors: picture transform, activation, precision, weights."""
+    """Return the SHA-256 over all that decides the vectors.
+
+    Args:
+        model: Its weights and its activation function count.
+        preprocess: The picture transform.
+        amp: Whether the model computes in bfloat16.
+    """
     quick_gelu = any(isinstance(module, QuickGELU) for module in model.modules())
     facts = {"preprocess": dict(preprocess), "quick_gelu": quick_gelu}
     if amp:
@@ -139,10 +149,10 @@ def _first_line(error: Exception) -> str:
 
 
 def _without_special_text(tokenizer: open_clip.SimpleTokenizer) -> open_clip.SimpleTokenizer:
-    """Let `<end_of_text>` typed by a user be plain characters.
+    """Make the tokenizer read a typed `<end_of_text>` as plain characters.
 
     open_clip's splitting pattern begins with the two special names, and the text's vector is read
-    at the first end token: with them left in, a user's text would end early.
+    at the first end token: with the names left in, a user's text would end early.
     """
     special = "<start_of_text>|<end_of_text>|"
     pattern = tokenizer.pat.pattern.removeprefix(special)
@@ -163,7 +173,7 @@ def _refuse_wrong_tag(model_name: str, tag: str, quick_gelu: bool) -> None:
 
 
 def _refuse_wrong_file(model_name: str, path: Path, quick_gelu: bool) -> None:
-    """Catch OpenAI's weights in a model without QuickGELU; they load, and answer worse."""
+    """Refuse OpenAI's weights in a model without QuickGELU: they would load and answer worse."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             torch_script = any(name.endswith("/constants.pkl") for name in archive.namelist())
@@ -172,8 +182,8 @@ def _refuse_wrong_file(model_name: str, path: Path, quick_gelu: bool) -> None:
                 f"pretrained: {path} is a TorchScript archive, as OpenAI published CLIP; wanted "
                 f"plain weights: the tag 'openai', or its open_clip_model.safetensors"
             )
-    # Nothing in the tensors tells; the names of OpenAI's files and of their folder in the
-    # download cache (`...clip_224.openai`) do.
+    # The tensors do not tell; the names of OpenAI's files and of their folder in the download
+    # cache (`...clip_224.openai`) do.
     folders = [part.lower() for part in path.parts[:-1]]
     named = "openai" in path.name.lower() or any("openai" in f and "clip" in f for f in folders)
     if named and not quick_gelu:

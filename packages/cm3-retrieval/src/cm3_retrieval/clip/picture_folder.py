@@ -1,7 +1,7 @@
 """A folder of pictures as documents.
 
 Takes a folder, with captions in `metadata.jsonl` (`file_name`, `text`; Hugging Face's imagefolder)
-or in `NAME.txt` beside `NAME.png`, or with none; gives paths and captions, and opens pictures.
+or in `NAME.txt` beside `NAME.png`, or without captions; gives paths, captions and pictures.
 """
 
 import json
@@ -13,7 +13,7 @@ from PIL import Image
 from cm3_retrieval.clip.pictures import as_rgb
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-"""File names that count as pictures."""
+"""Endings of file names that count as pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +21,18 @@ class PictureFile:
     """One document on disk."""
 
     path: Path
-    """The picture, absolute."""
+    """Absolute path of the picture."""
 
     caption: str | None
-    """Its text, None where there is none."""
+    """Its caption, or None."""
 
 
 def picture_files(folder: Path | str) -> list[PictureFile]:
-    """List a folder's pictures, its subfolders' too, in the order of their names.
+    """List the pictures in a folder and its subfolders, in the order of their paths.
 
     Raises:
-        FileNotFoundError: No such folder.
-        ValueError: No picture in it, or a broken `metadata.jsonl`.
+        FileNotFoundError: There is no such folder.
+        ValueError: It holds no picture, or `metadata.jsonl` is broken.
     """
     folder = Path(folder).resolve()
     if not folder.is_dir():

@@ -1,25 +1,25 @@
-"""Any picture as 8-bit RGB, the way an eye would see it.
+"""Any picture as 8-bit RGB, as a viewer would show it.
 
-Takes a PIL image or a (H, W, 3) uint8 array; gives a PIL image in mode RGB, turned as its EXIF tag
-says, transparency laid on white, 16 bits scaled to 8.
+Takes a PIL image or an (H, W, 3) uint8 array; gives a PIL image in mode RGB, with its EXIF rotation
+applied, transparency on white, and 16 bits scaled to 8.
 """
 
 import numpy as np
 from PIL import Image, ImageOps
 
 MAX_PIXELS = 2**26
-"""67 million; a larger picture is refused before it is decoded."""
+"""About 67 million; a larger picture is refused before it is decoded."""
 
 
 def as_rgb(image: Image.Image | np.ndarray, name: str) -> Image.Image:
-    """Convert one picture.
+    """Convert one picture to a PIL image in mode RGB.
 
     Args:
-        image: PIL image of any mode, or (H, W, 3) uint8.
-        name: What the errors call it.
+        image: PIL image of any mode, or (H, W, 3) uint8 array.
+        name: Name of the picture in errors.
 
     Raises:
-        TypeError: Neither a PIL image nor an array.
+        TypeError: `image` is neither a PIL image nor an array.
         ValueError: Another shape or dtype, too many pixels, or a broken file.
     """
     if isinstance(image, np.ndarray):
@@ -46,7 +46,7 @@ def as_rgb(image: Image.Image | np.ndarray, name: str) -> Image.Image:
 
 
 def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    """Mode I;16 holds 0..65535; plain `convert("RGB")` would cut everything above 255 to white."""
+    """Scale 0..65535 to 0..255: `convert("RGB")` would turn everything above 255 white."""
     values = np.asarray(image).astype(np.float64)
     if image.mode != "F":
         values = values / 257  # 65535 -> 255

@@ -1,8 +1,8 @@
-"""Trains a small CLIP from one's own captioned pictures, in a minute or two on two CPU cores.
+"""Training of a small CLIP on your own captioned pictures, in a minute or two on two CPU cores.
 
-Takes captions and (N, H, W, 3) uint8 pictures; gives a folder that `ClipEncoder.load`
-opens. Symmetric InfoNCE as in CLIP (arXiv 2103.00020); the paper (2.1) takes published weights,
-this stands in where nothing may be downloaded.
+Takes captions and (N, H, W, 3) uint8 pictures; gives a folder for `ClipEncoder.load`. Symmetric
+InfoNCE as in CLIP (arXiv 2103.00020). The paper (2.1) uses published weights; a small CLIP replaces
+them where nothing may be downloaded.
 """
 
 import math
@@ -27,7 +27,7 @@ from cm3_retrieval.interface import ENCODER_COMPONENT
 from cm3_retrieval.sealed_folder import write_folder
 
 _VOCAB_SIZE = 49408
-"""Of the BPE that comes with open_clip."""
+"""Size of the BPE that is bundled with open_clip."""
 
 
 def train_clip(
@@ -39,22 +39,22 @@ def train_clip(
     folder: Path | str,
     progress: Callable[[int, int, float], None] | None = None,
 ) -> ClipEncoder:
-    """Train a CLIP and write it. The same data, config and threads give the same bytes.
+    """Train a CLIP and write it; the same data, config and threads give the same bytes.
 
     Args:
         captions: N texts.
         images: (N, H, W, 3) uint8.
         config: Model and training.
-        groups: N integers; rows of one group are not negatives of each other, such as two
-            pictures under one caption. None: each row is a group of its own.
-        folder: Gets `clip_config.json` and the weights, the config last.
+        groups: N integers; rows of one group, such as two pictures under one caption, are not
+            negatives of each other. None makes each row a group of its own.
+        folder: Where to write the weights and then `clip_config.json`.
         progress: Called with (step, steps, loss) after each step.
 
     Returns:
         The encoder, opened from the folder.
 
     Raises:
-        ValueError: Shapes or counts do not fit, or the loss is no longer finite.
+        ValueError: Shapes or counts do not match, or the loss is not finite.
     """
     count = len(captions)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
@@ -111,10 +111,10 @@ def _model_arguments(config: ClipTrainingConfig) -> dict[str, Any]:
 
 
 def _rows_of_table(full_table: nn.Embedding, used: Tensor) -> nn.Embedding:
-    """Copy the rows of the tokens that occur: the optimiser then skips 49,000 idle rows.
+    """Return a table of the tokens that occur, so that the optimiser skips 49,000 idle rows.
 
-    Example: with used = [5, 9, 49407], token 9 becomes row 1. The end token has the largest id and
-    keeps it, which is how CLIP's text tower finds it.
+    Example: with used = [5, 9, 49407], token 9 becomes row 1. The end token still has the largest
+    id, by which CLIP's text tower finds it.
     """
     table = nn.Embedding(len(used), full_table.embedding_dim)
     with torch.no_grad():
@@ -148,7 +148,7 @@ def _fit(
         ],
         betas=(0.9, 0.98),
     )
-    queue = np.empty(0, np.int64)  # rows still to come in this pass over the data
+    queue = np.empty(0, np.int64)  # rows left in this pass over the data
     for step in range(config.steps):
         if len(queue) < batch_size:
             queue = rng.permutation(len(pictures))
@@ -174,7 +174,7 @@ def _fit(
 
 
 def _schedule(step: int, config: ClipTrainingConfig) -> float:
-    """Linear warm-up to 1, then a cosine to 0."""
+    """Return the share of the peak learning rate: linear warm-up to 1, then a cosine to 0."""
     if step < config.warmup:
         return (step + 1) / config.warmup
     share = (step - config.warmup) / max(1, config.steps - config.warmup)
@@ -182,7 +182,7 @@ def _schedule(step: int, config: ClipTrainingConfig) -> float:
 
 
 def _loss(model: CLIP, pictures: Tensor, input_ids: Tensor, group_of: Tensor) -> Tensor:
-    """Symmetric InfoNCE in which rows of one group are left out of each other's denominators."""
+    """Return symmetric InfoNCE, with rows of a group left out of each other's denominators."""
     image_vectors = F.normalize(model.encode_image(pictures), dim=-1)  # (B, D)
     text_vectors = F.normalize(model.encode_text(input_ids), dim=-1)  # (B, D)
     logits = model.logit_scale.exp() * image_vectors @ text_vectors.T  # (B, B)
@@ -193,9 +193,9 @@ def _loss(model: CLIP, pictures: Tensor, input_ids: Tensor, group_of: Tensor) ->
 
 
 def _augmented(pictures: np.ndarray, rng: np.random.Generator, max_shift: int) -> np.ndarray:
-    """Move each picture by up to `max_shift` pixels, its edge repeated, and mirror half of them.
+    """Shift each picture by up to `max_shift` pixels, repeating its edge, and mirror half of them.
 
-    Example: 4 pixels moved by 1 are read at columns [1, 2, 3, 3]; mirrored at [3, 3, 2, 1].
+    Example: 4 pixels shifted by 1 are read at columns [1, 2, 3, 3]; mirrored, at [3, 3, 2, 1].
     """
     count, size = pictures.shape[:2]
     places = np.arange(size)
@@ -208,6 +208,6 @@ def _augmented(pictures: np.ndarray, rng: np.random.Generator, max_shift: int) -
 
 
 def _as_input(pictures: np.ndarray) -> Tensor:
-    """(B, S, S, 3) uint8 -> (B, 3, S, S) float, normalised as the encoder's transform does."""
+    """Normalise (B, S, S, 3) uint8 to (B, 3, S, S) float, as the encoder's transform does."""
     mean, std = (255 * torch.tensor(values) for values in (PreprocessCfg.mean, PreprocessCfg.std))
     return ((torch.from_numpy(pictures).float() - mean) / std).permute(0, 3, 1, 2)

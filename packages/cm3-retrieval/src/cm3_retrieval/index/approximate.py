@@ -17,11 +17,11 @@ from cm3_retrieval.index.plan import open_factory, plan_index
 from cm3_retrieval.index.threads import FaissThreads
 
 _ADDED_ROWS = 65_536
-"""Rows given to FAISS at once, which bounds what it needs on the way."""
+"""Rows given to FAISS at once, which bounds its temporary memory."""
 
 
 class ApproximateIndex:
-    """A trained FAISS index, the keys of its rows, and the whole vectors where it lacks them."""
+    """A trained FAISS index, the keys of its rows, and the full vectors where it has none."""
 
     def __init__(
         self,
@@ -30,13 +30,13 @@ class ApproximateIndex:
         vectors: np.ndarray | None,
         config: IndexConfig,
     ) -> None:
-        """Put the parts together; `build_approximate` makes them.
+        """Wrap a finished index; `build_approximate` makes one.
 
         Args:
-            index: N rows, numbered from 0.
-            keys: (N,) int64.
+            index: FAISS index of N rows, numbered from 0.
+            keys: (N,) int64, the key of each row.
             vectors: (N, dim) float32, or None when `config.rescore` is 0.
-            config: With all settings given, as `plan_index` returns it.
+            config: Settings, all of them given, as `plan_index` returns them.
         """
         self.index: Any = index
         self.keys = keys
@@ -67,7 +67,7 @@ class ApproximateIndex:
 
         Returns:
             (Q, k) float32 scores and (Q, k) int64 keys; score descending, then key ascending.
-            The scores are exact unless the config turns re-scoring off over shortened vectors.
+            The scores are exact unless the index compresses vectors and `rescore` is 0.
 
         Raises:
             ValueError: Another shape, no floats, NaN, or k outside its range.
@@ -85,7 +85,7 @@ class ApproximateIndex:
         return scores, keys
 
     def vectors_at(self, rows: np.ndarray) -> np.ndarray:
-        """Return (len(rows), dim) float32; whole vectors, or what the index kept of them."""
+        """Return (len(rows), dim) float32: full vectors, or what the index kept of them."""
         if self.vectors is not None:
             return np.ascontiguousarray(self.vectors[rows])
         if not len(rows):
@@ -96,7 +96,7 @@ class ApproximateIndex:
         return self.index.reconstruct_batch(np.ascontiguousarray(rows, np.int64))
 
     def append(self, vectors: np.ndarray, keys: np.ndarray) -> None:
-        """Add rows at the end; an IVF index keeps the cells that it was trained with."""
+        """Add rows at the end; an IVF index keeps the cells it was trained with."""
         _without_direct_map(self.index)
         add_rows(self.index, vectors)
         self.keys = np.concatenate([self.keys, keys])
@@ -107,9 +107,9 @@ class ApproximateIndex:
     def delete(self, rows: np.ndarray, *, threads: int = 1) -> None:
         """Remove rows for good.
 
-        Plain IVF drops them from its cells. All others keep their training and take the rows that
-        are left anew: FAISS cannot take a node out of an HNSW graph, and a fast-scan index (`x4fs`)
-        that rows were taken out of loses most of those added later (seen with FAISS 1.15).
+        Plain IVF drops them from its cells. All other indexes keep their training and add the
+        remaining rows again: FAISS cannot remove a node from an HNSW graph, and a fast-scan index
+        (`x4fs`) loses most rows that are added after a removal (seen with FAISS 1.15).
         """
         kept = np.ones(self.ntotal, bool)
         kept[rows] = False
@@ -139,8 +139,8 @@ class ApproximateIndex:
     def _best(
         self, queries: np.ndarray, rows: np.ndarray, vectors: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Rank rows (Q, width) by their whole vectors; a row of -1 goes last."""
-        scores = np.full(rows.shape, -np.inf, np.float32)  # what rows of -1 keep
+        """Rank rows (Q, width) by their full vectors; a row of -1 goes last."""
+        scores = np.full(rows.shape, -np.inf, np.float32)  # rows of -1 keep this
         faiss.fvec_inner_products_by_idx(  # pyright: ignore[reportAttributeAccessIssue]
             faiss.swig_ptr(scores),
             faiss.swig_ptr(queries),
@@ -149,7 +149,7 @@ class ApproximateIndex:
             self.d,
             *rows.shape,
         )
-        if len(rows) == 1:  # each call of NumPy's counts beside one search
+        if len(rows) == 1:  # one search is so fast that each NumPy call counts
             best = scores[0].argsort()[: -k - 1 : -1]
             return scores[:, best], rows[:, best]
         np.negative(scores, out=scores)
@@ -161,7 +161,7 @@ class ApproximateIndex:
         return -scores, rows
 
     def _wider(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Search all cells, or the whole graph; what even that misses comes by brute force."""
+        """Search all cells or the whole graph, and by brute force where rows are still missing."""
         full = IndexConfig(factory=self.config.factory, nprobe=2**30, ef_search=self.ntotal)
         set_search_width(self.index, full)
         try:
@@ -182,9 +182,9 @@ def build_approximate(
     """Train an index on a sample and add all rows.
 
     Args:
-        vectors: (N, dim) float32; kept, not copied, when the index re-scores.
+        vectors: (N, dim) float32; kept, not copied, when the index rescores.
         keys: (N,) integers of at least 0, all different.
-        config: What `plan_index` leaves as it is.
+        config: Settings; `plan_index` fills in the missing ones.
         threads: FAISS's threads.
 
     Raises:
@@ -200,7 +200,7 @@ def build_approximate(
 
 
 def train_index(vectors: np.ndarray, config: IndexConfig, *, threads: int = 1) -> faiss.Index:
-    """Make an index without rows, trained on a random sample of `vectors` (N, dim).
+    """Return an index without rows, trained on a random sample of `vectors` (N, dim).
 
     Raises:
         ValueError: Too few vectors for the index.
@@ -213,7 +213,7 @@ def train_index(vectors: np.ndarray, config: IndexConfig, *, threads: int = 1) -
     inner: Any = index
     while isinstance(inner, faiss.IndexPreTransform):
         inner = faiss.downcast_index(inner.index)
-    if hasattr(inner, "do_polysemous_training"):  # slow, for a kind of search not used here
+    if hasattr(inner, "do_polysemous_training"):  # slow; serves only a search not used here
         inner.do_polysemous_training = False
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
@@ -234,7 +234,7 @@ def train_index(vectors: np.ndarray, config: IndexConfig, *, threads: int = 1) -
 
 
 def training_rows(count: int, config: IndexConfig) -> np.ndarray:
-    """Draw the rows out of `count` that train an index, in ascending order; all of few."""
+    """Draw the rows that train an index, in ascending order; all rows if `count` is small."""
     wanted = config.train_rows or count
     if wanted >= count:
         return np.arange(count)
@@ -242,13 +242,13 @@ def training_rows(count: int, config: IndexConfig) -> np.ndarray:
 
 
 def add_rows(index: Any, vectors: np.ndarray) -> None:
-    """Add (N, dim) vectors in blocks; rows are numbered on from where the index ends."""
+    """Add (N, dim) vectors in blocks; row numbers continue where the index ends."""
     for start in range(0, len(vectors), _ADDED_ROWS):
         index.add(np.ascontiguousarray(vectors[start : start + _ADDED_ROWS], np.float32))
 
 
 def set_search_width(index: Any, config: IndexConfig) -> None:
-    """Set cells visited (IVF) and width (HNSW) of later searches."""
+    """Set the cells visited (IVF) or the width (HNSW) of later searches."""
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
         ivf.nprobe = min(config.nprobe or 1, ivf.nlist)
@@ -268,9 +268,9 @@ def _without_direct_map(index: Any) -> None:
 
 
 def _renumber(ivf: Any, kept: np.ndarray) -> None:
-    """Close the gaps in the row numbers that stand in the cells.
+    """Close the gaps in the row numbers that the cells hold.
 
-    Example: rows 0, 1, 3 left of four have kept = [1, 1, 0, 1]; row 3 becomes cumsum - 1 = 2.
+    Example: of four rows, 0, 1 and 3 remain, so kept = [1, 1, 0, 1]; row 3 becomes cumsum - 1 = 2.
     """
     new_row = np.cumsum(kept) - 1
     for cell in range(ivf.nlist):

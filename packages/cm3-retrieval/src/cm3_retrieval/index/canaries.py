@@ -1,8 +1,8 @@
-"""A few queries that a saved index must answer as it did when it was written.
+"""Canary queries: a few searches that a saved index must answer as it did when it was written.
 
-Takes an index; gives JSON values for the manifest, and compares them later. They catch what hashes
-cannot: another version of FAISS, or another processor, that reads the same bytes and answers
-otherwise.
+Takes an index; gives JSON values for the manifest, and compares them after loading. They catch what
+hashes cannot: another version of FAISS, or another processor, that reads the same bytes and answers
+differently.
 """
 
 from pathlib import Path
@@ -14,20 +14,20 @@ from cm3_retrieval.index.approximate import ApproximateIndex
 from cm3_retrieval.index.exact import ExactIndex
 
 _COUNT = 3
-"""Queries asked."""
+"""Number of queries."""
 
 _RESULTS = 5
-"""Results compared for each."""
+"""Results compared for each query."""
 
 _TOLERANCE = 1e-3
-"""Scores may differ so much: sums run in another order on another processor."""
+"""Allowed difference of scores: another processor sums in another order."""
 
 
 def make_canaries(index: ApproximateIndex | ExactIndex) -> list[dict[str, Any]]:
-    """Ask for the neighbours of the first, middle and last document.
+    """Search for the neighbours of the first, middle and last document.
 
     Returns:
-        For each, its `key`, and the `keys` and `scores` found; empty for an empty index.
+        For each, its `key`, and the `keys` and `scores` found; an empty list for an empty index.
     """
     if not index.ntotal:
         return []
@@ -46,15 +46,15 @@ def make_canaries(index: ApproximateIndex | ExactIndex) -> list[dict[str, Any]]:
 def check_canaries(
     index: ApproximateIndex | ExactIndex, canaries: list[dict[str, Any]], path: Path
 ) -> None:
-    """Ask again.
+    """Repeat the canary queries and compare the scores.
 
     Args:
-        index: Just read.
-        canaries: What `make_canaries` gave.
+        index: The index, just read.
+        canaries: The result of `make_canaries`.
         path: The index's file, for the error.
 
     Raises:
-        ValueError: A score differs; the index does not answer as it did.
+        ValueError: A score differs.
     """
     for canary in canaries:
         row = index.by_key[np.searchsorted(index.keys, canary["key"], sorter=index.by_key)]
@@ -62,5 +62,5 @@ def check_canaries(
         if not np.allclose(found, canary["scores"], atol=_TOLERANCE):
             raise ValueError(
                 f"{path}: the search for the document under key {canary['key']} gives scores "
-                f"{found.tolist()}, when it was saved {canary['scores']}; build the bank anew"
+                f"{found.tolist()}, when it was saved {canary['scores']}; rebuild the bank"
             )

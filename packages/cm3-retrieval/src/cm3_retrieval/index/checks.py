@@ -1,7 +1,7 @@
-"""Checks of vectors, keys and queries before FAISS sees them.
+"""Checks of vectors, keys and queries before they reach FAISS.
 
-Take arrays from a caller; give contiguous float32 and int64 arrays, or a ValueError that names the
-argument, what was wanted and what came.
+Each takes an array from a caller; gives a contiguous float32 or int64 array, or a ValueError that
+names the argument, what was wanted and what came.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def checked_lengths(name: str, vectors: np.ndarray) -> None:
 
 
 def checked_keys(name: str, keys: np.ndarray) -> np.ndarray:
-    """Return `keys` as int64 (N,), all at least 0 and no two alike, or raise a ValueError."""
+    """Return `keys` as int64 (N,), all at least 0 and all different, or raise a ValueError."""
     array = np.asarray(keys)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ValueError(f"{name}: wanted N integers, got {array.dtype} of shape {array.shape}")
@@ -54,7 +54,17 @@ def checked_keys(name: str, keys: np.ndarray) -> np.ndarray:
 
 
 def checked_search(queries: np.ndarray, k: int, dim: int, count: int) -> np.ndarray:
-    """Return queries as `checked_vectors` does, for an index of `count` rows of `dim` numbers."""
+    """Return queries as `checked_vectors` does, or refuse them, `k` or an empty index.
+
+    Args:
+        queries: (Q, dim) floats.
+        k: Results wanted, 1 to `count`.
+        dim: Length of the index's vectors.
+        count: Number of its rows.
+
+    Raises:
+        ValueError: Another shape, no floats, NaN, no rows, or k outside its range.
+    """
     queries = checked_vectors("queries", queries, dim)
     if count == 0:
         raise ValueError("index: wanted at least one row to search, got an empty index")

@@ -22,10 +22,10 @@ _BLOCK = 1024
 
 
 class ExactIndex:
-    """`Flat` under int64 keys."""
+    """FAISS's `Flat` index under int64 keys, with the members of `ApproximateIndex`."""
 
     vectors = None
-    """Stand in the FAISS index itself."""
+    """None: the FAISS index itself holds the vectors."""
 
     def __init__(self, index: faiss.IndexIDMap2) -> None:
         """Wrap an index from `build_index`."""
@@ -92,15 +92,15 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the k keys with the largest inner product for each query.
 
-    Order is (score descending, key ascending). Scores are computed anew from the stored vectors,
-    pair by pair, so neither scores nor order depend on what else is in the batch.
+    The order is score descending, then key ascending. Scores are recomputed from the stored
+    vectors, pair by pair, so neither scores nor order depend on the rest of the batch.
 
     Args:
         index: From `build_index`.
         queries: (Q, dim) floats.
         k: 1 to the number of rows.
-        threads: FAISS's threads. Beside a training job in the same process keep it small: torch
-            and FAISS each bring a pool.
+        threads: FAISS's threads. Keep it small beside a training job in the same process: torch
+            and FAISS each have a pool of their own.
 
     Returns:
         (Q, k) float32 scores and (Q, k) int64 keys.
@@ -120,16 +120,16 @@ def search(
 def _search_block(
     index: faiss.IndexIDMap2, queries: np.ndarray, k: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fetch `width` rows for each query, score them anew and keep the k best."""
+    """Fetch `width` rows for each query, recompute their scores and keep the k best."""
     rough, keys = index.search(queries, width)  # pyright: ignore[reportCallIssue]
     stored = index.reconstruct_batch(keys.ravel()).reshape(*keys.shape, index.d)  # (Q, width, dim)
     scores = np.einsum("qd,qwd->qw", queries, stored)
-    order = np.lexsort((keys, -scores), axis=1)[:, :k]  # (Q, k), np.lexsort's last key goes first
+    order = np.lexsort((keys, -scores), axis=1)[:, :k]  # (Q, k), np.lexsort's last key counts first
     scores, keys = np.take_along_axis(scores, order, 1), np.take_along_axis(keys, order, 1)
     if width < index.ntotal:
-        # Copies of one document tie, and the edge of `width` may cut through such a tie: look
-        # further until the last row is clearly worse than the k-th. Half the queries at twice
-        # the width keeps the memory where it was.
+        # Copies of one document tie, and `width` may cut through such a tie: look further until
+        # the last row is clearly worse than the k-th. Half the queries at twice the width need
+        # the same memory.
         tied = np.flatnonzero(rough[:, -1] > rough[:, k - 1] - _TIE_TOLERANCE)
         for rows in np.array_split(tied, 2):
             if len(rows):

@@ -1,7 +1,7 @@
-"""Indexes of shards, trained as one, become one index.
+"""One index merged from those of shards that share their training.
 
-Takes a trained index without rows; gives a like one for each shard, and the index of all. Paper 2.1
-(arXiv 2309.02591) keeps a whole training set in its memory bank.
+Takes a trained index without rows; gives an index for each shard to fill, and the index of all
+rows. Paper 2.1 (arXiv 2309.02591) keeps a whole training set in its memory bank.
 """
 
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ import faiss
 
 
 def shard_index(trained: faiss.Index) -> faiss.Index:
-    """Return the index that a shard's rows go into; it shares parts with `trained`.
+    """Return an empty index for a shard's rows; it shares parts with `trained`.
 
-    FAISS (1.15) damages its memory when it merges fast-scan indexes (`x4fs`). Their plain twin has
-    the same cells and the same codes, laid out row by row, and can be merged.
+    FAISS 1.15 corrupts memory when it merges fast-scan indexes (`x4fs`). Their plain twin has the
+    same cells and the same codes, laid out row by row, and can be merged.
 
     Raises:
-        ValueError: A fast-scan index without a plain twin: of another kind than `IVF..,PQ..x4fs`.
+        ValueError: A fast-scan index of another form than `IVF..,PQ..x4fs`, which has no twin.
     """
     index: Any = trained
     if isinstance(index, faiss.IndexIVFPQFastScan):
@@ -36,10 +36,10 @@ def shard_index(trained: faiss.Index) -> faiss.Index:
 
 
 def merge_indexes(indexes: Iterable[faiss.Index]) -> faiss.Index:
-    """Move the rows of later indexes behind those of the first; all were trained as one.
+    """Append the rows of later indexes to the first; all share one training.
 
     Raises:
-        ValueError: None given, or indexes that cannot be merged, such as HNSW and fast-scan.
+        ValueError: No index given, or a kind that cannot be merged, such as HNSW or fast-scan.
     """
     merged: Any = None
     for index in indexes:
@@ -48,7 +48,7 @@ def merge_indexes(indexes: Iterable[faiss.Index]) -> faiss.Index:
         if merged is None:
             merged = index
             continue
-        numbered = faiss.try_extract_index_ivf(merged) is not None  # others number by place
+        numbered = faiss.try_extract_index_ivf(merged) is not None  # others number rows by position
         try:
             merged.merge_from(index, merged.ntotal if numbered else 0)
         except RuntimeError as error:
@@ -60,11 +60,11 @@ def merge_indexes(indexes: Iterable[faiss.Index]) -> faiss.Index:
 
 
 def as_trained(merged: faiss.Index, trained: faiss.Index) -> faiss.Index:
-    """Return merged indexes of `shard_index(trained)` as one index of the kind of `trained`."""
+    """Convert an index merged from shards back to the kind of `trained`."""
     if not isinstance(trained, faiss.IndexIVFPQFastScan):
         return merged
     packed: Any = faiss.IndexIVFPQFastScan(merged)
-    # It points into `merged`; written and read it stands alone.
+    # It points into `merged`; a copy by way of bytes does not.
     return faiss.deserialize_index(faiss.serialize_index(packed))
 
 

@@ -1,8 +1,8 @@
-"""Which FAISS index suits how many documents, and what it will need.
+"""The FAISS index that suits a number of documents, and its expected size.
 
-Takes a number of rows and a length of vector; gives a factory string with its settings, and the
-expected bytes. Paper 2.1 (arXiv 2309.02591) asks for maximum inner product search; which index
-serves it is ours to choose (FAISS, arXiv 2401.08281).
+Takes the number of rows and the length of a vector; gives a factory string with its settings, and
+the expected bytes. Paper 2.1 (arXiv 2309.02591) asks for maximum inner product search and leaves
+the index open (FAISS, arXiv 2401.08281).
 """
 
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class Tier:
     """One line of the table of sizes."""
 
     up_to_rows: int
-    """Largest number of documents it is meant for."""
+    """Largest number of documents that the index is meant for."""
 
     factory: str
-    """FAISS's factory string; `{pieces}` stands for the number of PQ pieces, `dim / 4`."""
+    """FAISS's factory string; `{pieces}` is replaced by the number of PQ pieces, `dim / 4`."""
 
     nprobe: int = 1
     """Cells visited by a query."""
@@ -34,23 +34,22 @@ TIERS = (
     Tier(up_to_rows=100_000_000, factory="IVF65536_HNSW32,PQ{pieces}x4fs", nprobe=128),
     Tier(up_to_rows=1_000_000_000, factory="IVF262144_HNSW32,PQ{pieces}x4fs", nprobe=256),
 )
-"""Row count -> index. Only sizes up to 10^7 were measured here; the others are FAISS's advice."""
+"""Index by number of rows. Sizes up to 10^6 were measured here; the rest is FAISS's advice."""
 
 
 def plan_index(rows: int, dim: int, config: IndexConfig | None = None) -> IndexConfig:
-    """Fill in what `config` leaves open.
+    """Choose the settings that `config` leaves open.
 
     Args:
         rows: Number of documents.
         dim: Length of a vector.
-        config: What is decided already.
+        config: Settings already chosen.
 
     Returns:
         A config in which `factory`, `nprobe`, `rescore` and `train_rows` are given.
 
     Raises:
-        ValueError: More rows than the table knows and no factory string, or a string that FAISS
-            does not understand.
+        ValueError: More rows than the table of sizes covers, and no factory string.
     """
     config = config or IndexConfig()
     factory, nprobe = config.factory, config.nprobe
@@ -64,29 +63,29 @@ def plan_index(rows: int, dim: int, config: IndexConfig | None = None) -> IndexC
         factory = tier.factory.format(pieces=_pieces(dim))
         nprobe = tier.nprobe if nprobe is None else nprobe
     cells = cells_of(factory)
-    whole = holds_whole_vectors(factory)
+    full = holds_full_vectors(factory)
     return IndexConfig(
         factory=factory,
         nprobe=min(nprobe or max(1, cells // 8), max(cells, 1)),
         ef_search=config.ef_search,
         ef_construction=config.ef_construction,
-        rescore=(0 if whole else 16) if config.rescore is None else config.rescore,
+        rescore=(0 if full else 16) if config.rescore is None else config.rescore,
         train_rows=config.train_rows or max(64 * cells, 65_536),
         seed=config.seed,
     )
 
 
 def expected_bytes(rows: int, dim: int, config: IndexConfig | None = None) -> dict[str, int]:
-    """Estimate what a bank of `rows` documents needs, metadata left out.
+    """Estimate the bytes of a bank of `rows` documents, without metadata.
 
     Returns:
-        `memory`: the index, in main memory; `disk`: index and whole vectors, which are
-        memory-mapped; `build`: the most that building needs, the vectors included.
+        `memory`: the index, in main memory; `disk`: the index and the full vectors, which can be
+        memory-mapped; `build`: the peak while building, the vectors included.
     """
     plan = plan_index(rows, dim, config)
     raw = 4 * rows * dim
     if plan.factory == "Flat":
-        index = raw + 16 * rows  # keys, and the look-up from key to row
+        index = raw + 16 * rows  # keys, and the map from key to row
         return {"memory": index, "disk": raw + 8 * rows, "build": raw + index}
     empty: Any = open_factory(plan.factory, dim)
     if isinstance(empty, faiss.IndexHNSW):
@@ -116,14 +115,14 @@ def open_factory(factory: str, dim: int) -> faiss.Index:
         ) from error
 
 
-def holds_whole_vectors(factory: str) -> bool:
-    """Tell whether the index keeps float32 vectors: `Flat`, `IVF..,Flat` and plain `HNSW..`."""
+def holds_full_vectors(factory: str) -> bool:
+    """Tell whether the index keeps float32 vectors: `Flat`, `IVF..,Flat` or plain `HNSW..`."""
     parts = factory.split(",")
     return parts[-1] == "Flat" or (len(parts) == 1 and parts[0].startswith("HNSW"))
 
 
 def cells_of(factory: str) -> int:
-    """Return the cells of an IVF index, 0 for others. Example: 4096 of `IVF4096_HNSW32,PQ64`."""
+    """Return the number of cells of an IVF index, 4096 of `IVF4096_HNSW32,PQ64`; 0 for others."""
     for part in factory.split(","):
         if part.startswith("IVF"):
             digits = part[3:].split("_")[0].split("(")[0]
@@ -132,6 +131,6 @@ def cells_of(factory: str) -> int:
 
 
 def _pieces(dim: int) -> int:
-    """Largest even divisor of `dim` that is at most a quarter of it, or all of a small one."""
+    """Return the largest even divisor of `dim` up to `dim / 4`, or `dim` if there is none."""
     fitting = [n for n in range(2, dim // 4 + 1, 2) if dim % n == 0]
     return max(fitting, default=dim)

@@ -1,7 +1,7 @@
 """The neighbour table, built from a memory bank, an encoder and documents.
 
-Takes documents, which may stand in the bank or not; gives for each its neighbours by image and by
-text. Paper 2.1 (arXiv 2309.02591): two documents by image and two by text.
+Takes documents, in the bank or not; gives the neighbours of each by image and by text. Paper 2.1
+(arXiv 2309.02591): two documents by image and two by text.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ _BATCH = 256
 """Documents encoded and searched at once."""
 
 _PART = 16 * _BATCH
-"""Documents in one part of a job that can be resumed."""
+"""Documents in one part of a resumable job."""
 
 
 def build_neighbour_table(
@@ -41,29 +41,29 @@ def build_neighbour_table(
     progress: Callable[[int, int], None] | None = None,
     parts: Path | str | None = None,
 ) -> NeighbourTable:
-    """Find neighbours for N documents, which may stand in the bank or not.
+    """Find neighbours for N documents, in the bank or not.
 
-    A document is never its own neighbour, nor is an exact copy of it under another key. A row
-    follows from its own document, the bank, the config and the seed alone, not from the order.
+    Neither a document itself nor an exact copy under another key is its neighbour. A row depends
+    only on its own document, the bank, the config and the seed, not on the order of documents.
 
     Args:
-        bank: Where neighbours come from. A bool column `has_both` in its metadata, if there is
-            one, says which documents have text and image; without it all count as having both.
-        encoder: The one that made the bank.
+        bank: The bank that neighbours come from. The bool column `has_both` of its metadata says
+            which documents have text and image; without the column all count as having both.
+        encoder: The encoder that made the bank.
         keys: (N,) integers of at least 0, all different.
-        captions: N texts; for the query `config.query_dropout` of their words are dropped. None:
-            the document has no text, and no neighbours by text.
-        images: Key -> picture, called once a key; or (N, dim) image vectors made before.
+        captions: N texts, of which a query drops the share `config.query_dropout` of the words. A
+            document whose text is None has no neighbours by text.
+        images: Key -> picture, called once per key; or (N, dim) image vectors made before.
         config: The strategy.
-        seed: Decides which words are dropped, together with the key.
-        groups: N integers; documents of one group are never each other's neighbours. None: each
-            is a group of its own.
+        seed: Decides, together with the key, which words are dropped.
+        groups: N integers; documents of one group are never each other's neighbours. None makes
+            each document a group of its own.
         progress: Called with (documents done, N).
-        parts: Folder for what is done, every 4096 documents; the same call after a kill goes on
-            from there. It may be removed once the table is saved. None keeps nothing.
+        parts: Folder that receives a part every 4096 documents; after a kill, the same call
+            continues from there. Not needed once the table is saved. None keeps no parts.
 
     Raises:
-        ValueError: Something does not fit, or `parts` holds parts of another job.
+        ValueError: An argument is invalid, or `parts` holds parts of another job.
     """
     keys = checked_keys("keys", keys)
     if bank.encoder_id != encoder.encoder_id:
@@ -90,7 +90,7 @@ def build_neighbour_table(
             pictures = image_vectors[rows.start : rows.stop]
         texts = [captions[row] for row in rows]
         own = document_vectors(_encoded(encoder, texts), pictures)
-        stored = own.copy()  # the bank may hold it otherwise, by one part or shortened
+        stored = own.copy()  # the bank may hold one part of it only, or compressed
         inside = in_bank[rows.start : rows.stop]
         stored[inside] = bank.vectors_of(keys[rows.start : rows.stop][inside])
         dropped = [
@@ -147,7 +147,7 @@ def build_neighbour_table(
 
 
 def _encoded(encoder: Encoder, texts: Sequence[str | None]) -> np.ndarray:
-    """(N, dim) float32, a row of zeros where there is no text."""
+    """Encode texts to (N, dim) float32, with a row of zeros where there is no text."""
     vectors = np.zeros((len(texts), encoder.dim), np.float32)
     places = [place for place, text in enumerate(texts) if text is not None]
     if places:
@@ -167,7 +167,7 @@ def _read_part(
     found: dict[str, np.ndarray],
     scores: dict[str, np.ndarray],
 ) -> bool:
-    """Copy a finished part into `found` and `scores`, if there is one."""
+    """Copy a finished part into `found` and `scores`; tell whether there is one."""
     if not (folder / MANIFEST_NAME).is_file():
         return False
     part = NeighbourTable.load(folder)

@@ -1,4 +1,4 @@
-"""The documents that stand before a training pair or a prompt.
+"""The documents that go before a training pair or a prompt.
 
 Takes the neighbour table in training, the bank and query vectors at inference; gives keys. Paper
 2.1 (arXiv 2309.02591): three neighbours, drawn at random, for each training pair.
@@ -19,16 +19,16 @@ from cm3_retrieval.neighbours.table import KINDS, NeighbourTable
 def training_context(
     table: NeighbourTable, key: int, *, n: int, seed: int, epoch: int
 ) -> list[int]:
-    """Draw n neighbours at random from the union of both kinds; fewer when fewer exist.
+    """Draw n neighbours at random from the union of both kinds, or fewer if fewer exist.
 
-    The draw follows from (seed, epoch, key) alone.
+    The draw depends on (seed, epoch, key) alone.
 
     Args:
         table: The neighbour table.
-        key: The document that they will stand before.
-        n: The paper draws 3.
-        seed: Of the run.
-        epoch: From 0.
+        key: The document that they will go before.
+        n: Number of neighbours; the paper draws 3.
+        seed: Seed of the run.
+        epoch: Epoch, from 0.
     """
     union = np.unique(np.concatenate(list(table.candidates(key).values())))
     union = union[union != key]
@@ -43,17 +43,20 @@ def inference_context(
     n: int | None = None,
     exclude: Iterable[int] = (),
 ) -> list[int]:
-    """Pick documents for a new prompt; the kinds of query take turns.
+    """Pick documents for a new prompt; the kinds of query alternate.
 
     Args:
-        bank: Where they come from.
-        query_vectors: `image` and/or `text` -> (dim,) vector of length 1.
+        bank: The bank to pick from.
+        query_vectors: `image`, `text` or both -> (dim,) vector of length 1.
         config: The strategy.
-        n: Most to pick; None takes `config.num_context`.
+        n: Largest number of documents; None takes `config.num_context`.
         exclude: Keys never picked.
 
     Returns:
-        Keys, best first, at most n; no two of them closer than `duplicate_threshold`.
+        At most n keys, best first; no two of them closer than `duplicate_threshold`.
+
+    Raises:
+        ValueError: An unknown kind of query, or a vector of another shape or with NaN.
     """
     unknown = set(query_vectors) - set(KINDS)
     if unknown:
@@ -67,7 +70,7 @@ def inference_context(
     pools = {kind: first_pools(bank, queries[kind], config)[0] for kind in kinds}
     excluded, picks, spent = set(exclude), [], set()
     while len(picks) < n and len(spent) < len(kinds):
-        kind = kinds.pop(0)  # the next in turn goes to the back
+        kind = kinds.pop(0)  # this turn's kind goes to the back
         kinds.append(kind)
         near = bank.vectors_of(picks) if picks else np.empty((0, bank.dim), np.float32)
         taken, _ = take(

@@ -1,4 +1,4 @@
-"""Random draws that follow from (seed, epoch, key), never from the order of the calls."""
+"""Random draws that depend on (seed, epoch, key), never on the order of the calls."""
 
 import numpy as np
 

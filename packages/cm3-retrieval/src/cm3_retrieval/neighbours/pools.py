@@ -1,7 +1,7 @@
 """The strategy applied to the documents nearest to a query.
 
-Takes a bank and query vectors; gives the keys that pass `select`, from pools of nearest documents
-that widen while too few pass.
+Takes a bank and query vectors; gives the keys that pass `select`, from a pool of the nearest
+documents that widens while too few pass.
 """
 
 import numpy as np
@@ -31,10 +31,20 @@ def take(
     documents: np.ndarray | None = None,
     repeats: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Apply the strategy to a pool of keys, and to a wider one while too few pass.
+    """Apply the strategy to a pool of keys, widening it while too few pass.
 
-    `documents` (D, dim) are vectors of the document itself, whose copies are excluded; `repeats`
-    (R, dim) are vectors of documents taken before.
+    Args:
+        bank: The bank that the pool comes from.
+        query: (dim,) vector of length 1.
+        pool: (P,) keys, from `first_pools`.
+        exclude: Keys never taken.
+        n: Largest number to take.
+        config: The strategy.
+        documents: (D, dim) vectors of the document itself, whose copies are excluded.
+        repeats: (R, dim) vectors of documents taken before.
+
+    Returns:
+        At most n keys, best first, and their scores.
     """
     while True:
         vectors = bank.vectors_of(pool)
@@ -48,7 +58,7 @@ def take(
         places = select(
             query, vectors, scores, pool, exclude | set(pool[barred].tolist()), has_both, n, config
         )
-        # Ever wider pools cost more than they bring: stop at 16 times the first.
+        # Still wider pools cost more than they bring: stop at 16 times the first.
         if len(places) >= n or len(pool) >= min(len(bank), 16 * config.pool_size):
             return pool[places], scores[places]
         width = min(4 * len(pool), len(bank))

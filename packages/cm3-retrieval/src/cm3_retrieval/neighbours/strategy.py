@@ -1,6 +1,6 @@
-"""Which of the found documents are taken: relevance, modality, diversity, query dropout.
+"""The paper's retrieval strategy: relevance, modality, diversity, query dropout.
 
-Takes candidates with their scores and vectors; gives the places of those taken. Paper 2.1
+Takes candidates with their scores and vectors; gives the positions of those taken. Paper 2.1
 (arXiv 2309.02591), after RA-CM3 (arXiv 2211.12561).
 """
 
@@ -15,26 +15,26 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalConfig:
-    """Every knob of the strategy; the defaults are the paper's where it names one."""
+    """The knobs of the strategy; the defaults are the paper's where it gives a value."""
 
     max_relevance: float = 0.9
-    """A candidate whose inner product with the query is larger is too close to it (paper 2.1)."""
+    """Largest inner product of a candidate with the query (paper 2.1)."""
 
     duplicate_threshold: float = 0.9
-    """A candidate whose inner product with one already taken is larger repeats it. The paper names
-    one figure, 0.9; here each of the two tests has its own knob."""
+    """Largest inner product of a candidate with one already taken. The paper gives one value, 0.9;
+    here each of the two tests has its own knob."""
 
     query_dropout: float = 0.2
     """Share of a text query's tokens dropped in training (paper 2.1)."""
 
     num_candidates: int = 2
-    """Documents kept per query kind in the neighbour table: two by image, two by text."""
+    """Documents kept per kind of query in the neighbour table: two by image, two by text."""
 
     num_context: int = 2
-    """Documents laid before a prompt unless the call says otherwise; the paper shows 0, 1, 2."""
+    """Documents before a prompt unless the call says otherwise; the paper shows 0, 1 and 2."""
 
     pool_size: int = 64
-    """Nearest documents that the strategy looks at first; widened when too few of them pass."""
+    """Nearest documents that the strategy considers first; more when too few of them pass."""
 
     def __post_init__(self) -> None:
         """Check every range."""
@@ -60,25 +60,25 @@ def select(
 ) -> np.ndarray:
     """Take up to n candidates, greedily.
 
-    The order is: documents with both text and image first, then score descending, then key
-    ascending. Skipped are excluded keys, candidates too close to the query, and candidates too
-    close to one already taken.
+    Documents with both text and image go first, then score descending, then key ascending.
+    Excluded keys, candidates too close to the query, and candidates too close to one already taken
+    are skipped.
 
     Args:
         query_vector: (dim,) float, length 1.
         candidate_vectors: (C, dim) float, rows of length 1.
-        candidate_scores: (C,) float, the relevance by which they are ordered.
+        candidate_scores: (C,) float, the relevance that orders them.
         candidate_keys: (C,) integers.
         exclude_keys: Keys never taken: the document itself, its exact copies.
-        has_both: (C,) bool, the document has text and image.
-        n: Most to take.
+        has_both: (C,) bool, whether a document has text and image.
+        n: Largest number to take.
         config: Thresholds.
 
     Returns:
-        Places among the candidates, in the order in which they were taken, at most n.
+        At most n positions among the candidates, in the order in which they were taken.
     """
     order = np.lexsort((candidate_keys, -candidate_scores, ~has_both.astype(bool)))
-    # dot, not @: some BLAS kernels raise floating-point flags for nothing, and @ warns of them.
+    # dot, not @: some BLAS kernels raise spurious floating-point flags, and @ warns about them.
     allowed = candidate_vectors.dot(query_vector) <= config.max_relevance
     allowed &= ~np.isin(candidate_keys, np.fromiter(exclude_keys, np.int64))
     order = order[allowed[order]]
@@ -100,11 +100,11 @@ def drop_query_tokens(
 
     Args:
         ids_or_words: Tokens of one query.
-        rng: Decides which.
+        rng: Decides which tokens are dropped.
         share: 0 to below 1.
 
     Returns:
-        What is left, in the old order.
+        The remaining tokens, in their order.
     """
     tokens = list(ids_or_words)
     if not tokens:

@@ -1,6 +1,6 @@
 """The neighbour table: per document and kind of query, the documents that the strategy took.
 
-Takes arrays; gives look-up by key, and a folder on disk (Arrow file, manifest with SHA-256s). Paper
+Takes arrays; gives lookup by key, and a folder on disk (Arrow file, manifest with SHA-256s). Paper
 2.1 (arXiv 2309.02591): two documents by image and two by text.
 """
 
@@ -16,11 +16,11 @@ from cm3_retrieval.interface import TABLE_COMPONENT
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
 
 KINDS = ("image", "text")
-"""The two kinds of query, in the order in which they take turns."""
+"""The two kinds of query, in the order in which they alternate."""
 
 
 class NeighbourTable:
-    """Per document and kind of query, the documents that the strategy took."""
+    """The documents that the strategy took, per document and kind of query."""
 
     def __init__(
         self,
@@ -29,13 +29,13 @@ class NeighbourTable:
         scores: Mapping[str, np.ndarray],
         facts: Mapping[str, Any],
     ) -> None:
-        """Wrap finished arrays; `build_neighbour_table` and `load` are the ways in.
+        """Wrap finished arrays; `build_neighbour_table` and `load` call this.
 
         Args:
-            keys: (N,) int64.
-            candidates: Kind -> (N, C) int64, best first, padded with -1.
+            keys: (N,) int64, the documents.
+            candidates: Kind -> (N, C) int64 keys, best first, padded with -1.
             scores: Kind -> (N, C) float32, padded with 0.
-            facts: How the table was made: config, seed, encoder_id. JSON values.
+            facts: How the table was made, as JSON values: config, seed, encoder_id.
         """
         self.keys = keys
         self.candidate_keys = dict(candidates)
@@ -48,7 +48,7 @@ class NeighbourTable:
         return len(self.keys)
 
     def candidates(self, key: int) -> dict[str, np.ndarray]:
-        """Return kind -> candidate keys of one document, best first, no padding.
+        """Return kind -> candidate keys of one document, best first, without padding.
 
         Raises:
             KeyError: The table has no such document.
@@ -59,7 +59,7 @@ class NeighbourTable:
         return {kind: row[row >= 0] for kind, row in rows.items()}
 
     def save(self, folder: Path | str) -> None:
-        """Write the table; killed in the middle, the folder holds the old table or the new one."""
+        """Write the table; after a kill the folder holds the old table or the new one."""
         columns: dict[str, Any] = {"key": pa.array(self.keys)}
         for kind in KINDS:
             width = self.candidate_keys[kind].shape[1]
@@ -81,7 +81,7 @@ class NeighbourTable:
 
         Raises:
             FileNotFoundError: A file is missing.
-            ValueError: Changed bytes or another major version.
+            ValueError: Changed bytes, or another component or major version.
         """
         manifest, paths = read_folder(folder, MANIFEST_NAME, TABLE_COMPONENT)
         table = read_table(paths["neighbours.arrow"]).combine_chunks()
