@@ -57,7 +57,6 @@ assert not present, f"{present} installed beside {mine}"
 # Each app in turn, in one process: what they import takes far longer than --help.
 HELP = """
 import runpy, sys
-sys.path.insert(0, "apps")
 for app in sys.argv[1:]:
     sys.argv = [app, "--help"]
     try:

@@ -22,6 +22,7 @@ from cm3_retrieval import ClipEncoder, MemoryBank, RetrievalConfig
 from cm3_retrieval.interface import Encoder
 from cm3_texttok import DocumentLayout, TextTokenizer, Vocabulary
 from cm3_texttok.interface import Tokenizer
+from cm3_train.sequence import PairSource
 from cm3_train.shards import TokenShards
 from cm3leon.device import device_of
 from cm3leon.recipe import EvaluationRecipe, Recipe
@@ -81,20 +82,8 @@ class Tokenizers:
         return self.decode(self.encode(pixels))
 
 
-class Documents(Protocol):
-    """Text ids and codes of captioned pictures by key, such as `cm3_train.TokenShards`."""
-
-    def num_views(self, key: int) -> int:
-        """Return how many encodings of the picture there are."""
-        ...
-
-    def text_ids(self, key: int, view: int = 0) -> np.ndarray:
-        """Return the caption's ids, (T,)."""
-        ...
-
-    def codes(self, key: int, view: int = 0) -> np.ndarray:
-        """Return the picture's codes, (h * w,)."""
-        ...
+class Documents(PairSource, Protocol):
+    """Text ids, codes and captions of pictures by key, such as `cm3_train.TokenShards`."""
 
     def caption(self, key: int, view: int = 0) -> str:
         """Return the caption."""

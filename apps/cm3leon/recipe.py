@@ -56,6 +56,11 @@ class DataRecipe:
     openmoji: OpenMojiRecipe = field(default_factory=OpenMojiRecipe)
     """The embedded set; read when `folder` is null."""
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Shares of the groups held out, as `read_pairs` takes them."""
+        return {"validation_share": self.validation_share, "test_share": self.test_share}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextRecipe:

@@ -87,7 +87,8 @@ def make_report(job: Job, made: Parts, pictures: Pictures, neighbours: Neighbour
     recipe = job.recipe
 
     def work(out: Path) -> None:
-        from cm3leon.evaluation.report import CREDIT, write_report
+        from cm3leon.data.openmoji import CREDIT
+        from cm3leon.evaluation.report import write_report
         from cm3leon.evaluation.subject import Subject
 
         subject = Subject(
@@ -111,14 +112,13 @@ def make_pictures(job: Job) -> Pictures:
         source, origin = make_openmoji(job)
     else:
         source, origin = recipe.folder, fingerprint_of_folder(recipe.folder)
-    shares = {"validation_share": recipe.validation_share, "test_share": recipe.test_share}
-    pairs = read_pairs(source, **shares, seed=seed)
+    pairs = read_pairs(source, **recipe.shares, seed=seed)
 
     def work(out: Path) -> None:
         with bar("decoding pictures") as progress:
             write_pictures(source, pairs, recipe.size, out, progress)
 
-    stage = job.stages.run("pictures", [origin, recipe.size, shares, seed], [], work)
+    stage = job.stages.run("pictures", [origin, recipe.size, recipe.shares, seed], [], work)
     pictures = open_pictures(source, pairs, stage.folder)
     if pictures.skipped:
         count = f"{len(pictures.skipped)} of {len(pairs)}"
@@ -205,10 +205,9 @@ def make_encoder(job: Job, pictures: Pictures, tokenizers: Tokenizers) -> Encode
 def make_memory(job: Job, pictures: Pictures, encoder: Encoder) -> Neighbours:
     """Stage `retrieval`: memory bank of the training split, neighbours of all pairs."""
     recipe, seed = job.recipe.retrieval, job.recipe.seed
-    groups = pictures.pairs.group_numbers
 
     def work(out: Path) -> None:
-        write_memory(encoder, pictures, recipe.strategy, groups, seed, out)
+        write_memory(encoder, pictures, recipe.strategy, seed, out)
 
     config = [recipe.strategy, seed]
     stage = job.stages.run("retrieval", config, ["pictures", "clip"], work)

@@ -42,7 +42,6 @@ def write_memory(
     encoder: Encoder,
     pictures: Pictures,
     strategy: RetrievalConfig,
-    groups: np.ndarray,
     seed: int,
     folder: Path,
 ) -> None:
@@ -51,8 +50,7 @@ def write_memory(
     Args:
         encoder: Of pictures and captions.
         pictures: All pairs.
-        strategy: Which documents are taken.
-        groups: (N,) numbers; a document of a pair's own group is not taken.
+        strategy: Which documents are taken; none of a pair's own group.
         seed: Of the words that training drops from a query.
         folder: Takes `bank`, `neighbours-training`, `neighbours-inference` and
             `image_vectors.npy`.
@@ -82,7 +80,7 @@ def write_memory(
                 images,
                 rules,
                 seed,
-                groups=groups.tolist(),
+                groups=pairs.group_numbers.tolist(),
                 progress=progress,
             )
         table.save(folder / f"neighbours-{name}")

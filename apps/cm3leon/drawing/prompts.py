@@ -31,6 +31,8 @@ def retrieve(parts: Parts, kind: str, vector: np.ndarray, count: int | None) -> 
 
 def retrieve_for_caption(parts: Parts, caption: str, count: int | None) -> list[int]:
     """Return the keys of the documents that stand before a caption; see `retrieve`."""
+    if count == 0:
+        return []  # nothing to encode the caption for
     return retrieve(parts, "text", parts.encoder.encode_texts([caption])[0], count)
 
 

@@ -20,7 +20,6 @@ from cm3leon.sheets import write_sheet
 from cm3leon.stages import Stage
 
 HOW = tokenizer.HOW | bits.HOW | samples.HOW
-CREDIT = "Pictures: OpenMoji (https://openmoji.org), CC BY-SA 4.0."
 PICTURES = ("samples.png", "samples_train.png", "curves.png")
 
 

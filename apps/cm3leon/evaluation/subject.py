@@ -43,12 +43,7 @@ def open_subject(folder: Path, device: str = "auto") -> Subject:
     """Open a finished run with its pictures and neighbours; errors as of `parts.open_parts`."""
     parts, recipe = open_parts(folder, device), read_recipe(folder)
     source = recipe.data.folder or folder / "data"
-    pairs = read_pairs(
-        source,
-        validation_share=recipe.data.validation_share,
-        test_share=recipe.data.test_share,
-        seed=recipe.seed,
-    )
+    pairs = read_pairs(source, **recipe.data.shares, seed=recipe.seed)
     return Subject(
         parts=parts,
         pictures=open_pictures(source, pairs, folder / "pictures"),

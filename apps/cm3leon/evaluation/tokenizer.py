@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cm3_imagetok import codebook_use, frechet_distance, psnr, to_tensor
+from cm3_imagetok import codebook_use, frechet_distance, psnr, to_pixels, to_tensor
 from cm3leon.data.pixels import Pictures
 from cm3leon.parts import BATCH, Tokenizers
 
@@ -54,7 +54,7 @@ def image_tokenizer_figures(
         codes.append(found.cpu())
         if features is not None:
             real.append(features(pixels))
-            rebuilt.append(features(tokenizers.decode(found.flatten(1).cpu().numpy())))
+            rebuilt.append(features(to_pixels(seen)))
     use = codebook_use(torch.cat(codes), tokenizers.image.num_codes)
     figures: dict[str, Any] = {
         "heldout_psnr_db": float(np.mean(decibels)),
