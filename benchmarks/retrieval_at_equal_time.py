@@ -53,7 +53,9 @@ def train(
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * min(1.0, (steps + 1) / 30) * (1 - done)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-            loss = next_token_loss(model.hidden(batch["input_ids"]), batch["labels"], model.head)
+            loss = next_token_loss(
+                model.hidden(batch["input_ids"]), batch["labels"], model.head_weight
+            )
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.optim.grad_clip)
         optimizer.step()

@@ -5,7 +5,8 @@
 On a CPU: an OPT of 46M weights without biases and learnt norms, at sequence length 1024, the same
 weights and ids in both, medians of alternating rounds; in float32, and in bfloat16 by autocast
 where `--kinds` names it (a CPU without bfloat16 arithmetic emulates it, slowly). Both use the fused
-AdamW. transformers computes its loss from whole logits, ours is `chunked_cross_entropy`.
+AdamW. transformers computes its loss from whole logits, ours is what training runs,
+`cm3_train.next_token_loss`.
 `KIND_tokens_over_hf` is our tokens per second over the peer's. Memory: each side takes two steps in
 a process of its own, and what counts is the peak above what the imports took; `KIND_peak_over_hf`
 is ours over the peer's, so below 1 is better.
@@ -37,10 +38,10 @@ from cm3_model import (
     PRESETS,
     Decoder,
     DecoderConfig,
-    chunked_cross_entropy,
     import_opt,
     num_parameters,
 )
+from cm3_train import next_token_loss
 
 SHAPE = {
     "vocab_size": 16384, "hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8,
@@ -63,7 +64,7 @@ def batch(length: int) -> torch.Tensor:
 
 def our_loss(model: Decoder, ids: torch.Tensor, chunk_size: int = 512) -> torch.Tensor:
     hidden = model.hidden(ids[:, :-1])  # (B, T, D)
-    return chunked_cross_entropy(hidden, ids[:, 1:], model.head_weight, chunk_size=chunk_size)
+    return next_token_loss(hidden, ids[:, 1:], model.head_weight, chunk_size=chunk_size)
 
 
 def their_loss(model: Any, ids: torch.Tensor) -> torch.Tensor:

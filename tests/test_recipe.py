@@ -1,9 +1,11 @@
 """A recipe survives its own file, and says only what it changes."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from cm3_model import PRESETS
 from cm3leon.recipe import (
     DataRecipe,
     DecoderRecipe,
@@ -32,7 +34,7 @@ def test_a_saved_recipe_is_the_same_recipe(tmp_path):
     save_recipe(recipe, tmp_path)
     assert read_recipe(tmp_path) == recipe
     assert recipe.decoder.context_shares == (0.2, 0.3, 0.5)
-    assert recipe.decoder.positions == "rotary"  # of tiny.yaml
+    assert recipe.decoder.config(9).positions == "rotary"  # of tiny.yaml
     assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
 
 
@@ -70,7 +72,7 @@ def test_a_part_is_named_by_its_class():
     ("values", "message"),
     [
         ({"data": DataRecipe(size=65)}, "data.size: wanted a multiple of 8"),
-        ({"decoder": DecoderRecipe(max_length=68)}, "decoder.max_length: wanted room for 64"),
+        ({"decoder": DecoderRecipe(max_length=1028)}, "decoder.max_length: wanted room for 1024"),
     ],
 )
 def test_what_does_not_fit_together_is_refused_before_any_work(values, message):
@@ -78,17 +80,33 @@ def test_what_does_not_fit_together_is_refused_before_any_work(values, message):
         Recipe(**values)
 
 
-@pytest.mark.parametrize("name", ["plain_share", "final_plain_share"])
 @pytest.mark.parametrize("share", [-0.1, 1.5])
-def test_a_share_that_is_none_is_refused_before_any_work(name, share):
-    with pytest.raises(ValueError, match=f"decoder.{name}: wanted 0..1, got {share}"):
-        DecoderRecipe(**{name: share})
+def test_an_impossible_share_is_refused_before_any_work(share):
+    with pytest.raises(ValueError, match=f"decoder.plain_share: wanted 0..1, got {share}"):
+        DecoderRecipe(plain_share=share)
 
 
-@pytest.mark.parametrize("value", [-0.1, float("inf"), float("nan")])
-def test_a_deviation_that_is_none_is_refused_before_any_work(value):
-    with pytest.raises(ValueError, match="decoder.codebook_std: wanted 0 or more, got"):
-        DecoderRecipe(codebook_std=value)
+def test_a_paper_sized_decoder_is_a_recipe_away():
+    given = ["--decoder.model=cm3leon-760m", "--decoder.max_length=2048"]
+    config = read_command(None, CONFIGS / "tiny.yaml", given).decoder.config(1000)
+    paper = PRESETS["cm3leon-760m"]
+    assert config == replace(paper, vocab_size=1000, max_length=2048)
+    assert Recipe().decoder.config(64512) == PRESETS["cm3leon-350m"]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("cm3leon-1b", "decoder.model: wanted one of .*cm3leon-350m.*, got 'cm3leon-1b'"),
+        ({"depth": 3}, "decoder.model: wanted some of .*num_layers.*, got 'depth'"),
+        ({"vocab_size": 3}, "decoder.model: wanted some of .*, got 'vocab_size'"),
+        ({"width": 32}, "decoder.model: .*num_layers"),
+        ({"num_layers": 1, "width": 30, "num_heads": 4}, "decoder.model: width: wanted a multiple"),
+    ],
+)
+def test_a_decoder_that_cannot_be_is_refused_before_any_work(model, message):
+    with pytest.raises(ValueError, match=message):
+        DecoderRecipe(model=model)
 
 
 @pytest.mark.parametrize(

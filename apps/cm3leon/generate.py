@@ -11,9 +11,9 @@ import numpy as np
 from PIL.Image import Image
 
 from cm3_imagetok import load_image
+from cm3_train import progress_bar
 from cm3leon.drawing import describe, draw, redraw, sampling
 from cm3leon.parts import Parts
-from cm3leon.progress import bar
 from cm3leon.sheets import in_rows, write_sheet
 
 
@@ -34,7 +34,7 @@ def draw_prompt(
     out: Path | None,
 ) -> None:
     """Draw candidates for a prompt; arguments as of `drawing.sampling` and `drawing.draw`."""
-    with bar("drawing", unit="step") as progress:
+    with progress_bar("drawing") as progress:
         drawn = draw.draw(
             parts,
             [prompt],
@@ -63,7 +63,7 @@ def describe_picture(
     changes: Mapping[str, Any],
 ) -> str:
     """Print captions of a picture, and return the best; arguments as of `drawing.describe`."""
-    with bar("describing", unit="step") as progress:
+    with progress_bar("describing") as progress:
         found = describe.describe(
             parts,
             picture,
@@ -92,7 +92,7 @@ def redraw_picture(
     out: Path | None,
 ) -> None:
     """Redraw a rectangle of a picture; arguments as of `drawing.redraw`."""
-    with bar("redrawing", unit="step") as progress:
+    with progress_bar("redrawing") as progress:
         redrawn = redraw.redraw(
             parts,
             picture,

@@ -7,15 +7,14 @@ Three parts can be swapped for other classes that keep the packages' Protocols, 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from cm3_decoding import SamplingConfig
 from cm3_decoding.config import Sampler
 from cm3_imagetok import VQGANConfig
-from cm3_imagetok.presets import PRESETS
+from cm3_model import PRESETS, DecoderConfig
 from cm3_retrieval import ClipTrainingConfig, RetrievalConfig
 from cm3_train import CM3Config, OptimConfig
 
@@ -47,7 +46,7 @@ class DataRecipe:
 
     folder: Path | None = None
     """A folder with metadata.jsonl (file_name, text); null draws the embedded OpenMoji set."""
-    size: int = 64
+    size: int = 256
     """Side in pixels that pictures are resized and cropped to."""
     validation_share: float = 0.05
     """Share of the groups held out for choices while training, if the metadata has no split."""
@@ -68,7 +67,7 @@ class TextRecipe:
 
     tokenizer: dict[str, Any] | None = None
     """Another cm3_texttok.interface.Tokenizer: {class_path: ..., init_args: {...}}."""
-    vocab_size: int = 1024
+    vocab_size: int = 56320
     """Pieces, the structural ones among them."""
     num_masks: int = 16
     """Mask tokens, that is spans that CM3 may cut from one document."""
@@ -80,8 +79,8 @@ class ImageRecipe:
 
     tokenizer: dict[str, Any] | None = None
     """Another cm3_imagetok.ImageTokenizer: {class_path: ..., init_args: {...}}."""
-    model: VQGANConfig = field(default_factory=lambda: PRESETS["tiny-64"])
-    """Shape of the VQGAN."""
+    model: VQGANConfig = field(default_factory=VQGANConfig)
+    """Shape of the VQGAN; the default is the paper's."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer, schedule and steps."""
     batch_size: int = 16
@@ -134,21 +133,12 @@ class RetrievalRecipe:
 class DecoderRecipe:
     """The language model and its training."""
 
-    num_layers: int = 6
-    width: int = 256
-    num_heads: int = 4
-    positions: Literal["learned", "rotary"] = "learned"
-    """"learned" is the paper's; "rotary" is Chameleon's."""
-    activation: Literal["gelu", "relu"] = "relu"
-    qk_norm: bool = False
-    init_std: float = 0.006
-    """Paper B.2."""
-    codebook_std: float = 0.0
-    """Deviation with which the image codes' embeddings start from the tokenizer's code vectors, so
-    that codes that look alike start alike; 0 starts them at random, as the paper's."""
-    max_length: int = 256
+    model: str | dict[str, Any] = "cm3leon-350m"
+    """Shape: a name of `cm3_model.PRESETS`, or fields of `cm3_model.DecoderConfig`. The
+    number of ids is the tokenizers'."""
+    max_length: int = 4096
     """Most ids of a sequence."""
-    context_shares: tuple[float, ...] = (0.5, 0.5)
+    context_shares: tuple[float, ...] = (0.0, 0.0, 1.0)
     """How often 0, 1, 2, ... retrieved documents stand before a training pair."""
     views: int = 1
     """Encodings of each training picture: the first as it is, the others mirrored, turned and
@@ -156,14 +146,6 @@ class DecoderRecipe:
     caption asks for a plain picture."""
     plain_share: float = 0.5
     """How often the first encoding is trained on, where there are several."""
-    final_plain_share: float | None = None
-    """The same in the last epoch, with even steps on the way; null keeps `plain_share`."""
-    group_power: float = 1.0
-    """A group of n training pictures comes n ** group_power times an epoch: 1 shows each picture
-    once, 0 each group once, with its pictures in turn."""
-    input_noise: float = 0.0
-    """Each training sequence draws a share from 0 to this; so many of its input codes are replaced
-    by others. A drawing then rests more on its caption, less on the codes drawn so far."""
     cm3: CM3Config = field(default_factory=CM3Config)
     """The objective, paper 2.2."""
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -174,13 +156,31 @@ class DecoderRecipe:
     """Steps between two validations; the best checkpoint counts."""
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none, before any work."""
-        for name in ("plain_share", "final_plain_share", "group_power", "input_noise"):
-            share = getattr(self, name)
-            if share is not None and not 0 <= share <= 1:
-                raise ValueError(f"decoder.{name}: wanted 0..1, got {share}")
-        if not 0 <= self.codebook_std < math.inf:
-            raise ValueError(f"decoder.codebook_std: wanted 0 or more, got {self.codebook_std}")
+        """Refuse what is no decoder, before any work."""
+        if not 0 <= self.plain_share <= 1:
+            raise ValueError(f"decoder.plain_share: wanted 0..1, got {self.plain_share}")
+        self.config(1)
+
+    def config(self, vocab_size: int) -> DecoderConfig:
+        """Return the decoder's shape for a number of ids.
+
+        Raises:
+            ValueError: There is no preset of the name, or the fields make no decoder.
+        """
+        ids = {"vocab_size": vocab_size, "max_length": self.max_length}
+        if isinstance(self.model, str):
+            if self.model not in PRESETS:
+                raise ValueError(
+                    f"decoder.model: wanted one of {list(PRESETS)}, got {self.model!r}"
+                )
+            return replace(PRESETS[self.model], **ids)
+        mine = {field.name for field in fields(DecoderConfig)} - ids.keys()
+        for name in self.model.keys() - mine:
+            raise ValueError(f"decoder.model: wanted some of {sorted(mine)}, got {name!r}")
+        try:
+            return DecoderConfig(**ids, **self.model)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"decoder.model: {error}") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,7 +200,7 @@ class EvaluationRecipe:
     """Candidates take these in turn: "top-p" and "cd-k" make halves, as in the paper."""
     batch_size: int = 32
     """Pictures drawn at once."""
-    retrieve: int = 1
+    retrieve: int = 2
     """Documents retrieved for a prompt."""
     sweep_samples: int = 100
     """Pictures drawn for each scale of the sweep."""
@@ -226,7 +226,7 @@ class EvaluationRecipe:
 class Recipe:
     """One run."""
 
-    name: str = "tiny"
+    name: str = "cm3leon"
     """The run's folder is `runs`/`name`."""
     runs: Path = Path("runs")
     """Where runs are kept."""

@@ -17,6 +17,7 @@ from cm3_model import Decoder
 from cm3_retrieval.interface import Encoder
 from cm3_texttok import TextTokenizer
 from cm3_texttok.interface import Tokenizer
+from cm3_train import progress_bar
 from cm3leon import parts
 from cm3leon.data.memory import Neighbours, open_neighbours, write_memory
 from cm3leon.data.pairs import fingerprint_of_folder, read_pairs
@@ -24,7 +25,6 @@ from cm3leon.data.pixels import Pictures, open_pictures, write_pictures
 from cm3leon.data.tokens import write_tokens
 from cm3leon.device import device_of, precision_on
 from cm3leon.parts import Memory, Parts, Tokenizers
-from cm3leon.progress import bar
 from cm3leon.recipe import Recipe, seeded
 from cm3leon.recipe_file import fingerprint_of_part
 from cm3leon.stages import Stages
@@ -115,7 +115,7 @@ def make_pictures(job: Job) -> Pictures:
     pairs = read_pairs(source, **recipe.shares, seed=seed)
 
     def work(out: Path) -> None:
-        with bar("decoding pictures") as progress:
+        with progress_bar("decoding pictures", "picture") as progress:
             write_pictures(source, pairs, recipe.size, out, progress)
 
     stage = job.stages.run("pictures", [origin, recipe.size, recipe.shares, seed], [], work)
@@ -133,7 +133,7 @@ def make_openmoji(job: Job) -> tuple[Path, str]:
     def work(out: Path) -> None:
         from cm3leon.data.openmoji import write_openmoji
 
-        with bar("drawing OpenMoji") as progress:
+        with progress_bar("drawing OpenMoji", "picture") as progress:
             write_openmoji(out, recipe, size, progress)
 
     stage = job.stages.run("data", [recipe, size], [], work)

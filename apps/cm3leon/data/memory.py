@@ -15,8 +15,8 @@ from cm3_retrieval import (
     document_vectors,
 )
 from cm3_retrieval.interface import Encoder
+from cm3_train import progress_bar
 from cm3leon.data.pixels import Pictures
-from cm3leon.progress import bar
 
 BATCH = 256
 """Pictures that the encoder gets at once."""
@@ -71,7 +71,7 @@ def write_memory(
     # Training drops words of the query (paper 2.1); a prompt at inference keeps them.
     whole = replace(strategy, query_dropout=0.0)
     for name, rules in (("training", strategy), ("inference", whole)):
-        with bar(f"neighbours, {name}") as progress:
+        with progress_bar(f"neighbours, {name}", "picture") as progress:
             table = build_neighbour_table(
                 bank,
                 encoder,
@@ -99,7 +99,7 @@ def open_neighbours(folder: Path) -> Neighbours:
 def encode_pictures(encoder: Encoder, pictures: Pictures) -> np.ndarray:
     """Encode all pictures as vectors (N, dim)."""
     parts, count = [], len(pictures.pairs)
-    with bar("encoding documents") as progress:
+    with progress_bar("encoding documents", "picture") as progress:
         for start in range(0, count, BATCH):
             rows = np.arange(start, min(start + BATCH, count))
             parts.append(encoder.encode_images(list(pictures.pixels(rows))))

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cm3_train import CM3Config, SequenceBuilder, write_shards
+from cm3_train import CM3Config, SequenceBuilder, progress_bar, write_shards
 from cm3leon.data.pairs import SPLITS
 from cm3leon.data.pixels import Pictures
 from cm3leon.parts import BATCH, Documents, Tokenizers
-from cm3leon.progress import bar
 
 Retrieve = Callable[[int, int], Sequence[int]]
 """(key of a pair, epoch) -> keys of the documents that stand before it, the best last."""
@@ -94,7 +93,7 @@ def encode_views(
     """
     done, total = 0, sum(map(len, rows_of_view))
     codes = []
-    with bar("encoding pictures") as progress:
+    with progress_bar("encoding pictures", "picture") as progress:
         for rows, change in zip(rows_of_view, [lambda pixels: pixels, *changes], strict=True):
             found: dict[int, np.ndarray] = {}
             for start in range(0, len(rows), BATCH):
@@ -138,7 +137,8 @@ def sequence_builder(
     *,
     max_length: int,
     seed: int,
-    plain_share: float | Callable[[int], float] | None = None,
+    plain_share: float | None = None,
+    query_only: bool = False,
 ) -> SequenceBuilder:
     """Return what builds sequences from keys; see `cm3_train.SequenceBuilder`."""
     words = tokenizers.vocabulary
@@ -155,4 +155,5 @@ def sequence_builder(
         seed=seed,
         grid=tokenizers.grid,
         plain_share=plain_share,
+        query_only=query_only,
     )

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 
 from cm3_imagetok import codebook_use
-from cm3_train import ValidationLoader
-from cm3_train.loss import split_losses, token_losses
+from cm3_train import ValidationLoader, split_losses, token_losses
 from cm3leon.data.pairs import Pairs
 from cm3leon.data.tokens import sequence_builder
 from cm3leon.evaluation.subject import Subject
@@ -65,20 +64,15 @@ def bits_per_code(
         max_length=parts.model.config.max_length,
         seed=0,
         plain_share=1.0,
+        query_only=True,
     )
-    loader = ValidationLoader(
-        builder,
-        pairs.keys[rows],
-        batch_size,
-        pad_id=words.pad_id,
-        query_break_id=words.break_id,
-    )
+    loader = ValidationLoader(builder, pairs.keys[rows], batch_size, pad_id=words.pad_id)
     total, count = 0.0, 0
     with torch.inference_mode():
         for batch in loader:
             ids, labels = (batch[name].to(parts.device) for name in ("input_ids", "labels"))
-            losses, labels = token_losses(parts.model.hidden(ids), labels, parts.model.head)
-            codes, _ = split_losses(losses, labels, (block.offset, block.stop))
+            losses = token_losses(parts.model.hidden(ids), labels, parts.model.head_weight)
+            codes, _ = split_losses(losses.nats, losses.labels, (block.offset, block.stop))
             total, count = total + float(codes.double().sum()), count + len(codes)
     return total / count / math.log(2)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from cm3_train import progress_bar
 from cm3leon.drawing.draw import Drawings, draw
 from cm3leon.evaluation.subject import Subject
-from cm3leon.progress import bar
 
 HOW = {
     "samples.candidates": "How many pictures are drawn for a caption (`evaluation.samplers` in "
@@ -53,7 +53,7 @@ def draw_for(
     """Draw for the caption of each pair, with the documents that its caption finds."""
     recipe = subject.recipe
     sampling = replace(recipe.sampling, guidance_scale=scale)
-    with bar(what, unit="step") as progress:
+    with progress_bar(what, unit="step") as progress:
         return draw(
             subject.parts,
             [subject.pictures.pairs.captions[row] for row in rows],

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from cm3_imagetok import VQGAN
-from cm3_model import Decoder, DecoderConfig, save_decoder
+from cm3_model import Decoder, save_decoder
 from cm3_retrieval import training_context
 from cm3_train import (
     BatchLoader,
     CM3Module,
-    GroupOrder,
+    SampleOrder,
     SequenceBuilder,
     ValidationLoader,
-    add_input_noise,
-    collate,
     fit,
-    group_repeats,
     load_weights,
 )
+from cm3_train.loader import build_batch
 from cm3leon.data.memory import Neighbours
 from cm3leon.data.pairs import Pairs
 from cm3leon.data.tokens import Retrieve, sequence_builder
@@ -73,16 +69,20 @@ def train_decoder(
         max_length=recipe.max_length,
         seed=seed,
         plain_share=1.0,
+        query_only=True,
     )
     best = fit(
         module,
-        training_batches(recipe, tokenizers, documents, pairs, neighbours, seed),
-        ValidationLoader(
+        lambda rank, ranks: training_batches(
+            recipe, tokenizers, documents, pairs, neighbours, seed, rank=rank, ranks=ranks
+        ),
+        lambda rank, ranks: ValidationLoader(
             held_out,
             pairs.keys[pairs.rows("validation")],
             64,
             pad_id=vocabulary.pad_id,
-            query_break_id=vocabulary.break_id,
+            rank=rank,
+            world_size=ranks,
         ),
         run_dir=folder,
         max_steps=recipe.optim.total_steps,
@@ -105,16 +105,21 @@ def training_batches(
     pairs: Pairs,
     neighbours: Neighbours,
     seed: int,
+    *,
+    rank: int = 0,
+    ranks: int = 1,
 ) -> BatchLoader:
     """Return endless batches of training sequences; arguments as of `train_decoder`.
 
     A batch has one number of retrieved documents, drawn by `context_shares` from a generator of
-    its first sample: so no row is padded to the length of another row's documents.
+    its place in the run: so no row is padded to the length of another row's documents, and all
+    ranks draw the same. `recipe.batch_size` is shared by the ranks.
     """
+    if recipe.batch_size % ranks:
+        raise ValueError(
+            f"decoder.batch_size: wanted a multiple of {ranks} processes, got {recipe.batch_size}"
+        )
     shares = np.array(recipe.context_shares) / sum(recipe.context_shares)
-    codes = (tokenizers.vocabulary.image.offset, tokenizers.vocabulary.image.stop)
-    rows = pairs.rows("train")
-    groups = pairs.group_numbers[rows]
 
     def builder(count: int) -> SequenceBuilder:
         def retrieve(key: int, epoch: int) -> list[int]:
@@ -128,68 +133,23 @@ def training_batches(
             recipe.cm3,
             max_length=recipe.max_length,
             seed=seed,
-            plain_share=plain_share_by_epoch(recipe, groups),
+            plain_share=recipe.plain_share,
         )
 
     builders = [builder(count) for count in range(len(shares))]
 
-    def make_batch(keys: np.ndarray, epochs: np.ndarray) -> dict[str, Tensor]:
-        rng = np.random.default_rng((seed, 7, int(epochs[0]), int(keys[0])))
+    def make_batch(keys: np.ndarray, epochs: np.ndarray, position: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((seed, 7, position))
         build = builders[int(rng.choice(len(shares), p=shares))]
-        sequences = [build(*pair) for pair in zip(keys.tolist(), epochs.tolist(), strict=True)]
-        batch = collate(sequences, tokenizers.vocabulary.pad_id)
-        return add_input_noise(batch, codes, recipe.input_noise, rng)
+        return build_batch(build, keys, epochs, tokenizers.vocabulary.pad_id)
 
-    order = GroupOrder(pairs.keys[rows], groups, recipe.group_power, seed, recipe.batch_size)
+    keys = pairs.keys[pairs.rows("train")]
+    order = SampleOrder(keys, seed, recipe.batch_size // ranks, ranks, rank)
     return BatchLoader(make_batch, order)
-
-
-def plain_share_by_epoch(recipe: DecoderRecipe, groups: np.ndarray):
-    """Return epoch -> how often a training picture is shown as it is."""
-    _, counts = np.unique(groups, return_counts=True)
-    epoch_length = int(group_repeats(counts, recipe.group_power).sum())
-    start, end = recipe.plain_share, recipe.final_plain_share
-    end = start if end is None else end
-    last = max(1, math.ceil(recipe.optim.total_steps * recipe.batch_size / epoch_length) - 1)
-    return lambda epoch: start + (end - start) * min(1.0, epoch / last)
 
 
 def new_decoder(recipe: DecoderRecipe, tokenizers: Tokenizers, seed: int) -> Decoder:
     """Return a decoder before its first step; arguments as of `train_decoder`."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = Decoder(decoder_config(recipe, tokenizers.vocabulary.size))
-    image, block = tokenizers.image, tokenizers.vocabulary.image
-    if isinstance(image, VQGAN) and recipe.codebook_std:
-        codes = model.token_embedding.weight[block.offset : block.stop]
-        add_projected(codes, image.quantize.codebook.cpu(), recipe.codebook_std, seed)
-    return model
-
-
-@torch.no_grad()
-def add_projected(embeddings: Tensor, vectors: Tensor, std: float, seed: int) -> None:
-    """Add vectors (N, dim), projected at random, to embeddings (N, width) in place.
-
-    A random projection keeps the angles between the vectors (Johnson and Lindenstrauss 1984).
-    What is added has the standard deviation `std`.
-    """
-    vectors = vectors.detach().float() - vectors.detach().float().mean(0)
-    width, dim = embeddings.shape[1], vectors.shape[1]
-    generator = torch.Generator().manual_seed(seed)
-    projected = vectors @ torch.randn(dim, width, generator=generator)
-    embeddings += std / projected.std() * projected
-
-
-def decoder_config(recipe: DecoderRecipe, vocab_size: int) -> DecoderConfig:
-    """Return the shape of the decoder for a vocabulary."""
-    return DecoderConfig(
-        vocab_size=vocab_size,
-        max_length=recipe.max_length,
-        num_layers=recipe.num_layers,
-        width=recipe.width,
-        num_heads=recipe.num_heads,
-        activation=recipe.activation,
-        positions=recipe.positions,
-        qk_norm=recipe.qk_norm,
-        init_std=recipe.init_std,
-    )
+        return Decoder(recipe.config(tokenizers.vocabulary.size))

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from cm3_retrieval import ClipTrainingConfig, train_clip
+from cm3_train import progress_bar
 from cm3leon.data.pixels import Pictures
 from cm3leon.parts import Tokenizers
-from cm3leon.progress import bar
 
 
 def train_encoder(
@@ -29,7 +29,7 @@ def train_encoder(
     pixels = pictures.pixels(rows)
     seen = np.concatenate([pixels, tokenizers.through(pixels)])
     rows = np.tile(rows, 2)
-    with bar("CLIP", unit="step") as progress:
+    with progress_bar("CLIP") as progress:
         train_clip(
             [pictures.pairs.captions[i] for i in rows],
             seen,

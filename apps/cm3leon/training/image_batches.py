@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -10,16 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cm3_imagetok import region_weights
+from cm3_train.loader import MakeBatch
 from cm3leon.data.pixels import Pictures
 from cm3leon.recipe import ImageRecipe
 
 
-def batch_maker(
-    recipe: ImageRecipe, pictures: Pictures
-) -> Callable[[np.ndarray, np.ndarray], dict[str, Tensor]]:
+def batch_maker(recipe: ImageRecipe, pictures: Pictures) -> MakeBatch:
     """Return what makes a batch: places among the decoded pictures, and epochs, to tensors."""
 
-    def make_batch(places: np.ndarray, epochs: np.ndarray) -> dict[str, Tensor]:
+    def make_batch(places: np.ndarray, epochs: np.ndarray, position: int) -> dict[str, Tensor]:
         batch = {"pixels": torch.from_numpy(pictures.decoded[places])}
         if recipe.region_weight != 1:
             _, height, width, _ = pictures.decoded.shape

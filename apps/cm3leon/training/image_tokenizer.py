@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -28,7 +27,7 @@ from cm3_imagetok import (
 from cm3_train import (
     BatchLoader,
     SampleOrder,
-    average_weights,
+    averaged_model,
     build_optimizer,
     build_schedule,
     fit,
@@ -122,7 +121,6 @@ class ImageTokenizerModule(L.LightningModule):
         self.perceptual: PerceptualLoss | None = None
         self.adversarial: AdversarialLoss | None = None
         self.predictor: CausalPredictor | None = None
-        self.averaged: VQGAN | None = None
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model = VQGAN(recipe.model).to(memory_format=torch.channels_last)
@@ -134,14 +132,14 @@ class ImageTokenizerModule(L.LightningModule):
                 self.adversarial = AdversarialLoss(judge, recipe.gan_weight, recipe.gan_start)
         if recipe.vgg16 is not None and recipe.lpips is not None:
             self.perceptual = PerceptualLoss.from_files(recipe.vgg16, recipe.lpips)
-        if recipe.optim.ema_decay:
-            self.averaged = copy.deepcopy(self.model).requires_grad_(False)
+        decay = recipe.optim.ema_decay
+        self.averaged = averaged_model(self.model, decay) if decay else None
         self.register_buffer("usage", torch.ones(recipe.model.num_codes))
 
     @property
     def best_model(self) -> VQGAN:
         """The model to keep: the averaged one, if there is one."""
-        return self.model if self.averaged is None else self.averaged
+        return self.model if self.averaged is None else cast(VQGAN, self.averaged.module)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of `pixels` (B, H, W, 3) uint8, perhaps with `weights` (B, 1, H, W)."""
@@ -210,8 +208,7 @@ class ImageTokenizerModule(L.LightningModule):
         """Step, then move the averaged weights."""
         super().optimizer_step(*args, **kwargs)
         if self.averaged is not None:
-            decay = self.recipe.optim.ema_decay
-            average_weights(self.averaged, self.model, self.global_step + 1, decay)
+            self.averaged.update_parameters(self.model)
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None

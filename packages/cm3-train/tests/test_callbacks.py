@@ -12,6 +12,7 @@ from cm3_train import RunCheckpoints, StopSignals, TrainingInterrupted
 def test_best_is_kept_and_nan_never_is(tmp_path, mode, scores, best):
     class Trainer:
         should_stop = False
+        world_size = 1
         callback_metrics: dict = {}
         saved: list = []
 

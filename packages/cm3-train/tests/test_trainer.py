@@ -50,7 +50,7 @@ def run(tiny, tmp_path):
             **{"lr": 0.01, "total_steps": STEPS, "warmup_steps": 2, "ema_decay": 0.9, **optim}
         )
 
-        def builder(cm3):
+        def builder(cm3, **options):
             return SequenceBuilder(
                 shards,
                 tiny.lay_out,
@@ -60,6 +60,7 @@ def run(tiny, tmp_path):
                 seed=0,
                 grid=tiny.grid,
                 **tiny.ids,
+                **options,
             )
 
         class Module(CM3Module):
@@ -79,9 +80,7 @@ def run(tiny, tmp_path):
             SampleOrder(shards.keys, 0, 3),
             pad_id=tiny.pad_id,
         )
-        val = ValidationLoader(
-            builder(None), shards.keys[:4], 3, pad_id=0, query_break_id=tiny.break_id
-        )
+        val = ValidationLoader(builder(None, query_only=True), shards.keys[:4], 3, pad_id=0)
         best = fit(
             module,
             train,
@@ -172,7 +171,9 @@ def test_best_is_the_best_validation_and_holds_the_averaged_weights(run, tiny):
     load_weights(module, best)
     exported = module.export_state()
     assert exported.keys() == tiny.Model().state_dict().keys()
-    assert torch.equal(exported["qkv.weight"], load(best)["state_dict"]["averaged.qkv.weight"])
+    assert torch.equal(
+        exported["qkv.weight"], load(best)["state_dict"]["averaged.module.qkv.weight"]
+    )
     assert "optimizer_states" not in load(best)
 
 
@@ -233,7 +234,7 @@ def test_other_modules_without_validation(tmp_path):
         torch.manual_seed(0)
         module = Two()
         loader = BatchLoader(
-            lambda keys, epochs: torch.from_numpy(np.stack([keys, epochs], 1)).float(),
+            lambda keys, epochs, position: torch.from_numpy(np.stack([keys, epochs], 1)).float(),
             SampleOrder(np.arange(5), 0, 2),
         )
         path = fit(
@@ -339,7 +340,7 @@ class Plain(L.LightningModule):
 
 torch.manual_seed(0)
 loader = BatchLoader(
-    lambda keys, epochs: torch.from_numpy(np.stack([keys, epochs], 1)).float(),
+    lambda keys, epochs, position: torch.from_numpy(np.stack([keys, epochs], 1)).float(),
     SampleOrder(np.arange(5), 0, 2),
 )
 fit(Plain(), loader, None, run_dir=sys.argv[1], max_steps=10, val_every=99, checkpoint_every=3,

@@ -25,9 +25,6 @@ from .interface import (
 from .kv_cache import (
     KVCache as KVCache,
 )
-from .loss import (
-    chunked_cross_entropy as chunked_cross_entropy,
-)
 from .opt import (
     import_opt as import_opt,
 )

@@ -1,17 +1,7 @@
 """The public names; `__init__.py` imports each when it is first used."""
 
 from .averaging import (
-    average_weights as average_weights,
-)
-from .batch import (
-    IGNORE as IGNORE,
-    BatchLoader as BatchLoader,
-    GroupOrder as GroupOrder,
-    SampleOrder as SampleOrder,
-    TokenLoader as TokenLoader,
-    ValidationLoader as ValidationLoader,
-    collate as collate,
-    group_repeats as group_repeats,
+    averaged_model as averaged_model,
 )
 from .callbacks import (
     RunCheckpoints as RunCheckpoints,
@@ -28,18 +18,26 @@ from .cm3 import (
     query_start as query_start,
     undo_cm3 as undo_cm3,
 )
+from .collate import (
+    IGNORE as IGNORE,
+    Sample as Sample,
+    collate as collate,
+)
 from .config import OptimConfig as OptimConfig
 from .contract import (
     check_trainable_model as check_trainable_model,
-)
-from .input_noise import (
-    add_input_noise as add_input_noise,
 )
 from .interface import (
     INTERFACE_VERSION as INTERFACE_VERSION,
     TrainableModel as TrainableModel,
 )
+from .loader import (
+    BatchLoader as BatchLoader,
+    TokenLoader as TokenLoader,
+    ValidationLoader as ValidationLoader,
+)
 from .loss import (
+    TokenLosses as TokenLosses,
     bits as bits,
     next_token_loss as next_token_loss,
     split_losses as split_losses,
@@ -56,6 +54,8 @@ from .optim import (
     lr_share as lr_share,
     orthogonalise as orthogonalise,
 )
+from .order import SampleOrder as SampleOrder
+from .progress import progress_bar as progress_bar
 from .sequence import (
     SequenceBuilder as SequenceBuilder,
 )

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 
-@torch.no_grad()
-def average_weights(averaged: nn.Module, model: nn.Module, step: int, decay: float) -> None:
-    """Move `averaged`, a copy of `model`, towards its present weights; buffers are copied.
+def averaged_model(model: nn.Module, decay: float) -> AveragedModel:
+    """Return a frozen copy of a model whose `update_parameters` follows the model.
 
     Args:
-        averaged: moved in place.
-        model: the one that is trained.
-        step: steps taken, this one included, from 1.
-        decay: share of the old mean that stays. Early on it is less: the mean of few steps is
+        model: The one that is trained; its buffers are copied as they are.
+        decay: Share of the old mean that stays. Early on it is less: the mean of few steps is
             better than a mean with the random start.
     """
-    decay = min(decay, (1 + step) / (10 + step))
-    for kept, weight in zip(averaged.parameters(), model.parameters(), strict=True):
-        kept.lerp_(weight.detach(), 1 - decay)
-    for kept, buffer in zip(averaged.buffers(), model.buffers(), strict=True):
-        kept.copy_(buffer)
+
+    def average(kept: Any, new: Any, count: Any) -> None:
+        share = min(decay, (1 + int(count)) / (10 + int(count)))
+        torch._foreach_lerp_(kept, new, 1 - share)
+
+    return AveragedModel(model, multi_avg_fn=average).requires_grad_(False)

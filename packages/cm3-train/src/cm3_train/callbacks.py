@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import math
 import signal
-import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, Checkpoint
-from tqdm import tqdm
+
+from cm3_train.progress import Progress, progress_bar
 
 
 class TrainingInterrupted(SystemExit):
@@ -47,6 +49,13 @@ class StopSignals(Callback):
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, self._receive)
 
+    def agreed(self, trainer: L.Trainer) -> int | None:
+        """Return the signal that any rank received; one that left alone would hang the others."""
+        if trainer.world_size == 1:
+            return self.received
+        mine = torch.tensor(self.received or 0, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(mine, reduce_op="max")) or None
+
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self.received is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt
@@ -58,9 +67,9 @@ class RunCheckpoints(Checkpoint):
 
     Args:
         folder: where the two files go.
-        max_steps: batches of the run.
-        checkpoint_every: batches between two saves of `last.ckpt`.
-        val_every: batches between two validations.
+        max_steps: steps of the run.
+        checkpoint_every: steps between two saves of `last.ckpt`.
+        val_every: steps between two validations.
         monitor: the logged figure by which the best is chosen.
         mode: whether less or more of it is better.
         signals: asked at every clean point.
@@ -89,19 +98,23 @@ class RunCheckpoints(Checkpoint):
         self.step = 0
         self.best_score: float | None = None
         self.best_step: int | None = None
-        self._rng: dict[str, Any] | None = None
+        self._rng: list[dict[str, Any]] | None = None
         self._saved_for: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return step, best figure and the state of torch's generators (Lightning saves none)."""
+        """Return step, best figure and the state of every rank's generators of torch.
+
+        Lightning saves none of them.
+        """
+        mine = {
+            "cpu": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
         return {
             "step": self.step,
             "best_score": self.best_score,
             "best_step": self.best_step,
-            "rng": {
-                "cpu": torch.get_rng_state(),
-                "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            },
+            "rng": _of_all_ranks(mine),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -113,11 +126,12 @@ class RunCheckpoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Set the generators as they were, after all else that draws from them at the start."""
-        if self._rng is not None:
-            torch.set_rng_state(self._rng["cpu"].cpu())
-            if len(self._rng["cuda"]) == torch.cuda.device_count():
-                torch.cuda.set_rng_state_all([state.cpu() for state in self._rng["cuda"]])
-            self._rng = None
+        if self._rng is not None and trainer.global_rank < len(self._rng):
+            mine = self._rng[trainer.global_rank]
+            torch.set_rng_state(mine["cpu"].cpu())
+            if len(mine["cuda"]) == torch.cuda.device_count():
+                torch.cuda.set_rng_state_all([state.cpu() for state in mine["cuda"]])
+        self._rng = None
         trainer.should_stop = self.step >= self.max_steps
 
     def on_train_batch_start(
@@ -139,7 +153,9 @@ class RunCheckpoints(Checkpoint):
         batch_idx: int,
     ) -> None:
         """Save if it is time, unless a validation is due, which comes first."""
-        self.step = trainer.fit_loop.total_batch_idx + 1
+        if (trainer.fit_loop.total_batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # in the middle of a step
+        self.step = steps_done(trainer)
         if self.step >= self.max_steps:
             trainer.should_stop = True
         validates = self.step % self.val_every == 0 or trainer.should_stop
@@ -166,7 +182,7 @@ class RunCheckpoints(Checkpoint):
         return score < self.best_score if self.mode == "min" else score > self.best_score
 
     def _save_last(self, trainer: L.Trainer) -> None:
-        signum = self.signals.received
+        signum = self.signals.agreed(trainer)
         due = self.step % self.checkpoint_every == 0
         if due or trainer.should_stop or signum is not None:
             trainer.save_checkpoint(self.last_path, weights_only=False)
@@ -177,13 +193,22 @@ class RunCheckpoints(Checkpoint):
             raise TrainingInterrupted(self._saved_for, self.step)
 
 
+def _of_all_ranks(value: Any) -> list[Any]:
+    """Return every rank's value, in the order of the ranks."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
 class TimeLeftBar(Callback):
     """One line: what runs, how far, time left, and the figures logged with `prog_bar=True`.
 
     Args:
-        description: stands at the line's start.
-        max_steps: batches of the run.
-        refresh_every: batches between two looks at the figures.
+        description: Stands at the line's start.
+        max_steps: Steps of the run.
+        refresh_every: Steps between two looks at the figures.
     """
 
     def __init__(self, description: str, max_steps: int, refresh_every: int = 10) -> None:
@@ -191,19 +216,14 @@ class TimeLeftBar(Callback):
         self.description = description
         self.max_steps = max_steps
         self.refresh_every = refresh_every
-        self._bar: tqdm | None = None
+        self._open = ExitStack()
+        self._progress: Progress | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Open the bar where the run stands."""
         if trainer.is_global_zero:
-            self._bar = tqdm(
-                desc=self.description,
-                total=self.max_steps,
-                initial=trainer.fit_loop.total_batch_idx + 1,
-                unit="step",
-                dynamic_ncols=True,
-                mininterval=0.5 if sys.stderr.isatty() else 30,  # a log file needs few lines
-            )
+            bar = progress_bar(self.description, done=steps_done(trainer), leave=True)
+            self._progress = self._open.enter_context(bar)
 
     def on_train_batch_end(
         self,
@@ -214,25 +234,25 @@ class TimeLeftBar(Callback):
         batch_idx: int,
     ) -> None:
         """Move on."""
-        if self._bar is not None:
-            if (batch_idx + 1) % self.refresh_every == 0:
-                figures = trainer.progress_bar_metrics
-                self._bar.set_postfix(
-                    {name: f"{value:.3g}" for name, value in figures.items()}, refresh=False
-                )
-            self._bar.update()
+        if self._progress is not None:
+            step = steps_done(trainer)
+            look = step % self.refresh_every == 0
+            self._progress(step, self.max_steps, trainer.progress_bar_metrics if look else None)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Close the bar."""
-        self._close()
+        self._open.close()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         """Close the bar, so that the message stands on a line of its own."""
-        self._close()
+        self._open.close()
 
-    def _close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+
+def steps_done(trainer: L.Trainer) -> int:
+    """Return the steps that are complete: a step is a batch, or several that are accumulated.
+
+    Lightning's own count has one for each optimizer, two a batch for a GAN's.
+    """
+    return (trainer.fit_loop.total_batch_idx + 1) // trainer.accumulate_grad_batches

@@ -6,7 +6,6 @@ and of text tokens.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any, cast
@@ -14,21 +13,25 @@ from typing import Any, cast
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from cm3_train.averaging import average_weights
+from cm3_train.averaging import averaged_model
 from cm3_train.config import OptimConfig
 from cm3_train.interface import TrainableModel
-from cm3_train.loss import split_losses, token_losses
+from cm3_train.loss import Head, split_losses, token_losses
 from cm3_train.optim import build_optimizer, build_schedule
 
 
 class CM3Module(L.LightningModule):
     """Next-token training of `model`; validation and export use the averaged weights, if kept.
 
+    Every token of an optimizer step weighs the same, whatever rank and whichever of the accumulated
+    batches it is in: gradients of sums are added up, then divided by the number of tokens.
+
     Args:
-        model: an `nn.Module` that is a `TrainableModel`.
-        optim: optimizer, schedule, clipping and weight averaging.
-        image_range: image ids are `start <= id < stop`.
+        model: An `nn.Module` that is a `TrainableModel`.
+        optim: Optimizer, schedule, clipping and weight averaging.
+        image_range: Image ids are `start <= id < stop`.
     """
 
     def __init__(self, model: nn.Module, optim: OptimConfig, image_range: tuple[int, int]) -> None:
@@ -41,38 +44,44 @@ class CM3Module(L.LightningModule):
         self.model = model
         self.optim = optim
         self.image_range = image_range
-        self.averaged: nn.Module | None = None
-        if optim.ema_decay:
-            self.averaged = copy.deepcopy(cast(nn.Module, model)).requires_grad_(False)
-            self.register_buffer("num_averaged", torch.zeros((), dtype=torch.long))
+        self.averaged = averaged_model(model, optim.ema_decay) if optim.ema_decay else None
+        self._sums: Tensor | None = None
+        self._validation_sums: Tensor | None = None
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the mean loss of the batch's tokens."""
-        loss, by_kind = self._losses(self.model, batch)
-        self.log("train/loss", loss.mean(), prog_bar=True)
-        for name, part in by_kind.items():  # nan where the batch has no token of the kind
-            self.log(f"train/{name}", part.mean() / math.log(2), prog_bar="code" in name)
-        return loss.mean()
+        """Return the summed loss of the batch's tokens."""
+        total, sums = self._losses(self.model, batch)
+        self._sums = sums if self._sums is None else self._sums + sums
+        return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Log the first group's rate of the step that is about to be taken."""
+        """Divide the gradients by the tokens of all ranks, and log the step's means."""
+        assert self._sums is not None  # set by every training step
+        sums, self._sums = self._reduced(self._sums), None
+        # a strategy takes the mean over ranks, Lightning over accumulated batches
+        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        scale = parts / max(1.0, float(sums[0, 0]))
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        torch._foreach_mul_([grad for grad in gradients if grad is not None], scale)
+        for name, value in _means(sums).items():  # nan where the step has no token of the kind
+            self.log(f"train/{name}", value, prog_bar=name != "bits_per_text_token")
         self.log("train/lr", optimizer.param_groups[0]["lr"])
 
+    def on_validation_epoch_start(self) -> None:
+        """Start to count."""
+        self._validation_sums = torch.zeros(3, 2, device=self.device)
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Log means over all tokens of the validation set, not over batches."""
-        model = self.model if self.averaged is None else cast(TrainableModel, self.averaged)
-        loss, by_kind = self._losses(model, batch)
-        parts = {"loss": loss, **{name: part / math.log(2) for name, part in by_kind.items()}}
-        for name, part in parts.items():
-            if len(part):
-                self.log(
-                    f"val/{name}",
-                    part.mean(),
-                    batch_size=len(part),
-                    on_step=False,
-                    on_epoch=True,
-                    prog_bar=name != "bits_per_text_token",
-                )
+        """Add up the losses of the validation set."""
+        model = self.model if self.averaged is None else cast(TrainableModel, self.averaged.module)
+        self._validation_sums = self._validation_sums + self._losses(model, batch)[1]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log means over all tokens of the validation set, of all ranks."""
+        assert self._validation_sums is not None  # set at the start
+        for name, value in _means(self._reduced(self._validation_sums)).items():
+            if not math.isnan(value):
+                self.log(f"val/{name}", value, prog_bar=name != "bits_per_text_token")
 
     def configure_optimizers(self) -> Any:
         """Build both from the config; the schedule moves every step."""
@@ -91,8 +100,13 @@ class CM3Module(L.LightningModule):
     ) -> None:
         """Clip at the trainer's value if it has one, else at the config's."""
         limit = gradient_clip_val or self.optim.grad_clip
-        if limit:
+        if not limit:
+            return
+        if gradient_clip_algorithm == "value" or self.trainer.scaler is not None:
             self.clip_gradients(optimizer, limit, gradient_clip_algorithm or "norm")
+        else:  # Lightning's own refuses fused optimizers in any mixed precision, bf16 too
+            mine = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(mine, limit)
 
     def optimizer_step(
         self,
@@ -104,20 +118,37 @@ class CM3Module(L.LightningModule):
         """Step, then move the averaged weights: here, so that a checkpoint always has both."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.averaged is not None:
-            self.num_averaged += 1
-            model = cast(nn.Module, self.model)
-            average_weights(self.averaged, model, int(self.num_averaged), self.optim.ema_decay)
+            self.averaged.update_parameters(cast(nn.Module, self.model))
 
     def export_state(self) -> dict[str, Tensor]:
         """Return the weights to keep, under the model's own names: averaged ones, if kept."""
-        model = cast(nn.Module, self.model) if self.averaged is None else self.averaged
+        model = cast(nn.Module, self.model) if self.averaged is None else self.averaged.module
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
-    def _losses(
-        self, model: TrainableModel, batch: dict[str, Tensor]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the losses in nats, (N,), and detached those of codes and of text tokens."""
+    def _losses(self, model: TrainableModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the summed loss, and counts and sums in nats (3, 2): of all, of codes, of text."""
         hidden = model.hidden(batch["input_ids"])  # (B, T, D)
-        losses, labels = token_losses(hidden, batch["labels"], model.head)  # (N,)
-        codes, text = split_losses(losses.detach(), labels, self.image_range)
-        return losses, {"bits_per_code": codes, "bits_per_text_token": text}
+        losses = token_losses(hidden, batch["labels"], _head_of(model))
+        kinds = losses.nats, *split_losses(losses.nats, losses.labels, self.image_range)
+        counts = torch.tensor([float(len(kind)) for kind in kinds], device=hidden.device)
+        return losses.total, torch.stack([counts, torch.stack([kind.sum() for kind in kinds])], 1)
+
+    def _reduced(self, sums: Tensor) -> Tensor:
+        """Return the sums over all ranks, on the CPU."""
+        return self.trainer.strategy.reduce(sums, reduce_op="sum").double().cpu()
+
+
+def _head_of(model: TrainableModel) -> Head:
+    """Return the head as a matrix where the model shows one that is whole, else its method."""
+    weight = getattr(model, "head_weight", None)
+    return weight if isinstance(weight, Tensor) and not isinstance(weight, DTensor) else model.head
+
+
+def _means(sums: Tensor) -> dict[str, float]:
+    """Return the figures of counts and sums (3, 2)."""
+    loss, code, text = (sums[:, 1] / sums[:, 0]).tolist()
+    return {
+        "loss": loss,
+        "bits_per_code": code / math.log(2),
+        "bits_per_text_token": text / math.log(2),
+    }

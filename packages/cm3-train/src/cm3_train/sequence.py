@@ -1,6 +1,6 @@
 """From a key to a training sequence: retrieved pairs, the query pair, CM3 (paper 2.1 and 2.2).
 
-Takes token shards, a layout and a retrieval callable; gives ids. All randomness of one sequence
+Takes token shards, a layout and a retrieval callable; gives samples. All randomness of one sequence
 comes from one generator seeded by (seed, epoch, key), so it depends on no worker and no rank.
 """
 
@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from cm3_train.cm3 import CM3Config, cm3_transform, query_start
+from cm3_train.collate import Sample
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Text ids and codes of one document."""
@@ -34,7 +35,7 @@ class PairSource(Protocol):
 
 
 class SequenceBuilder:
-    """Callable `(key, epoch) -> ids`, a function of its arguments and the seed alone.
+    """Callable `(key, epoch) -> Sample`, a function of its arguments and the seed alone.
 
     Args:
         shards: text ids and codes by key.
@@ -49,9 +50,10 @@ class SequenceBuilder:
             (the least useful) first; the query's spans are never squeezed by a retrieved pair.
         seed: of the run.
         grid: (height, width) of a picture in codes.
-        plain_share: chance of view 0, where a picture has several, or a function of the epoch that
-            gives it; None: all views alike. A sequence has one view: retrieved pairs show the
-            query's, or view 0 where they lack it.
+        plain_share: Chance of view 0, where a picture has several; None: all views alike. A
+            sequence has one view: retrieved pairs show the query's, or view 0 where they lack it.
+        query_only: Score the query pair alone, as validation wants it: retrieved training pictures
+            would flatter the figure. Otherwise every token counts (paper 2.2).
     """
 
     def __init__(
@@ -68,11 +70,11 @@ class SequenceBuilder:
         max_length: int,
         seed: int,
         grid: tuple[int, int] | None = None,
-        plain_share: float | Callable[[int], float] | None = None,
+        plain_share: float | None = None,
+        query_only: bool = False,
     ) -> None:
         """Keep the arguments; nothing is drawn yet."""
-        fixed = plain_share is not None and not callable(plain_share)
-        if fixed and not 0 <= plain_share <= 1:
+        if plain_share is not None and not 0 <= plain_share <= 1:
             raise ValueError(f"plain_share: wanted 0..1 or None, got {plain_share}")
         self.plain_share = plain_share
         self.shards = shards
@@ -86,23 +88,26 @@ class SequenceBuilder:
         self.max_length = max_length
         self.seed = seed
         self.grid = grid
+        self.query_only = query_only
 
-    def __call__(self, key: int, epoch: int) -> np.ndarray:
-        """Return the sequence of `key` in `epoch`, int64 (L,), L <= max_length.
+    def __call__(self, key: int, epoch: int) -> Sample:
+        """Return the sequence of `key` in `epoch`, int64 ids (L,), L <= max_length.
 
         Raises:
             ValueError: the query pair alone is longer than `max_length`.
         """
         key = int(key)
         rng = np.random.default_rng((self.seed, epoch, key & 0xFFFF_FFFF_FFFF_FFFF))
-        view = self._view(key, epoch, rng)
+        view = self._view(key, rng)
         retrieved = [] if self.retrieve is None else self.retrieve(key, epoch)
         context = [self._pair(int(other), view) for other in retrieved]
         ids = self._lay_out(context, self._pair(key, view), key)
+        start = query_start(ids, self.break_id)
+        scored_from = start if self.query_only else 1
         if self.cm3 is None:
-            return ids
+            return Sample(ids, scored_from)
         room = (self.max_length - len(ids)) // 2  # a span costs two ids: its mask, <infill> or mask
-        return cm3_transform(
+        moved = cm3_transform(
             ids,
             config=self.cm3,
             rng=rng,
@@ -110,16 +115,15 @@ class SequenceBuilder:
             break_id=self.break_id,
             infill_id=self.infill_id,
             mask_ids=self.mask_ids[:room],
-            scope_start=query_start(ids, self.break_id),
+            scope_start=start,
             grid=self.grid,
         )
+        return Sample(moved, scored_from)
 
-    def _view(self, key: int, epoch: int, rng: np.random.Generator) -> int:
+    def _view(self, key: int, rng: np.random.Generator) -> int:
         count, share = self.shards.num_views(key), self.plain_share
         if count == 1 or share is None:
             return int(rng.integers(count))
-        if callable(share):
-            share = share(epoch)
         return 0 if rng.random() < share else int(rng.integers(1, count))
 
     def _pair(self, key: int, view: int) -> Pair:

@@ -10,7 +10,7 @@ import csv
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ import lightning as L
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import Strategy
 
 from cm3_train.callbacks import RunCheckpoints, StopSignals, TimeLeftBar, TrainingInterrupted
 from cm3_train.checkpoint_io import AtomicCheckpointIO
@@ -28,10 +29,14 @@ _ENDLESS = 2**40
 loader's state is that of the batches trained on."""
 
 
+Loader = Iterable[Any] | Callable[[int, int], Iterable[Any]]
+"""A loader, or `(rank, world_size) -> loader`."""
+
+
 def fit(
     module: L.LightningModule,
-    train_loader: Iterable[Any],
-    val_loader: Iterable[Any] | None,
+    train_loader: Loader,
+    val_loader: Loader | None,
     *,
     run_dir: str | Path,
     max_steps: int,
@@ -44,34 +49,44 @@ def fit(
     description: str = "training",
     log_every: int = 10,
     accelerator: str = "auto",
-    devices: int = 1,
+    devices: int | list[int] = 1,
+    num_nodes: int = 1,
+    strategy: str | Strategy = "auto",
+    accumulate: int = 1,
     callbacks: Iterable[Callback] = (),
 ) -> Path:
-    """Train for `max_steps` batches, from `run_dir/last.ckpt` on if it is there.
+    """Train for `max_steps` steps, from `run_dir/last.ckpt` on if it is there.
 
     The resumed run ends bit for bit as an unbroken one if the loader has `state_dict` and
     `load_state_dict` (as `BatchLoader`) and the module draws only from torch's generators.
     Ctrl-C and SIGTERM end the step that runs (and the validation due after it), save and leave by
     `TrainingInterrupted`, exit status 130 and 143. The last step is always validated.
 
+    A step is one batch, or `accumulate` of them, on every process. Several processes need loaders
+    that know their rank, so give callables `(rank, world_size) -> loader`: they are called in each
+    process, after Lightning has started it.
+
     Args:
-        module: what to train.
-        train_loader: batches; a finite one is gone through again and again. No plain list, which
+        module: What to train.
+        train_loader: Batches; a finite loader is gone through again and again. No plain list, which
             Lightning takes for a list of loaders.
-        val_loader: batches of the validation set, or None.
-        run_dir: folder of this run.
-        max_steps: batches of the whole run, however often it was resumed.
-        val_every: batches between two validations.
-        checkpoint_every: batches between two saves.
-        precision: as Lightning's Trainer takes it, "32-true" or "bf16-mixed".
-        grad_clip: largest gradient norm; None leaves it to the module. Not for manual optimisation.
-        monitor: the logged figure that picks the best checkpoint.
-        mode: whether "min" or "max" of it is best.
-        description: stands before the progress bar.
-        log_every: batches between two rows of the logs.
-        accelerator: as Lightning's Trainer takes it.
-        devices: likewise.
-        callbacks: further ones.
+        val_loader: Batches of the validation set, or None.
+        run_dir: Folder of this run.
+        max_steps: Steps of the whole run, however often it was resumed.
+        val_every: Steps between two validations.
+        checkpoint_every: Steps between two saves.
+        precision: As Lightning's Trainer takes it, "32-true" or "bf16-mixed".
+        grad_clip: Largest gradient norm; None leaves it to the module. Not for manual optimisation.
+        monitor: The logged figure that picks the best checkpoint.
+        mode: Whether "min" or "max" of it is best.
+        description: Stands before the progress bar.
+        log_every: Steps between two rows of the logs.
+        accelerator: As Lightning's Trainer takes it.
+        devices: Likewise.
+        num_nodes: Likewise.
+        strategy: Likewise; "ddp" for several processes.
+        accumulate: Batches whose gradients make one step. Not for manual optimisation.
+        callbacks: Further ones.
 
     Returns:
         `best.ckpt`, or `last.ckpt` where there was no validation to choose by.
@@ -80,6 +95,7 @@ def fit(
         ("max_steps", max_steps),
         ("val_every", val_every),
         ("checkpoint_every", checkpoint_every),
+        ("accumulate", accumulate),
     ):
         if value < 1:
             raise ValueError(f"{name}: wanted at least 1, got {value}")
@@ -100,13 +116,17 @@ def fit(
         trainer = L.Trainer(
             max_epochs=-1,
             limit_train_batches=_ENDLESS,
-            val_check_interval=val_every,
+            val_check_interval=val_every * accumulate,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             precision=precision,
             gradient_clip_val=grad_clip,
             accelerator=accelerator,
             devices=devices,
+            num_nodes=num_nodes,
+            strategy=strategy,
+            accumulate_grad_batches=accumulate,
+            use_distributed_sampler=False,  # loaders know their rank
             plugins=[AtomicCheckpointIO()],
             logger=[
                 CSVLogger(run_dir, name="csv", flush_logs_every_n_steps=1),
@@ -119,7 +139,10 @@ def fit(
             default_root_dir=run_dir,
         )
         try:
-            trainer.fit(module, train_loader, val_loader, ckpt_path=resume_from)
+            loaders = _TrainLoader(train_loader)
+            if val_loader is not None:
+                loaders = _BothLoaders(train_loader, val_loader)
+            trainer.fit(module, datamodule=loaders, ckpt_path=resume_from)
         except TrainingInterrupted as stop:
             print(
                 f"{description}: stopped by signal {stop.signum} after step {stop.step} of "
@@ -128,6 +151,40 @@ def fit(
             )
             raise
     return checkpoints.last_path if checkpoints.best_step is None else checkpoints.best_path
+
+
+class _TrainLoader(L.LightningDataModule):
+    """A loader that is made once a process knows its rank."""
+
+    def __init__(self, train: Loader) -> None:
+        super().__init__()
+        self.train = train
+
+    def train_dataloader(self) -> Any:
+        return self._made(self.train)
+
+    def _made(self, loader: Loader) -> Iterable[Any]:
+        assert self.trainer is not None  # Lightning sets it
+        ranks = self.trainer.world_size
+        if callable(loader):
+            return loader(self.trainer.global_rank, ranks)
+        if ranks > 1:
+            raise ValueError(
+                f"loaders: wanted callables (rank, world_size) -> loader for {ranks} processes, "
+                f"got a {type(loader).__name__}"
+            )
+        return loader
+
+
+class _BothLoaders(_TrainLoader):
+    """The same with validation; Lightning tells by the method whether there is any."""
+
+    def __init__(self, train: Loader, validation: Loader) -> None:
+        super().__init__(train)
+        self.validation = validation
+
+    def val_dataloader(self) -> Any:
+        return self._made(self.validation)
 
 
 def load_weights(module: L.LightningModule, path: str | Path) -> None:

@@ -1,0 +1,136 @@
+"""Loaders of batches: endless and resumable for training, one pass for validation.
+
+Lightning saves and restores a training loader: it calls `state_dict` and `load_state_dict` of any
+loader that has both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from cm3_train.artifact import check_stamp, stamp
+from cm3_train.collate import Sample, collate
+from cm3_train.interface import INTERFACE_VERSION
+from cm3_train.order import SampleOrder
+
+COMPONENT = "cm3-train/sample-order"
+
+Builder = Callable[[int, int], Sample]
+"""`(key, epoch) -> Sample`, such as a `SequenceBuilder`."""
+MakeBatch = Callable[[np.ndarray, np.ndarray, int], Any]
+"""`(keys (B,), epochs (B,), position) -> batch`. `position` is the place in the run of the global
+batch's first sample: the same on every rank, so it seeds what a whole batch has in common."""
+
+
+class BatchLoader:
+    """Endless loader of any kind of batch; goes on where its state says.
+
+    Args:
+        make_batch: A function of its arguments alone.
+        order: Which keys come when.
+    """
+
+    def __init__(self, make_batch: MakeBatch, order: SampleOrder) -> None:
+        """Start at the first sample."""
+        self.make_batch = make_batch
+        self.order = order
+        self.consumed = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield batches without end, each counted when it is handed out."""
+        while True:
+            batch = self.make_batch(*self.order.batch(self.consumed), self.consumed)
+            self.consumed += self.order.global_batch_size
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the count of consumed samples, and of what they are samples."""
+        return {
+            **stamp(COMPONENT, INTERFACE_VERSION),
+            "consumed": self.consumed,
+            "fingerprint": self.order.fingerprint(),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on behind the samples that `state_dict` says were consumed.
+
+        Raises:
+            ValueError: The state belongs to other keys or another seed.
+        """
+        check_stamp(state_dict, COMPONENT, INTERFACE_VERSION, "loader state")
+        if state_dict["fingerprint"] != self.order.fingerprint():
+            raise ValueError(
+                "loader state: wanted the state of these keys and this seed, "
+                "got one of other data; start a new run folder"
+            )
+        self.consumed = state_dict["consumed"]
+
+
+class TokenLoader(BatchLoader):
+    """Endless batches of sequences, as `collate` makes them.
+
+    Args:
+        builder: Makes a sample of a key and an epoch.
+        order: Which keys come when.
+        pad_id: Fills the rows up.
+    """
+
+    def __init__(self, builder: Builder, order: SampleOrder, *, pad_id: int) -> None:
+        """Start at the first sample."""
+
+        def make_batch(keys: np.ndarray, epochs: np.ndarray, position: int) -> dict[str, Tensor]:
+            return build_batch(builder, keys, epochs, pad_id)
+
+        super().__init__(make_batch, order)
+
+
+class ValidationLoader:
+    """One pass over `keys` in their order, as epoch 0; the same batches every time.
+
+    Args:
+        builder: Makes a sample of a key and an epoch; give it no CM3, so that the loss is that of
+            plain documents.
+        keys: What to validate on.
+        batch_size: Rows of a batch; the last may have fewer.
+        pad_id: Fills the rows up.
+        world_size: Number of ranks.
+        rank: This one: it takes every `world_size`-th key.
+    """
+
+    def __init__(
+        self,
+        builder: Builder,
+        keys: np.ndarray,
+        batch_size: int,
+        *,
+        pad_id: int,
+        world_size: int = 1,
+        rank: int = 0,
+    ) -> None:
+        """Keep the arguments; nothing is built yet."""
+        self.builder = builder
+        self.keys = np.asarray(keys, dtype=np.int64)[rank::world_size]
+        self.batch_size = batch_size
+        self.pad_id = pad_id
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-len(self.keys) // self.batch_size)
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the batches."""
+        for start in range(0, len(self.keys), self.batch_size):
+            keys = self.keys[start : start + self.batch_size]
+            yield build_batch(self.builder, keys, np.zeros_like(keys), self.pad_id)
+
+
+def build_batch(
+    builder: Builder, keys: np.ndarray, epochs: np.ndarray, pad_id: int
+) -> dict[str, Tensor]:
+    """Build and collate the samples of keys (B,) in epochs (B,)."""
+    pairs = zip(keys.tolist(), epochs.tolist(), strict=True)
+    return collate([builder(key, epoch) for key, epoch in pairs], pad_id)

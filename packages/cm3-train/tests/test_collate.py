@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+import torch
+
+from cm3_train import Sample, collate
+
+
+def test_collate_by_hand():
+    samples = [Sample(np.array([5, 6, 7, 8])), Sample(np.array([9, 4]))]
+    batch = collate(samples, pad_id=0)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [9, 0, 0]]
+    assert batch["labels"].tolist() == [[6, 7, 8], [4, -100, -100]]
+    assert batch["input_ids"].dtype == batch["labels"].dtype == torch.int64
+
+
+def test_ids_before_the_scored_part_are_read_but_not_predicted():
+    ids = np.array([5, 6, 7, 8])
+    batch = collate([Sample(ids, 2), Sample(np.array([9, 4]), 0), Sample(ids, 9)], pad_id=0)
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [9, 0, 0], [5, 6, 7]]
+    assert batch["labels"].tolist() == [[-100, 7, 8], [4, -100, -100], [-100, -100, -100]]
+
+
+def test_nothing_to_predict_is_an_error():
+    with pytest.raises(ValueError, match="samples: wanted at least two ids"):
+        collate([Sample(np.array([5]))], pad_id=0)

@@ -1,0 +1,71 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from cm3_train import BatchLoader, Sample, SampleOrder, TokenLoader, ValidationLoader
+
+
+def loader(seed=0, count=7):
+    order = SampleOrder(np.arange(count), seed, 3)
+    return BatchLoader(
+        lambda keys, epochs, position: (keys.tolist(), epochs.tolist(), position), order
+    )
+
+
+def test_a_loader_goes_on_where_its_state_says():
+    whole = list(islice(loader(), 10))
+    first = loader()
+    begun = list(islice(first, 4))
+    second = loader()
+    second.load_state_dict(first.state_dict())
+    assert begun + list(islice(second, 6)) == whole
+    assert first.state_dict()["consumed"] == 12
+
+
+def test_state_of_other_data_is_refused():
+    for other in (loader(seed=1), loader(count=8)):
+        with pytest.raises(ValueError, match="other data"):
+            other.load_state_dict(loader().state_dict())
+
+
+def test_token_loader_asks_the_builder_in_order():
+    asked = []
+
+    def builder(key, epoch):
+        asked.append((key, epoch))
+        return Sample(np.array([key + 1, 90, epoch + 1]))
+
+    order = SampleOrder(np.arange(5), 0, 4)
+    batches = list(islice(TokenLoader(builder, order, pad_id=0), 3))
+    wanted = [zip(*map(np.ndarray.tolist, order.batch(4 * step)), strict=True) for step in range(3)]
+    assert asked == [pair for batch in wanted for pair in batch]
+    assert batches[2]["labels"][:, 1].tolist() == [2, 2, 3, 3]  # positions 8..11 of epochs of 5
+
+
+def test_validation_is_the_same_every_time_and_ranks_share_it():
+    def builder(key, epoch):
+        assert epoch == 0
+        return Sample(np.array([1, 8, 2, 20, 2, 8, 2, 20 + key, 1]), 5)
+
+    loader = ValidationLoader(builder, np.arange(5), 2, pad_id=0)
+    one, two = list(loader), list(loader)
+    assert len(one) == len(loader) == 3
+    assert all(torch.equal(a["labels"], b["labels"]) for a, b in zip(one, two, strict=True))
+    assert one[1]["labels"][0].tolist() == [-100] * 4 + [8, 2, 22, 1]
+    ranks = [
+        ValidationLoader(builder, np.arange(5), 2, pad_id=0, world_size=3, rank=rank)
+        for rank in range(3)
+    ]
+    assert [len(loader) for loader in ranks] == [1, 1, 1]
+    rows = [row.tolist() for loader in ranks for batch in loader for row in batch["labels"]]
+    assert sorted(rows) == sorted(row.tolist() for batch in one for row in batch["labels"])
+
+
+def test_what_a_batch_has_in_common_is_the_same_on_every_rank():
+    def of(rank, world_size, batch_size):
+        order = SampleOrder(np.arange(7), 0, batch_size, world_size, rank)
+        return list(islice(BatchLoader(lambda keys, epochs, position: position, order), 5))
+
+    assert of(0, 2, 3) == of(1, 2, 3) == of(0, 1, 6) == [0, 6, 12, 18, 24]

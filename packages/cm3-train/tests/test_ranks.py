@@ -1,0 +1,141 @@
+"""Two processes (gloo) train on what one trains on."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from cm3_train import AtomicCheckpointIO
+
+WORKER = """
+import json, os, signal, sys
+import numpy as np, torch
+from torch import nn
+from cm3_train import *
+from cm3_train.loader import build_batch
+
+folder = sys.argv[1]
+devices, accumulate, batch_size, stop_at = map(int, sys.argv[2:])
+RANK = int(os.environ.get("LOCAL_RANK", 0))
+seen = []
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(40, 8)
+    def hidden(self, ids):
+        x = self.embedding(ids)
+        return torch.tanh(x.cumsum(1))
+    def head(self, hidden):
+        return hidden @ self.embedding.weight.T
+
+def builder(count):
+    def build(key, epoch):  # rows of very different length
+        rng = np.random.default_rng((key, epoch, count))
+        return Sample(rng.integers(0, 40, 3 + 5 * (key % 4) + count), 1 + key % 3)
+    return build
+
+def make_batch(keys, epochs, position):
+    count = int(np.random.default_rng(position).integers(3))
+    seen.append([position, count, keys.tolist(), epochs.tolist()])
+    if len(seen) == stop_at and RANK == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return build_batch(builder(count), keys, epochs, 0)
+
+keys = np.arange(11)
+path = fit(
+    CM3Module(Model(), OptimConfig(lr=0.05, total_steps=6, ema_decay=0.5), (20, 40)),
+    lambda rank, ranks: BatchLoader(make_batch, SampleOrder(keys, 0, batch_size, ranks, rank)),
+    lambda rank, ranks: ValidationLoader(
+        builder(0), keys[:5], 2, pad_id=0, world_size=ranks, rank=rank
+    ),
+    run_dir=folder, max_steps=6, val_every=3, checkpoint_every=2, log_every=1, accelerator="cpu",
+    devices=devices, strategy="ddp" if devices > 1 else "auto", accumulate=accumulate,
+)
+with open(f"{folder}/seen-{RANK}.json", "w") as file:
+    json.dump(seen, file)
+"""
+
+
+def start(folder, devices, accumulate, batch_size, stop_at=-1):
+    """Run the worker in as many processes as it has devices; gives their exit codes."""
+    folder.mkdir(exist_ok=True)
+    script = folder / "worker.py"
+    script.write_text(WORKER)
+    command = [
+        sys.executable,
+        str(script),
+        *map(str, (folder, devices, accumulate, batch_size, stop_at)),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if devices > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
+        environment |= {"WORLD_SIZE": str(devices)}
+    workers = [
+        subprocess.Popen(
+            command,
+            env=environment | ({"LOCAL_RANK": str(rank)} if devices > 1 else {}),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(devices)
+    ]
+    for worker in workers:
+        _, worker.errors = worker.communicate(timeout=240)
+    return workers
+
+
+def trained(folder):
+    state = AtomicCheckpointIO().load_checkpoint(folder / "last.ckpt")["state_dict"]
+    with open(folder / "csv/version_0/metrics.csv") as file:
+        figures = file.read().splitlines()
+    return state, figures
+
+
+@pytest.mark.slow
+def test_two_processes_see_and_learn_what_one_does(tmp_path):
+    for name, shape in {"one": (1, 1, 4), "two": (2, 1, 2), "parts": (1, 2, 2)}.items():
+        for worker in start(tmp_path / name, *shape):
+            assert worker.returncode == 0, worker.errors
+    one = json.loads((tmp_path / "one/seen-0.json").read_text())
+    ranks = [json.loads((tmp_path / f"two/seen-{rank}.json").read_text()) for rank in range(2)]
+    steps = 6
+    assert len({count for _, count, _, _ in one}) > 1  # batches differ in their documents
+    for step in range(steps):
+        position, count, keys, epochs = one[step]
+        assert [ranks[rank][step][:2] for rank in range(2)] == [[position, count]] * 2
+        for part, whole in ((2, keys), (3, epochs)):
+            mixed = [ranks[n % 2][step][part][n // 2] for n in range(4)]
+            assert mixed == whole
+    weights, figures = trained(tmp_path / "one")
+    theirs, their_figures = trained(tmp_path / "two")
+    for name, value in weights.items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5)
+    assert figures[0] == their_figures[0] and len(figures) == len(their_figures)
+    for mine, other in zip(figures[1:], their_figures[1:], strict=True):
+        numbers = [[float(x or "nan") for x in row.split(",")] for row in (mine, other)]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-3, nan_ok=True)
+    # accumulated batches have documents of their own; their tokens weigh the same too
+    parts, _ = trained(tmp_path / "parts")
+    assert parts.keys() == weights.keys()
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_saves_and_stops_all(tmp_path):
+    whole = tmp_path / "whole"
+    for worker in start(whole, 2, 1, 2):
+        assert worker.returncode == 0, worker.errors
+    stopped = tmp_path / "stopped"
+    assert [worker.returncode for worker in start(stopped, 2, 1, 2, stop_at=3)] == [143, 143]
+    for worker in start(stopped, 2, 1, 2):
+        assert worker.returncode == 0, worker.errors
+    for name, value in trained(whole)[0].items():
+        assert torch.equal(trained(stopped)[0][name], value), name
