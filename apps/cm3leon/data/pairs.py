@@ -2,11 +2,16 @@
 
 Each line is a JSON object with `file_name` and `text`.
 
-Optional columns: `split` ("train", "validation", "test", "variants"), `group` (pictures of one
-group never stand in training and in a held-out set at once), `category` (judges drawn pictures)
-and `boxes` (faces and salient objects, which the image tokenizer can be told to weigh more).
-Without `split`, whole groups are held out at random; without `group`, pictures with the same
-caption are one group.
+Optional columns: `split` (one of `SPLITS`), `group` (pictures of one group never stand in training
+and in a held-out set at once), `category` (judges drawn pictures), `boxes` (faces and salient
+objects, which the image tokenizer can be told to weigh more) and `facts` (what a picture shows; see
+`Pairs.facts`). Without `split`, whole groups are held out at random; without `group`, pictures with
+the same caption are one group.
+
+Splits: "train"; "validation", for choices while training; "test", for the figures. Three more may
+stand beside them: "variants", small changes of training pictures; "things", pictures of things that
+are nowhere in training; and "shown", other pictures of those things, out of training too, for a
+memory that is shown a thing before it is asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +24,9 @@ from typing import Any
 
 import numpy as np
 
-SPLITS = ("train", "validation", "test", "variants")
+SPLITS = ("train", "validation", "test", "variants", "things", "shown")
+HELD_OUT = ("validation", "test", "things", "shown")
+"""Splits whose groups are never in training."""
 
 
 class DataError(ValueError):
@@ -42,6 +49,9 @@ class Pairs:
     """Empty strings where the metadata has none."""
     boxes: list[list[list[float]]]
     """Faces and salient objects of each picture, (x0, y0, x1, y1) in pixels of the upright one."""
+    facts: list[dict[str, Any] | None]
+    """What each picture shows, or None: {"kind": str, "background": str, "things": [{"name": str,
+    "colour": str, "natural": bool, "box": [x0, y0, x1, y1]}]}, boxes in pixels as in `boxes`."""
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -67,6 +77,7 @@ class Pairs:
             [self.groups[i] for i in pick],
             [self.categories[i] for i in pick],
             [self.boxes[i] for i in pick],
+            [self.facts[i] for i in pick],
         )
 
 
@@ -120,12 +131,13 @@ def read_pairs(
             )
     train = {group for group, part in zip(groups, split, strict=True) if part == "train"}
     for group, part in zip(groups, split, strict=True):
-        if part in ("validation", "test") and group in train:
+        if part in HELD_OUT and group in train:
             raise DataError(f"{path}: wanted group {group!r} on one side, got train and {part}")
     categories = [row.get("category") or "" for row in rows]
     boxes = [row.get("boxes") or [] for row in rows]
+    facts = [row.get("facts") for row in rows]
     keys = np.array([key_of(f) for f in files])
-    return Pairs(keys, files, captions, split, groups, categories, boxes)
+    return Pairs(keys, files, captions, split, groups, categories, boxes, facts)
 
 
 def _row(path: Path, number: int, line: str) -> dict[str, Any]:
@@ -152,6 +164,11 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
             f"{path}, line {number}: wanted 'boxes' as a list of [x0, y0, x1, y1] in pixels with "
             f"x0 < x1 and y0 < y1, got {row['boxes']!r}"
         )
+    if row.get("facts") is not None and not _are_facts(row["facts"]):
+        raise DataError(
+            f"{path}, line {number}: wanted 'facts' as an object with the strings kind and "
+            f"background and the list things (name, colour, natural, box), got {row['facts']!r}"
+        )
     file = Path(row["file_name"])
     if file.is_absolute() or ".." in file.parts:
         raise DataError(
@@ -168,6 +185,23 @@ def _are_boxes(value: object) -> bool:
         and box[0] < box[2]
         and box[1] < box[3]
         for box in value
+    )
+
+
+def _are_facts(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("kind"), str)
+        and isinstance(value.get("background"), str)
+        and isinstance(value.get("things"), list)
+        and all(
+            isinstance(thing, dict)
+            and isinstance(thing.get("name"), str)
+            and isinstance(thing.get("colour"), str)
+            and isinstance(thing.get("natural"), bool)
+            and _are_boxes([thing.get("box")])
+            for thing in value["things"]
+        )
     )
 
 
