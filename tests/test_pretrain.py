@@ -149,7 +149,7 @@ def test_held_out_pairs_and_prompts_have_one_layout(unbroken):
         for row in rows:
             ids, kept = drawn_sequence(replace(parts, model=shorter), row)
             if len(ids) <= max_length:
-                np.testing.assert_array_equal(build(int(pairs.keys[row]), 0), ids)
+                np.testing.assert_array_equal(build(int(pairs.keys[row]), 0).ids, ids)
                 assert kept == context(row)[len(context(row)) - len(kept) :]
                 seen.add(len(kept))
     assert seen == {0, 1, 2}
