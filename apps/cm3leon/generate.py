@@ -1,4 +1,4 @@
-"""One command of `apps/generate.py`: draw, describe or redraw, say what was done, save it."""
+"""A command of `apps/generate.py`: draw, describe, redraw or teach; say what was done, save it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from cm3_imagetok import load_image
 from cm3_train import progress_bar
-from cm3leon.drawing import describe, draw, redraw, sampling
+from cm3leon.drawing import describe, draw, redraw, sampling, teach
 from cm3leon.parts import Parts
 from cm3leon.sheets import in_rows, write_sheet
 
@@ -20,6 +20,27 @@ from cm3leon.sheets import in_rows, write_sheet
 def open_picture(path: Path | None) -> Image | None:
     """Open the picture of a command that has one, before anything slow is done."""
     return None if path is None else load_image(path)
+
+
+def taught(
+    parts: Parts, run: Path, picture: Image | None, name: str | None, *, keep: bool
+) -> Parts:
+    """Return parts that know what the run was taught before, and a picture's thing.
+
+    Args:
+        parts: The run's parts.
+        run: Its folder.
+        picture: Of a new thing, or None.
+        name: What the thing is called.
+        keep: Remember it in the run's folder.
+    """
+    parts = teach.recall(parts, run)
+    if picture is None or name is None:
+        return parts
+    parts = teach.teach(parts, picture, name)
+    if keep:
+        print(f"kept {teach.keep(run, picture, name, parts.tokenizers.size)}")
+    return parts
 
 
 def draw_prompt(

@@ -91,12 +91,24 @@ class Documents(PairSource, Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Taught:
+    """A document that was taught to a finished run; see `drawing.teach`."""
+
+    key: int
+    text: str
+    vector: np.ndarray
+    """(dim,) as the bank's."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Memory:
     """What can be retrieved, and by which rules."""
 
     bank: MemoryBank
     documents: Documents
     strategy: RetrievalConfig
+    taught: tuple[Taught, ...] = ()
+    """Documents beside the bank's, the latest last."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,26 +15,44 @@ Pair = tuple[np.ndarray, np.ndarray]
 """Text ids and codes of one document."""
 
 
-def retrieve(parts: Parts, kind: str, vector: np.ndarray, count: int | None) -> list[int]:
+def retrieve(
+    parts: Parts, kind: str, vector: np.ndarray, count: int | None, text: str = ""
+) -> list[int]:
     """Return the keys of the documents that stand before a new prompt, the best last.
+
+    What was taught comes first where the prompt names it, and competes by its vector elsewhere.
 
     Args:
         parts: Memory bank, strategy and habits are used.
         kind: What was encoded, "text" or "image".
         vector: (dim,) its CLIP vector.
         count: Most documents; None takes as many as the run is used to.
+        text: The prompt, if there is one.
     """
     count, memory = parts.habits.retrieve if count is None else count, parts.memory
     if count == 0:
         return []
-    return inference_context(memory.bank, {kind: vector}, memory.strategy, count)[::-1]
+    found = inference_context(memory.bank, {kind: vector}, memory.strategy, count)
+    if memory.taught:
+        words = set(words_of(text))
+        score = dict(zip(found, memory.bank.vectors_of(found).dot(vector), strict=True))
+        for place, taught in enumerate(memory.taught):
+            named = set(words_of(taught.text)) <= words  # above any cosine, the latest first
+            score[taught.key] = 2.0 + place if named else float(taught.vector.dot(vector))
+        found = sorted(score, key=lambda key: -score[key])[:count]
+    return found[::-1]
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text, without case and punctuation."""
+    return re.findall(r"\w+", text.casefold())
 
 
 def retrieve_for_caption(parts: Parts, caption: str, count: int | None) -> list[int]:
     """Return the keys of the documents that stand before a caption; see `retrieve`."""
     if count == 0:
         return []  # nothing to encode the caption for
-    return retrieve(parts, "text", parts.encoder.encode_texts([caption])[0], count)
+    return retrieve(parts, "text", parts.encoder.encode_texts([caption])[0], count, caption)
 
 
 def fitting(parts: Parts, keys: Sequence[int], prompt_length: int, new_ids: int) -> list[int]:
