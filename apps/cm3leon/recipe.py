@@ -55,13 +55,36 @@ class CompositionsRecipe:
     """Pictures of each thing alone in its own colour."""
     recoloured: int = 1
     """Pictures of each thing alone in each other colour."""
+    placed: int = 400
+    """Pictures of one thing, small or large, in some place."""
+    two: int = 400
+    """Pictures of two things side by side or one above the other."""
+    count: int = 300
+    """Pictures of one thing two, three or four times."""
+    letters: int = 1
+    """Pictures of each letter and digit in each colour."""
     things_share: float = 0.06
     """Share of the things that training never sees."""
     validation_share: float = 0.25
     """Share of the things that have one colour held out for choices while training; every thing
     has one held out for the figures."""
+    rich_test_share: float = 0.1
+    """Share of the pictures of several things or places that show combinations held out for the
+    figures."""
+    rich_validation_share: float = 0.05
+    """The same for choices while training."""
     seed: int | None = None
     """Draws things, colours and papers; null follows the run's `seed`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would leave a split empty."""
+        if len(set(self.colours)) < 4:
+            raise ValueError(
+                f"compositions.colours: wanted at least 4, so that a thing has some in training "
+                f"and one in each held-out split, got {self.colours}"
+            )
+        if self.things is not None and self.things < 4:
+            raise ValueError(f"compositions.things: wanted at least 4, got {self.things}")
 
 
 @dataclass(frozen=True, kw_only=True)
