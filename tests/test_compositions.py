@@ -12,7 +12,7 @@ from cm3leon.data.names import name_of, plural, with_article
 from cm3leon.data.palette import PAPERS, colour_of_paper, colour_of_thing, rgb
 from cm3leon.data.recolouring import coverage, png_of, recoloured
 from cm3leon.data.things import find_things, shapes
-from cm3leon.recipe import CompositionsRecipe
+from cm3leon.data_recipe import CompositionsRecipe
 
 RECIPE = CompositionsRecipe(things=40, placed=60, two=60, count=60, letters=1, seed=3)
 SIZE = 64

@@ -86,11 +86,15 @@ def test_facts_are_kept_where_there_are_some(tmp_path):
     thing = {"name": "fox", "colour": "orange", "natural": True, "box": [1, 1, 5, 6]}
     facts = {"kind": "one", "background": "white", "things": [thing]}
     parts = ["train", "validation", "test", "things", "shown"]
-    rows = [row | {"split": part} for row, part in zip(rows_of(5), parts, strict=True)]
-    rows[3]["facts"] = facts
+    shown = [None, None, None, facts, None]
+    rows = [
+        row | {"split": part, "facts": fact}
+        for row, part, fact in zip(rows_of(5), parts, shown, strict=True)
+    ]
+    del rows[0]["facts"]
     write(tmp_path, rows)
     found = read_pairs(tmp_path)
-    assert found.facts == [None, None, None, facts, None]
+    assert found.facts == shown
     assert found.take(np.array([3, 0])).facts == [facts, None]
     assert found.rows("things", "shown").tolist() == [3, 4]
 

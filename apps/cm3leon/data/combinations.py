@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cm3leon.data.things import Thing
-from cm3leon.recipe import CompositionsRecipe
+from cm3leon.data_recipe import CompositionsRecipe
 
 Combinations = dict[tuple[str, str], str]
 """(name, colour) -> split."""

@@ -19,10 +19,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from cm3leon.data.openmoji import CREDIT
+from cm3leon.data import openmoji
 from cm3leon.data.plan import plan
 from cm3leon.data.scenes import Scene
-from cm3leon.recipe import CompositionsRecipe
+from cm3leon.data_recipe import CompositionsRecipe
+
+CREDIT = f"{openmoji.CREDIT} Recoloured and composed. Letters: DejaVu Sans Bold."
 
 
 def write_compositions(

@@ -26,7 +26,7 @@ STROKE = 2
 def find_letters() -> list[Thing]:
     """Return the 26 capital letters and the ten digits: "letter K", "digit 7"."""
     font = TTFont(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf")
-    glyphs, glyph_of = font.getGlyphSet(), font.getBestCmap()
+    glyphs, glyph_of = font.getGlyphSet(), font.getBestCmap() or {}
     found = []
     for character in string.ascii_uppercase + string.digits:
         bounds, path = BoundsPen(glyphs), SVGPathPen(glyphs)

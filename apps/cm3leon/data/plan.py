@@ -17,7 +17,7 @@ from cm3leon.data.names import plural
 from cm3leon.data.palette import PAINTS, PAPERS
 from cm3leon.data.scenes import Kind, Scene
 from cm3leon.data.things import Thing, find_things
-from cm3leon.recipe import CompositionsRecipe
+from cm3leon.data_recipe import CompositionsRecipe
 
 Plan = Iterator[tuple[Scene, str]]
 """Scenes with their splits."""
