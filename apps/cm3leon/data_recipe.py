@@ -33,7 +33,7 @@ class CompositionsRecipe:
     """An embedded set: OpenMoji's things, recoloured and composed, split by combination."""
 
     things: int | None = None
-    """Keep this many things (None: all, about 470)."""
+    """Keep this many things (None: all, some 460)."""
     colours: tuple[str, ...] = (
         "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "grey",
     )  # fmt: skip

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +41,14 @@ def write_compositions(
         progress: Called with (done, total).
     """
     planned = plan(config)
-    names = [f"pictures/{i:05d}-{_slug(scene)}.png" for i, (scene, _) in enumerate(planned)]
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
-
-    def draw(place: int) -> None:
-        (folder / names[place]).write_bytes(planned[place][0].png(size))
-
-    with ThreadPoolExecutor() as pool:
-        for done, _ in enumerate(pool.map(draw, range(len(planned))), 1):
-            if progress:
-                progress(done, len(planned))
-    rows = (
-        _row(name, scene, split, size) for name, (scene, split) in zip(names, planned, strict=True)
-    )
+    rows = []
+    for place, (scene, split) in enumerate(planned):  # threads gain nothing: resvg keeps the GIL
+        name = f"pictures/{place:05d}-{_slug(scene)}.png"
+        (folder / name).write_bytes(scene.png(size))
+        rows.append(_row(name, scene, split, size))
+        if progress:
+            progress(place + 1, len(planned))
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
     (folder / "CREDIT.txt").write_text(CREDIT + "\n", encoding="utf-8")

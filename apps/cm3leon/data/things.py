@@ -8,7 +8,6 @@ Twins, by name or by shape, are kept once.
 from __future__ import annotations
 
 import io
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,8 +70,6 @@ def find_things() -> list[Thing]:
             files.setdefault(name, (file, category))
     names = sorted(files)
     texts = [_inside(files[name][0].read_text("utf-8")) for name in names]
-    with ThreadPoolExecutor() as pool:
-        measured = list(pool.map(coverage, texts))
     things = [
         Thing(
             name=name,
@@ -82,7 +79,7 @@ def find_things() -> list[Thing]:
             fills=found.fills,
             box=found.box,
         )
-        for name, text, found in zip(names, texts, measured, strict=True)
+        for name, text, found in zip(names, texts, map(coverage, texts), strict=True)
         if _shows(found)
     ]
     return _without_twins(things)
@@ -106,8 +103,7 @@ def shapes(things: list[Thing]) -> np.ndarray:
         picture = Image.open(io.BytesIO(png)).convert("RGB")
         return np.asarray(picture.resize((32, 32), Image.Resampling.BOX))
 
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(shape, things)))
+    return np.stack([shape(thing) for thing in things])
 
 
 def _without_twins(things: list[Thing]) -> list[Thing]:
