@@ -7,7 +7,7 @@ import pytest
 
 from cm3_imagetok import load_image, square
 from cm3leon.data import openmoji, pairs
-from cm3leon.recipe import OpenMojiRecipe
+from cm3leon.data_recipe import OpenMojiRecipe
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,12 @@ def test_keys_stay_when_pictures_are_added(tmp_path):
         ('{"file_name": "0.png", "text": 3}', "line 1: wanted a string as 'text'"),
         ('{"file_name": "0.png", "text": "a", "split": "dev"}', "line 1: wanted split in"),
         ('{"file_name": "0.png", "text": "a", "boxes": [[0, 0, 0, 1]]}', "line 1: wanted 'boxes'"),
+        ('{"file_name": "0.png", "text": "a", "facts": []}', "line 1: wanted 'facts'"),
+        (
+            '{"file_name": "0.png", "text": "a", "facts": {"kind": "one", "background": "white", '
+            '"things": [{"name": "fox", "colour": "red", "natural": true, "box": [0, 0, 1]}]}}',
+            "line 1: wanted 'facts'",
+        ),
         ('{"file_name": "../0.png", "text": "a"}', "inside the folder"),
         ('{"file_name": "gone.png", "text": "a"}', "gone.png"),
     ],
@@ -61,12 +67,36 @@ def test_wrong_metadata_names_file_line_and_cause(tmp_path, lines, message):
 
 
 def test_a_group_on_both_sides_of_a_given_split_is_refused(tmp_path):
-    parts = ["train", "train", "validation", "test"]
-    write(
-        tmp_path, [r | {"split": p, "group": "g"} for r, p in zip(rows_of(4), parts, strict=True)]
-    )
-    with pytest.raises(DataError, match="wanted group 'g' on one side"):
-        read_pairs(tmp_path)
+    for held_out in ("validation", "test", "things", "shown"):
+        groups = {"train": "g", held_out: "g"}
+        write(
+            tmp_path,
+            [
+                row | {"split": part, "group": groups.get(part, part)}
+                for part, row in zip(
+                    ("train", "validation", "test", "things", "shown"), rows_of(5), strict=True
+                )
+            ],
+        )
+        with pytest.raises(DataError, match=f"group 'g' on one side, got train and {held_out}"):
+            read_pairs(tmp_path)
+
+
+def test_facts_are_kept_where_there_are_some(tmp_path):
+    thing = {"name": "fox", "colour": "orange", "natural": True, "box": [1, 1, 5, 6]}
+    facts = {"kind": "one", "background": "white", "things": [thing]}
+    parts = ["train", "validation", "test", "things", "shown"]
+    shown = [None, None, None, facts, None]
+    rows = [
+        row | {"split": part, "facts": fact}
+        for row, part, fact in zip(rows_of(5), parts, shown, strict=True)
+    ]
+    del rows[0]["facts"]
+    write(tmp_path, rows)
+    found = read_pairs(tmp_path)
+    assert found.facts == shown
+    assert found.take(np.array([3, 0])).facts == [facts, None]
+    assert found.rows("things", "shown").tolist() == [3, 4]
 
 
 def test_an_empty_folder_says_what_was_wanted(tmp_path):

@@ -12,24 +12,33 @@ from collections.abc import Sequence
 import numpy as np
 
 from cm3leon.data.things import Thing
-from cm3leon.recipe import CompositionsRecipe
+from cm3leon.data_recipe import CompositionsRecipe
 
 Combinations = dict[tuple[str, str], str]
 """(name, colour) -> split."""
 
 
 def split_combinations(
-    things: Sequence[Thing], config: CompositionsRecipe, rng: np.random.Generator
+    things: Sequence[Thing],
+    config: CompositionsRecipe,
+    things_share: float,
+    rng: np.random.Generator,
 ) -> Combinations:
     """Draw the split of every thing in every colour.
 
     A thing's own colour is held out only with the thing: the natural look of a known thing is
     always in training.
+
+    Args:
+        things: Which.
+        config: The colours, and the share of things that choices are made by.
+        things_share: Share of the things that training never sees; at least one, unless 0.
+        rng: Draws both.
     """
-    order = rng.permutation(len(things))
-    unseen = set(order[: max(1, round(config.things_share * len(things)))].tolist())
-    with_validation = order[::-1][: max(1, round(config.validation_share * len(things)))]
-    validation = set(with_validation.tolist()) - unseen
+    order = rng.permutation(len(things)).tolist()
+    number = max(1, round(things_share * len(things))) if things_share else 0
+    unseen, known = set(order[:number]), order[number:]
+    validation = set(known[: max(1, round(config.validation_share * len(known)))])
     found: Combinations = {}
     for i, thing in enumerate(things):
         others = [colour for colour in config.colours if colour != thing.own]

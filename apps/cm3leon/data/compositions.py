@@ -1,4 +1,4 @@
-"""The embedded set: things in their own and in other colours on coloured paper.
+"""The embedded set: things in their own and in other colours on coloured paper, alone and composed.
 
 The folder is an ordinary Hugging Face imagefolder: PNG files and `metadata.jsonl` with `file_name`,
 `text`, `split`, `group`, `category` and `boxes`. Its column `facts` says what a picture shows:
@@ -6,26 +6,24 @@ The folder is an ordinary Hugging Face imagefolder: PNG files and `metadata.json
     {"kind": "one", "background": "yellow",
      "things": [{"name": "fox", "colour": "blue", "natural": false, "box": [x0, y0, x1, y1]}]}
 
-`group` is the combination of thing and colour, "fox blue", whatever the paper. Pictures: OpenMoji,
-CC BY-SA 4.0, https://openmoji.org.
+`kind` is "one", "placed" (small or large, somewhere), "two", "count" or "letter". `group` is the
+combination of thing and colour, "fox blue", whatever the paper; "apple red + cat grey" where there
+are two. Pictures: OpenMoji, CC BY-SA 4.0, https://openmoji.org.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from cm3leon.data import scenes
-from cm3leon.data.combinations import Combinations, split_combinations
-from cm3leon.data.openmoji import CREDIT
-from cm3leon.data.palette import PAPERS
+from cm3leon.data import openmoji
+from cm3leon.data.plan import plan
 from cm3leon.data.scenes import Scene
-from cm3leon.data.things import Thing, find_things
-from cm3leon.recipe import CompositionsRecipe
+from cm3leon.data_recipe import CompositionsRecipe
+
+CREDIT = f"{openmoji.CREDIT} Recoloured and composed. Letters: DejaVu Sans Bold."
 
 
 def write_compositions(
@@ -42,63 +40,32 @@ def write_compositions(
         size: Side of the pictures in pixels.
         progress: Called with (done, total).
     """
-    rng = np.random.default_rng(config.seed or 0)
-    things = find_things()
-    if config.things is not None:
-        things = [things[i] for i in sorted(rng.permutation(len(things))[: config.things])]
-    combinations = split_combinations(things, config, rng)
-    planned = list(single(things, combinations, config, rng))
-
+    planned = plan(config)
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     rows = []
-    with ThreadPoolExecutor() as pool:
-        pictures = pool.map(lambda item: item[0].png(size), planned)
-        for i, ((scene, split), png) in enumerate(zip(planned, pictures, strict=True)):
-            facts = scene.facts(size)
-            row = {
-                "file_name": f"pictures/{i:05d}-{_file_name(scene)}.png",
-                "text": scene.caption,
-                "split": split,
-                "group": scene.group,
-                "category": scene.things[0].thing.category,
-                "boxes": [thing["box"] for thing in facts["things"]],
-                "facts": facts,
-            }
-            (folder / row["file_name"]).write_bytes(png)
-            rows.append(json.dumps(row, ensure_ascii=False) + "\n")
-            if progress:
-                progress(i + 1, len(planned))
-    (folder / "metadata.jsonl").write_text("".join(rows), encoding="utf-8")
+    for place, (scene, split) in enumerate(planned):  # threads gain nothing: resvg keeps the GIL
+        name = f"pictures/{place:05d}-{_slug(scene)}.png"
+        (folder / name).write_bytes(scene.png(size))
+        rows.append(_row(name, scene, split, size))
+        if progress:
+            progress(place + 1, len(planned))
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (folder / "metadata.jsonl").write_text(text, encoding="utf-8")
     (folder / "CREDIT.txt").write_text(CREDIT + "\n", encoding="utf-8")
 
 
-def single(
-    things: Sequence[Thing],
-    combinations: Combinations,
-    config: CompositionsRecipe,
-    rng: np.random.Generator,
-) -> Iterator[tuple[Scene, str]]:
-    """Plan the pictures of one thing, each thing in all its colours, on papers in turn.
-
-    A thing in its own colour has `natural` pictures, the first on white; one in another colour has
-    `recoloured`.
-    """
-    for thing in things:
-        papers = _in_turn(list(PAPERS), rng)
-        colours = [thing.own, *(colour for colour in config.colours if colour != thing.own)]
-        for colour in colours:
-            natural = colour == thing.own
-            for number in range(config.natural if natural else config.recoloured):
-                plain = natural and number == 0 and colour != "white"
-                paper = "white" if plain else next(p for p in papers if p != colour)
-                yield scenes.one(thing, colour, paper), combinations[thing.name, colour]
+def _row(file_name: str, scene: Scene, split: str, size: int) -> dict[str, Any]:
+    facts = scene.facts(size)
+    return {
+        "file_name": file_name,
+        "text": scene.caption,
+        "split": split,
+        "group": scene.group,
+        "category": scene.things[0].thing.category,
+        "boxes": [thing["box"] for thing in facts["things"]],
+        "facts": facts,
+    }
 
 
-def _in_turn(names: list[str], rng: np.random.Generator) -> Iterator[str]:
-    """Deal the names without end, in a new order each round."""
-    while True:
-        yield from (names[i] for i in rng.permutation(len(names)))
-
-
-def _file_name(scene: Scene) -> str:
+def _slug(scene: Scene) -> str:
     return "".join(c if c.isalnum() and c.isascii() else "-" for c in scene.caption.lower())

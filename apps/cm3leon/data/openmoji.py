@@ -32,7 +32,7 @@ from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from cm3leon.recipe import OpenMojiRecipe
+from cm3leon.data_recipe import OpenMojiRecipe
 
 TONES = {
     "1F3FB": "light",

