@@ -57,7 +57,7 @@ def unbroken(root, tmp_path_factory) -> Path:
 @pytest.mark.slow
 @pytest.mark.apps
 def test_a_run_leaves_checkpoint_report_pictures_and_logs(unbroken):
-    for name in ("samples.png", "samples_train.png", "curves.png"):
+    for name in ("samples.png", "curves.png"):
         with Image.open(unbroken / name) as picture:
             assert min(picture.size) > 100
     report = json.loads((unbroken / "report.json").read_text())

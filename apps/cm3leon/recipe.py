@@ -164,9 +164,11 @@ class EvaluationRecipe:
     sweep_samples: int = 100
     """Pictures drawn for each scale of the sweep."""
     samples: int = 200
-    """Pictures drawn for each figure."""
+    """Captions drawn for each figure."""
+    control_samples: int = 100
+    """Captions drawn for a figure that another is held against, and pictures described."""
     pictures: int = 12
-    """Prompts shown in samples.png and samples_train.png."""
+    """Prompts shown in each block of samples.png."""
     inception: Path | None = None
     """torch-fidelity's weights of Inception-v3, a local file: with it the report has rFID."""
 

@@ -17,15 +17,41 @@ TEXT = 15
 """Height of the letters, in pixels."""
 
 
-def write_sheet(
-    path: Path,
-    rows: Sequence[tuple[str, Sequence[np.ndarray | None]]],
-    titles: Sequence[Sequence[str]],
-) -> None:
-    """Write rows of pictures.
+Rows = Sequence[tuple[str, Sequence[np.ndarray | None]]]
+"""Caption and pictures (H, W, 3) uint8 of each row; None leaves a gap."""
+
+
+def write_sheet(path: Path, rows: Rows, titles: Sequence[Sequence[str]]) -> None:
+    """Write rows of pictures to a picture file; arguments as of `sheet`."""
+    save(sheet(rows, titles), path)
+
+
+def write_blocks(path: Path, blocks: Sequence[tuple[str, Rows, Sequence[str]]]) -> None:
+    """Write blocks under each other: (heading, rows, titles over the first row)."""
+    sheets = [(heading, sheet(rows, [titles])) for heading, rows, titles in blocks if rows]
+    font = ImageFont.load_default(TEXT + 5)
+    height = sum(part.height + TEXT + 3 * GAP for _, part in sheets)
+    whole = Image.new("RGB", (max(part.width for _, part in sheets), height), "white")
+    pen, top = ImageDraw.Draw(whole), 0
+    for heading, part in sheets:
+        pen.text((GAP, top + GAP), heading, fill="black", font=font)
+        top += TEXT + 3 * GAP
+        whole.paste(part, (0, top))
+        top += part.height
+    save(whole, path)
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """Write a picture, whole or not at all, in the format that the name says."""
+    kind = Image.registered_extensions().get(path.suffix.lower(), "PNG")
+    with atomic_file(path) as file:
+        picture.save(file, kind)
+
+
+def sheet(rows: Rows, titles: Sequence[Sequence[str]]) -> Image.Image:
+    """Draw rows of pictures.
 
     Args:
-        path: The PNG to write.
         rows: Caption and pictures (H, W, 3) uint8 of one size; None leaves a gap.
         titles: Over the pictures: one line for the first row, or one for every row.
     """
@@ -42,8 +68,8 @@ def write_sheet(
         bottom += TEXT + GAP if place < len(titles) else 0
         tops.append(bottom)
         bottom += height + GAP
-    sheet = Image.new("RGB", (GAP + left + columns * (width + GAP), bottom), "white")
-    pen = ImageDraw.Draw(sheet)
+    drawn = Image.new("RGB", (GAP + left + columns * (width + GAP), bottom), "white")
+    pen = ImageDraw.Draw(drawn)
     for place, (lines, (_, pictures)) in enumerate(zip(captions, rows, strict=True)):
         middle = tops[place] + height // 2 - len(lines) * (TEXT + 3) // 2
         for line_number, line in enumerate(lines):
@@ -55,9 +81,8 @@ def write_sheet(
             pen.text((x, tops[place] - TEXT - 5), title, fill="black", font=font)
             if picture is not None:
                 cell = Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)
-                sheet.paste(cell, (x, tops[place]))
-    with atomic_file(path) as file:
-        sheet.save(file, "PNG")
+                drawn.paste(cell, (x, tops[place]))
+    return drawn
 
 
 def in_rows(

@@ -59,12 +59,9 @@ def describe(
     context = fitting(parts, found, len(tokenizers.layout.caption_prompt(codes)), CAPTION_LENGTH)
     prompt = tokenizers.layout.caption_prompt(codes, pairs_of(parts.memory, context))
 
-    def captions(ids: Sequence[torch.Tensor]) -> list[str]:
-        # "#3" marks another view of a training picture, see `data.tokens`
-        return [re.sub(r" #\d+$", "", tokenizers.text.decode(row.tolist())) for row in ids]
-
     def clip_score(ids: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.from_numpy(parts.encoder.encode_texts(captions(ids)).dot(vector))
+        texts = read_captions(tokenizers, ids)
+        return torch.from_numpy(parts.encoder.encode_texts(texts).dot(vector))
 
     ids, scores = candidate_pool(
         parts.model,
@@ -76,7 +73,13 @@ def describe(
         progress=progress,
         device=parts.device,
     )
-    return Descriptions(captions(ids), scores.tolist(), context)
+    return Descriptions(read_captions(tokenizers, ids), scores.tolist(), context)
+
+
+def read_captions(tokenizers: Tokenizers, ids: Sequence[torch.Tensor]) -> list[str]:
+    """Return the captions that ids spell."""
+    # "#3" marks another view of a training picture, see `data.tokens`
+    return [re.sub(r" #\d+$", "", tokenizers.text.decode(row.tolist())) for row in ids]
 
 
 def caption_text(tokenizers: Tokenizers) -> TextUntil:

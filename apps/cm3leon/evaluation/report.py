@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,19 @@ import numpy as np
 import torch
 
 from cm3_train.artifact import write_json
-from cm3leon.evaluation import bits, samples, tokenizer
+from cm3leon.data.pairs import SPLITS
+from cm3leon.evaluation import bits, combinations, samples, tokenizer
 from cm3leon.evaluation.curves import write_curves
+from cm3leon.evaluation.judge import alone, train_judge
 from cm3leon.evaluation.samples import Drawn
 from cm3leon.evaluation.subject import Subject
-from cm3leon.sheets import write_sheet
+from cm3leon.sheets import Rows, write_blocks
 from cm3leon.stages import Stage
 
-HOW = tokenizer.HOW | bits.HOW | samples.HOW
-PICTURES = ("samples.png", "samples_train.png", "curves.png")
+HOW = tokenizer.HOW | bits.HOW | samples.HOW | combinations.HOW
+PICTURES = ("samples.png", "curves.png")
+Block = tuple[str, Rows, Sequence[str]]
+"""As `write_blocks` takes them."""
 
 
 def write_report(
@@ -35,6 +39,7 @@ def write_report(
         credit: Where the pictures come from.
         say: Takes one line for the user.
     """
+    pairs = subject.pictures.pairs
     say("evaluate: image tokenizer")
     figures: dict[str, Any] = {
         "imagetok": tokenizer.image_tokenizer_figures(
@@ -45,17 +50,23 @@ def write_report(
     figures["decoder"] = bits.decoder_figures(subject)
     say("evaluate: samples")
     scale, figures["sweep"] = samples.guidance_sweep(subject)
-    figures["samples"], test, train = samples.sample_figures(subject, scale)
-    pairs = subject.pictures.pairs
+    if len(alone(subject.pictures, "test")):
+        more, blocks = figures_of_facts(subject, scale)
+    else:
+        more, test, train = samples.sample_figures(subject, scale)
+        more = {"samples": more}
+        blocks = [
+            block(subject, "captions of held-out pictures", test),
+            block(subject, "captions of training pictures", train),
+        ]
+    figures |= more
     figures["split"] = {
-        f"{name}_pictures": len(pairs.rows(name))
-        for name in ("train", "validation", "test", "variants")
+        f"{name}_pictures": len(pairs.rows(name)) for name in SPLITS if len(pairs.rows(name))
     } | {"skipped_pictures": len(subject.pictures.skipped)}
     figures["how"] = how(figures)
     figures["credit"] = credit
     write_json(folder / "figures.json", figures)
-    sample_sheet(subject, test, folder / "samples.png")
-    sample_sheet(subject, train, folder / "samples_train.png")
+    write_blocks(folder / "samples.png", blocks)
     write_curves(run, folder / "curves.png")
 
 
@@ -68,23 +79,56 @@ def how(figures: dict[str, Any]) -> dict[str, str]:
     return {name: text for name, text in HOW.items() if has(*name.partition(".")[::2])}
 
 
-def sample_sheet(subject: Subject, drawn: Drawn, path: Path) -> None:
-    """Write caption, retrieved pictures, drawn ones and the real one of the first prompts.
+def figures_of_facts(subject: Subject, scale: float) -> tuple[dict[str, Any], list[Block]]:
+    """Compute the figures of a set with facts, and the blocks of its sheet."""
+    judge = train_judge(subject.pictures, subject.parts.tokenizers, subject.seed)
+    figures, unseen = combinations.combination_figures(subject, judge, scale)
+    blocks = [block(subject, "combinations never seen", unseen)]
+    teach, taught, shown = combinations.teach_figures(subject, judge, scale)
+    if taught is not None:
+        figures["teach"] = teach
+        contexts = {row: [key] for row, key in shown.items()}
+        blocks.append(block(subject, "things taught by one picture", taught, contexts, "shown"))
+    figures["caption"] = combinations.caption_figures(subject)
+    rng = np.random.default_rng(subject.seed)
+    train = rng.permutation(subject.pictures.pairs.rows("train"))[: subject.recipe.pictures]
+    drawn = samples.draw_for(
+        subject, train, scale, 30_000, "training captions", subject.recipe.candidates
+    )
+    blocks.append(block(subject, "captions of training pictures", Drawn(train, drawn.best[0])))
+    return {"samples": {"guidance_scale": scale}} | figures, blocks
 
-    A pair that was drawn for more than once has its drawings side by side.
+
+def block(
+    subject: Subject,
+    heading: str,
+    drawn: Drawn,
+    contexts: Mapping[int, list[int]] | None = None,
+    title: str = "retrieved",
+) -> Block:
+    """Return caption, documents, drawn pictures and the real one of the first prompts.
+
+    Args:
+        subject: The run that is judged.
+        heading: Stands over the block.
+        drawn: What was drawn. A pair that was drawn for more than once has its drawings side by
+            side.
+        contexts: Row -> keys of the documents shown; None: those that its caption finds.
+        title: Over the documents.
     """
-    pictures, retrieved = subject.pictures, subject.recipe.retrieve
+    pictures, room = subject.pictures, subject.recipe.retrieve if contexts is None else 1
     row_of = {int(key): row for row, key in enumerate(pictures.pairs.keys)}
     width = min(2, int(np.unique(drawn.rows, return_counts=True)[1].max()))
     lines = []
     for row in list(dict.fromkeys(drawn.rows.tolist()))[: subject.recipe.pictures]:
-        context = pictures.pixels(np.array([row_of[k] for k in subject.context(row)], np.int64))
+        keys = subject.context(row) if contexts is None else contexts[row]
+        context = pictures.pixels(np.array([row_of[key] for key in keys], np.int64))
         mine = drawn.pixels[drawn.rows == row][:width]
         real = pictures.pixels(np.array([row]))
-        cells = [*padded(context, retrieved), *padded(mine, width), *real]
+        cells = [*padded(context, room), *padded(mine, width), *real]
         lines.append((pictures.pairs.captions[row], cells))
-    shown = [f"drawn {i + 1}" for i in range(width)]
-    write_sheet(path, lines, [[*["retrieved"] * retrieved, *shown, "real"]])
+    names = ["drawn"] if width == 1 else [f"drawn {i + 1}" for i in range(width)]
+    return heading, lines, [*[title] * room, *names, "real"]
 
 
 def padded(pictures: np.ndarray, count: int) -> list[np.ndarray | None]:

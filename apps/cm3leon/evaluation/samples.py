@@ -48,16 +48,23 @@ class Drawn:
 
 
 def draw_for(
-    subject: Subject, rows: np.ndarray, scale: float, seed: int, what: str, candidates: int = 1
+    subject: Subject,
+    rows: np.ndarray,
+    scale: float,
+    seed: int,
+    what: str,
+    candidates: int = 1,
+    *,
+    context: bool = True,
 ) -> Drawings:
-    """Draw for the caption of each pair, with the documents that its caption finds."""
+    """Draw for the caption of each pair, with the documents that its caption finds, or without."""
     recipe = subject.recipe
     sampling = replace(recipe.sampling, guidance_scale=scale)
     with progress_bar(what, unit="step") as progress:
         return draw(
             subject.parts,
             [subject.pictures.pairs.captions[row] for row in rows],
-            contexts=[subject.context(row) for row in rows],
+            contexts=[subject.context(row) if context else [] for row in rows],
             samplers=[replace(sampling, sampler=sampler) for sampler in recipe.samplers],
             seeds=seed + np.arange(len(rows) * candidates).reshape(len(rows), candidates),
             progress=progress,
