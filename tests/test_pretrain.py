@@ -5,6 +5,7 @@ import json
 import math
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,9 +19,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cm3_imagetok import load_image
 from cm3leon.data.tokens import sequence_builder
+from cm3leon.drawing.describe import read_picture
 from cm3leon.drawing.draw import draw
-from cm3leon.drawing.prompts import image_prompts
+from cm3leon.drawing.prompts import image_prompts, retrieve, retrieve_for_caption
+from cm3leon.drawing.teach import keep, recall, teach
 from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.subject import open_subject
 from cm3leon.parts import open_parts
@@ -75,11 +79,24 @@ def test_a_run_leaves_checkpoint_report_pictures_and_logs(unbroken):
     } < set(report["stages"])
     ratio = decoder["heldout_bits_per_code"] / decoder["unigram_bits_per_code"]
     assert decoder["heldout_bits_per_code_over_unigram"] == pytest.approx(ratio)
-    assert 0 <= samples["category_match"] <= 1 and 0 <= samples["train_top10"] <= 1
-    assert samples["candidates"] == 3
+    for part in ("combinations", "one_candidate", "no_document", "shuffled", "ceiling", "real"):
+        assert all(
+            0 <= report[part][name] <= 1
+            for name in ("thing_top1", "thing_top5", "colour", "background")
+        )
+    # measured pixels, so these hold even where nothing was learnt
+    assert report["real"]["background"] == 1 and report["real"]["colour"] >= 0.8
+    assert report["combinations"]["candidates"] == 3
+    assert {"same_thing", "same_thing_in_training"} == set(report["retrieval"])
+    assert {"thing", "colour", "pictures"} == set(report["caption"])
+    teach = report["teach"]
+    assert teach["bits_over_untaught"] == pytest.approx(teach["bits"] / teach["untaught_bits"])
     assert samples["guidance_scale"] in [s["guidance_scale"] for s in report["sweep"]]
     figures = {
-        f"{part}.{name}" for part in ("imagetok", "decoder", "samples") for name in report[part]
+        f"{part}.{name}"
+        for part, values in report.items()
+        if isinstance(values, dict)
+        for name in values
     }
     assert {name for name in report["how"] if "." in name} <= figures
     assert "CC BY-SA" in report["credit"]
@@ -117,6 +134,49 @@ def test_candidates_take_the_samplers_in_turn_and_clip_judges_them(unbroken):
         assert np.allclose(vectors[row], seen[best], atol=1e-5)
     with pytest.raises(ValueError, match="candidates: wanted at least 1"):
         draw(parts, captions, seeds=np.empty((2, 0)))
+
+
+@pytest.mark.slow
+@pytest.mark.apps
+def test_a_taught_picture_stands_before_prompts_that_name_it(unbroken, root, tmp_path):
+    picture = tmp_path / "zorp.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)).save(picture)
+    files = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
+    options = ["--candidates", "1", "--device", "cpu", "--retrieve", "1"]
+    options += ["--teach", str(picture), "--as", "zorp", "--out", str(tmp_path / "drawn.png")]
+    done = generate(root, unbroken, *options, "--prompt", "a blue Zorp on yellow")
+    assert done.returncode == 0 and "retrieved: zorp" in done.stdout, done.stderr
+    assert (tmp_path / "drawn.png").is_file()
+    assert files == {
+        path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()
+    }
+
+    parts = open_parts(unbroken, "cpu")
+    taught = teach(parts, load_image(picture), "zorp")
+    assert parts.memory.taught == () and len(taught.memory.taught) == 1
+    (key,) = retrieve_for_caption(taught, "a blue Zorp on yellow", 1)
+    documents = taught.memory.documents
+    assert documents.caption(key) == "zorp"
+    _, codes = read_picture(parts.tokenizers, load_image(picture))
+    assert np.array_equal(documents.codes(key), codes)
+    others = [retrieve_for_caption(known, "red fox on green", 1) for known in (parts, taught)]
+    assert key not in others[0] and len(others[1]) == 1
+    # its vector finds it too, and the other documents are still there
+    assert key in retrieve(taught, "image", taught.memory.taught[0].vector, 2)
+    assert np.array_equal(documents.codes(others[0][0]), parts.memory.documents.codes(others[0][0]))
+
+    keep(unbroken, load_image(picture), "zorp", parts.tokenizers.size)
+    keep(unbroken, load_image(picture), "zorp", parts.tokenizers.size)  # twice is once
+    again = recall(open_parts(unbroken, "cpu"), unbroken)
+    assert [one.text for one in again.memory.taught] == ["zorp"]
+    (unbroken / "taught" / "metadata.jsonl").write_text("{}")
+    with pytest.raises(ValueError, match="metadata.jsonl, line 1: wanted file_name and text"):
+        recall(parts, unbroken)
+    shutil.rmtree(unbroken / "taught")
+    with pytest.raises(ValueError, match="text: wanted a name"):
+        teach(parts, load_image(picture), "  ")
+    with pytest.raises(ValueError, match="text: wanted at most"):
+        teach(parts, load_image(picture), "zorp " * 300)
 
 
 @pytest.mark.slow
