@@ -48,6 +48,8 @@ class ImageRecipe:
     """Weight of the absolute error."""
     l2_weight: float = 1.0
     """Weight of the squared error."""
+    chroma_weight: float = 1.0
+    """How much more errors of colour count than errors of brightness."""
     perceptual_weight: float = 1.0
     """Weight of LPIPS; off without the two files of its weights."""
     vgg16: Path | None = None

@@ -154,7 +154,12 @@ class ImageTokenizerModule(L.LightningModule):
         quantized = self.model.quantize(z)
         reconstruction = self.model.render(quantized.grid).float()
         loss = reconstruction_loss(
-            reconstruction, images, recipe.l1_weight, recipe.l2_weight, weights
+            reconstruction,
+            images,
+            recipe.l1_weight,
+            recipe.l2_weight,
+            weights,
+            recipe.chroma_weight,
         )
         self.log("train/reconstruction", loss.detach(), prog_bar=True)
         if self.perceptual is not None:

@@ -21,6 +21,24 @@ def test_reconstruction_loss_weights():
         reconstruction_loss(a, b, 0.0, 0.0)
 
 
+def test_chroma_weight_counts_differences_between_channels_alone():
+    a = torch.rand(2, 3, 5, 6)
+    grey = a + 0.1 * torch.randn(2, 1, 5, 6)  # the same in all channels: brightness
+    for weight in (0.5, 4.0):
+        torch.testing.assert_close(
+            reconstruction_loss(a, grey, 0.0, 1.0, chroma_weight=weight),
+            reconstruction_loss(a, grey, 0.0, 1.0),
+        )
+        noise = torch.randn(2, 3, 5, 6)
+        tinted = a + noise - noise.mean(1, keepdim=True)  # brightness stays
+        torch.testing.assert_close(
+            reconstruction_loss(a, tinted, 0.0, 1.0, chroma_weight=weight),
+            weight * reconstruction_loss(a, tinted, 0.0, 1.0),
+        )
+    with pytest.raises(ValueError, match="chroma_weight: wanted above 0, got 0"):
+        reconstruction_loss(a, grey, chroma_weight=0)
+
+
 def test_region_weights_are_brute_force_and_keep_the_scale():
     boxes = [[(1.0, 0.0, 3.0, 2.5), (-5, 3, 2, 99)], []]
     found = region_weights(boxes, 5, 6, 3.0)
