@@ -89,6 +89,38 @@ def test_add_takes_only_what_is_new(bank_folder, picture_folder, clip_folder, ca
     assert bank.keys[-1] == 13 and bank.metadata_of([13])[0]["path"].endswith("copy.png")
 
 
+def test_broken_pictures_stop_no_command(tmp_path, picture_folder, clip_folder, capsys):
+    """The same pictures are left out of a bank, of what is added, and of training."""
+    bank, clip = tmp_path / "bank", ("--encoder", clip_folder)
+    (picture_folder / "cut.png").write_bytes((picture_folder / "02.png").read_bytes()[:2000])
+    (picture_folder / "cut.txt").write_text("a cut one")
+    (picture_folder / "._0.png").write_bytes(b"macOS")
+    (picture_folder / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    for command in ("build", "add", "add"):
+        assert main([command, str(bank), str(picture_folder), "--encoder", str(clip_folder)]) == 0
+        out, err = capsys.readouterr()
+        assert "13 documents" in out and ("0 new" in out) == (command == "add")
+        left = [line for line in err.splitlines() if line.startswith("left out: ")]
+        assert ["cut.png" in line for line in left] == [True, False] and "eps.png" in left[1]
+    for path in picture_folder.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    assert "none of 15 pictures" in refusal(capsys, "build", bank, picture_folder, *clip)
+    assert "2 pictures with captions, got 0" in refusal(capsys, "train", bank, picture_folder)
+
+
+def test_left_out_lines_stand_above_the_progress_line(
+    tmp_path, picture_folder, clip_folder, capsys
+):
+    (picture_folder / "zz.png").write_bytes(b"no picture")
+    bank = tmp_path / "bank"
+    assert main(["build", str(bank), str(picture_folder), "--encoder", str(clip_folder)]) == 0
+    err = capsys.readouterr().err
+    assert [part for part in err.replace("\r", "\n").split("\n") if "left out" in part] == [
+        f"left out: {picture_folder / 'zz.png'}: "
+        "no picture in a format of PNG, JPEG, WEBP, GIF, BMP, TIFF"
+    ]
+
+
 def test_neighbours_of_all_documents(bank_folder, clip_folder, capsys, tmp_path):
     out = run(
         capsys, "neighbours", bank_folder, tmp_path / "table", "--encoder", clip_folder,
@@ -144,7 +176,7 @@ def test_wrong_input_is_one_line_and_status_1(
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     text = refusal(capsys, "search", bank_folder, "--image", broken, *clip)
-    assert "broken.png: wanted a whole picture" in text
+    assert "broken.png: no picture in a format of PNG" in text
     factory = ("--index", "IVFx,Nothing")
     assert "'IVFx,Nothing'" in refusal(capsys, "build", none, picture_folder, *factory, *clip)
     too_many = ("--index", "IVF64,PQ4")

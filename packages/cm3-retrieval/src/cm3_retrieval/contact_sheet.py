@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cm3_retrieval.artifact import atomic_file
-from cm3_retrieval.clip.picture_folder import open_picture
+from cm3_retrieval.picture_file import ImageError, load_image
 
 _SIDE = 224
 """Longest side of a picture on the page, in pixels."""
@@ -63,8 +63,8 @@ def _picture(path: str | None) -> str:
     if not path:
         return ""
     try:
-        image = open_picture(path)
-    except ValueError:
+        image = load_image(path)
+    except ImageError:
         return f"<p>{html.escape(path)} cannot be shown</p>"
     image.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()

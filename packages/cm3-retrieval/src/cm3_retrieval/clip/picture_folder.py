@@ -8,12 +8,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
-from cm3_retrieval.clip.pictures import as_rgb
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-"""Endings of file names that count as pictures."""
+from cm3_retrieval.picture_file import SUFFIXES, picture_paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,9 +34,7 @@ def picture_files(folder: Path | str) -> list[PictureFile]:
         raise FileNotFoundError(f"{folder}: wanted a folder of pictures, there is none")
     captions = _listed_captions(folder)
     files = []
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or not path.is_file():
-            continue
+    for path in picture_paths(folder):
         beside = path.with_suffix(".txt")
         caption = captions.get(path.relative_to(folder).as_posix())
         if caption is None and beside.is_file():
@@ -50,19 +43,6 @@ def picture_files(folder: Path | str) -> list[PictureFile]:
     if not files:
         raise ValueError(f"{folder}: wanted pictures ({', '.join(SUFFIXES)}), found none")
     return files
-
-
-def open_picture(path: Path | str) -> Image.Image:
-    """Open one picture as 8-bit RGB.
-
-    Raises:
-        ValueError: The file is missing, broken or too large.
-    """
-    try:
-        with Image.open(path) as image:
-            return as_rgb(image, str(path))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: wanted a whole picture, got a broken one ({error})") from error
 
 
 def _listed_captions(folder: Path) -> dict[str, str]:
