@@ -19,7 +19,7 @@ def test_errors_are_one_line_with_exit_code_2(model, pictures, tmp_path, capsys)
         "no such file": ["info", str(tmp_path / "nothing.ckpt")],
         "multiples of 4": ["encode", model, picture, "--size", "18", *out],
         "would both become a.npy": ["encode", model, picture, str(tmp_path / "a.jpg"), *out],
-        "empty folder": ["encode", model, str(tmp_path / "none"), *out],
+        "none: wanted pictures (.png, ": ["encode", model, str(tmp_path / "none"), *out],
         "got float64": ["decode", model, str(tmp_path / "float.npy"), *out],
         "got 999 to 999": ["decode", model, str(tmp_path / "large.npy"), *out],
         "text.npy: wanted": ["decode", model, str(tmp_path / "text.npy"), *out],

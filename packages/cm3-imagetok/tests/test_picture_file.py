@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from cm3_imagetok import picture_file
-from cm3_imagetok.picture_file import ImageError, load_image, picture_paths, shown, to_rgb
+from cm3_imagetok.picture_file import ImageError, list_files, load_image, shown, to_rgb
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
 
@@ -316,7 +316,7 @@ def test_pictures_are_found_by_their_endings(tmp_path):
     (tmp_path / "folder.png").mkdir()
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere.png")  # is named when it is read
     wanted = sorted([*NAMES, "gone.png", "sub/z.png"])
-    assert [path.relative_to(tmp_path).as_posix() for path in picture_paths(tmp_path)] == wanted
+    assert [path.relative_to(tmp_path).as_posix() for path in list_files(tmp_path)] == wanted
 
 
 def test_hidden_files_are_no_pictures(tmp_path):
@@ -324,7 +324,7 @@ def test_hidden_files_are_no_pictures(tmp_path):
                  "sub/._1.png", "0.png"):  # fmt: skip
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    assert picture_paths(tmp_path) == [tmp_path / "0.png"]
+    assert list_files(tmp_path) == [tmp_path / "0.png"]
 
 
 def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
@@ -334,13 +334,13 @@ def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
     (tmp_path / "in/link").symlink_to(tmp_path / "out")
     (tmp_path / "in/a/up").symlink_to(tmp_path / "in")
     (tmp_path / "out/b/back").symlink_to(tmp_path / "in/a")
-    found = [path.relative_to(tmp_path).as_posix() for path in picture_paths(tmp_path / "in")]
+    found = [path.relative_to(tmp_path).as_posix() for path in list_files(tmp_path / "in")]
     assert found == ["in/a/0.png", "in/link/b/0.png", "in/link/b/back/0.png"]
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):
     with pytest.raises(OSError, match="none"):
-        picture_paths(tmp_path / "none")
+        list_files(tmp_path / "none")
 
 
 def test_names_that_are_no_utf8_are_shown(tmp_path):

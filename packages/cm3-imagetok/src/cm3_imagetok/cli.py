@@ -55,7 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     for added in (encode, decode, reconstruct):
         added.add_argument("model", help="a saved VQGAN: our folder, or a foreign checkpoint")
         if added is decode:
-            added.add_argument("codes", type=Path, nargs="+", help="files that encode wrote")
+            added.add_argument(
+                "codes", type=Path, nargs="+", help=".npy files or folders of encode"
+            )
         else:
             added.add_argument("pictures", type=Path, nargs="+", help="picture files or folders")
             added.add_argument("--size", type=_positive, help="side in pixels [the model's]")
@@ -68,7 +70,12 @@ def _parser() -> argparse.ArgumentParser:
                 default="raise",
                 help="stop at a broken picture, or go on and count [raise]",
             )
-        added.add_argument("--out", type=Path, required=True, help="folder to write to")
+        added.add_argument(
+            "--out",
+            type=Path,
+            required=True,
+            help="folder to write to; replaces only what was written so",
+        )
         added.add_argument("--device", default="cpu", help="torch device [cpu]")
     added = command("import", "print the contents of a foreign checkpoint; with --out, convert it")
     added.add_argument("checkpoint", help=".ckpt, .pt, .safetensors, or a folder of safetensors")

@@ -51,8 +51,8 @@ class ImageError(ValueError):
     """A picture that cannot be used; the message names file and cause."""
 
 
-def picture_paths(folder: str | PathLike[str]) -> list[Path]:
-    """List the pictures in a folder and its subfolders by their `SUFFIXES`, in order of the paths.
+def list_files(folder: str | PathLike[str], suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+    """List the files of a folder and its subfolders with these endings, in order of their paths.
 
     Links to folders are followed, but not round in circles. Hidden files and folders do not count:
     they are other programs' own copies (`.ipynb_checkpoints`, macOS's `._0.png`).
@@ -77,8 +77,8 @@ def picture_paths(folder: str | PathLike[str]) -> list[Path]:
                 entered.append(name)
                 above[path] = around | {real}
         folders[:] = entered
-        pictures = [f for f in files if f[0] != "." and f.lower().endswith(SUFFIXES)]
-        found += [Path(place, name) for name in pictures]
+        counted = [f for f in files if f[0] != "." and f.lower().endswith(suffixes)]
+        found += [Path(place, name) for name in counted]
     return sorted(found)
 
 

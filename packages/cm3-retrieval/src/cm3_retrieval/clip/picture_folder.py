@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from cm3_retrieval.picture_file import SUFFIXES, picture_paths
+from cm3_retrieval.picture_file import SUFFIXES, list_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ def picture_files(folder: Path | str) -> list[PictureFile]:
         raise FileNotFoundError(f"{folder}: wanted a folder of pictures, there is none")
     captions = _listed_captions(folder)
     files = []
-    for path in picture_paths(folder):
+    for path in list_files(folder):
         beside = path.with_suffix(".txt")
         caption = captions.get(path.relative_to(folder).as_posix())
         if caption is None and beside.is_file():
