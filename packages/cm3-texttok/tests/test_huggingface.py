@@ -199,7 +199,7 @@ def test_bad_texts_and_ids_are_named(tokenizer):
         (lambda s: {**s, "model": {**s["model"], "dropout": 0.1}}, "model.dropout: wanted none"),
         (lambda s: {**s, "model": {"type": "WordLevel", "vocab": {}}}, "type BPE, got WordLevel"),
         (lambda s: {**s, "model": None}, "wanted a tokenizer.json with a model and its vocab"),
-        (lambda s: [], "wanted a tokenizer.json with a model and its vocab"),
+        (lambda s: [], "wanted an object, got list"),
         (lambda s: {**s, "pre_tokenizer": {"type": "Nonsense"}}, "wanted a tokenizer.json, got: "),
         (
             lambda s: {**s, "model": {**s["model"], "vocab": {

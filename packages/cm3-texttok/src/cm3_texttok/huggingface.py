@@ -14,6 +14,7 @@ import numpy as np
 
 from cm3_texttok.arrays import integer_array, require, utf8
 from cm3_texttok.ragged import Ragged, id_dtype
+from cm3_texttok.text_file import parse_object
 
 # Texts that lossy settings change: repeated and outer spaces, normalisation, marks of spaces, and
 # every byte of UTF-8 (all leading bytes below U+0800, then one character each for E0 to F4).
@@ -130,11 +131,8 @@ class HFTokenizer:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read the file's settings and check those that this module uses."""
-    try:
-        settings = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: wanted JSON, got: {error}") from None
-    model = settings.get("model") if isinstance(settings, dict) else None
+    settings = parse_object(path.read_bytes(), path)
+    model = settings.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
         raise ValueError(f"{path}: wanted a tokenizer.json with a model and its vocab, got neither")
     if (kind := model.get("type", "BPE")) != "BPE":

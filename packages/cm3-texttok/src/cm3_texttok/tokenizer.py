@@ -5,7 +5,6 @@ The paper trains its own tokenizer of 56,320 pieces (arXiv 2309.02591, section 2
 """
 
 import itertools
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from cm3_texttok.arrays import integer_array, require, utf8
 from cm3_texttok.artifact import atomic_file, check_stamp, sha256_of_file, stamp, write_json
 from cm3_texttok.interface import INTERFACE_VERSION, TOKENIZER_COMPONENT
 from cm3_texttok.ragged import Ragged, id_dtype
+from cm3_texttok.text_file import parse_object
 from cm3_texttok.training import SPACE_MARK, mask_name, train_model
 
 MODEL_FILE = "tokenizer.model"
@@ -102,10 +102,7 @@ class TextTokenizer:
                 from what was saved.
         """
         config_path, model_path = Path(folder) / CONFIG_FILE, Path(folder) / MODEL_FILE
-        try:
-            config = json.loads(config_path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{config_path}: wanted JSON, got: {error}") from error
+        config = parse_object(config_path.read_bytes(), config_path)
         config = check_stamp(config, TOKENIZER_COMPONENT, INTERFACE_VERSION, config_path)
         sha256 = sha256_of_file(model_path)
         if sha256 != config.get("sha256"):
