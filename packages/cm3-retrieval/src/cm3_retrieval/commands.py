@@ -19,14 +19,15 @@ from tqdm import tqdm
 from cm3_retrieval.bank.documents import encode_documents, search_documents
 from cm3_retrieval.bank.memory_bank import MemoryBank
 from cm3_retrieval.bank.quality import measure_bank, save_histogram
-from cm3_retrieval.clip.picture_folder import PictureFile, picture_files
+from cm3_retrieval.caption_groups import groups_of
+from cm3_retrieval.clip.picture_folder import PictureFile, PictureFolder, picture_files
 from cm3_retrieval.contact_sheet import text_table, write_contact_sheet
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.plan import expected_bytes
 from cm3_retrieval.interface import BANK_COMPONENT, Encoder
 from cm3_retrieval.neighbours.building import build_neighbour_table
 from cm3_retrieval.neighbours.strategy import RetrievalConfig
-from cm3_retrieval.picture_file import ImageError, load_image
+from cm3_retrieval.picture_file import ImageError, load_image, shown
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
 
 _BATCH = 64
@@ -40,32 +41,34 @@ def train(options: argparse.Namespace) -> None:
 
     config = ClipTrainingConfig(steps=options.steps, seed=options.seed)
     side = (config.image_size, config.image_size)
-    files, images = [], []
-    for file, image in _opened(file for file in picture_files(options.folder) if file.caption):
-        files.append(file)
-        images.append(np.asarray(image.resize(side)))
-    if len(files) < 2:
-        raise ValueError(f"{options.folder}: wanted 2 pictures with captions, got {len(files)}")
-    group_of = {caption: group for group, caption in enumerate({file.caption for file in files})}
+    captions, images, files = [], [], []
+    for file, image in _opened(file for file in _listed(options.folder).files if file.captions):
+        captions += file.captions
+        files += [file] * len(file.captions)
+        images += [np.asarray(image.resize(side))] * len(file.captions)
+    count = len({file.path for file in files})
+    if count < 2:
+        raise ValueError(f"{shown(options.folder)}: wanted 2 pictures with captions, got {count}")
     with _bar("training", "step") as progress:
         encoder = train_clip(
-            [file.caption or "" for file in files],
+            captions,
             np.stack(images),
             config,
-            groups=[group_of[file.caption] for file in files],
+            groups=groups_of(captions, [str(file.path) for file in files]),
             folder=options.clip,
             progress=lambda step, steps, _: progress(step, steps),
         )
-    print(f"{options.clip}: {encoder.encoder_id}, trained on {len(files)} captioned pictures")
+    print(f"{options.clip}: {encoder.encoder_id}, trained on {count} captioned pictures")
 
 
 def build(options: argparse.Namespace) -> None:
     """Build a bank from a folder of pictures, or rebuild it."""
-    files = picture_files(options.folder)
+    found = _listed(options.folder)
     encoder = _encoder(options)
-    vectors, kept = _encoded(encoder, files)
+    vectors, kept = _encoded(encoder, found.files)
     if not kept:
-        raise ValueError(f"{options.folder}: none of {len(files)} pictures can be read")
+        count = len(found.files)
+        raise ValueError(f"{shown(options.folder)}: none of {count} pictures can be read")
     bank = MemoryBank.build(
         np.arange(len(kept)),
         vectors,
@@ -75,7 +78,12 @@ def build(options: argparse.Namespace) -> None:
         threads=options.threads,
     )
     bank.save(options.bank)
-    print(f"{options.bank}: {len(bank)} documents, index {bank.config.factory}")
+    captioned = sum(bool(file.captions) for file in kept)
+    print(
+        f"{options.bank}: {len(bank)} documents, {captioned} with captions, "
+        f"{len(found.lost)} rows of metadata without a picture, "
+        f"{found.unlisted} pictures without a row; index {bank.config.factory}"
+    )
 
 
 def add(options: argparse.Namespace) -> None:
@@ -83,7 +91,7 @@ def add(options: argparse.Namespace) -> None:
     encoder = _encoder(options)
     bank = MemoryBank.load(options.bank, encoder.encoder_id)
     known = set(_column(bank, "path"))
-    files = [file for file in picture_files(options.folder) if str(file.path) not in known]
+    files = [file for file in _listed(options.folder).files if str(file.path) not in known]
     vectors, kept = _encoded(encoder, files)
     if kept:
         first = int(bank.keys.max()) + 1 if len(bank) else 0
@@ -195,6 +203,19 @@ def _encoder(options: argparse.Namespace) -> Encoder:
             f"with --pretrained (a tag or a file of weights), got {options.encoder!r} without"
         )
     return ClipEncoder(options.encoder, options.pretrained, **settings)
+
+
+def _listed(folder: Path) -> PictureFolder:
+    """List the documents of a folder; name what is none on stderr, of many the first."""
+    found = picture_files(folder)
+    for name in found.unnamed:
+        print(f"left out: {name}: wanted a name in UTF-8", file=sys.stderr)
+    if found.lost:
+        count = len(found.lost)
+        print(f"left out: {count} rows without a picture, first {found.lost[0]}", file=sys.stderr)
+    if found.unlisted:
+        print(f"left out: {found.unlisted} pictures that no row lists", file=sys.stderr)
+    return found
 
 
 def _encoded(encoder: Encoder, files: list[PictureFile]) -> tuple[np.ndarray, list[PictureFile]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cm3_retrieval.artifact import atomic_file
-from cm3_retrieval.picture_file import ImageError, load_image
+from cm3_retrieval.picture_file import ImageError, load_image, shown
 
 _SIDE = 224
 """Longest side of a picture on the page, in pixels."""
@@ -22,7 +22,7 @@ def text_table(documents: Sequence[Mapping[str, Any]], scores: Sequence[float]) 
     lines = [f"{'':>3}  {'score':>7}  {'key':>10}  document"]
     for rank, (document, score) in enumerate(zip(documents, scores, strict=True), 1):
         caption = " ".join(str(document.get("caption") or "").split())
-        what = f"{caption[:60]}  {document.get('path', '')}".strip()
+        what = shown(f"{caption[:60]}  {document.get('path', '')}".strip())  # no escape codes
         lines.append(f"{rank:>3}  {score:>7.4f}  {document['key']:>10}  {what}")
     return "\n".join(lines)
 
