@@ -25,12 +25,19 @@ _COLUMN = "file_name"
 class Row:
     """The metadata of one picture."""
 
-    place: str
-    """Where it stands, `file:line`, for errors."""
+    file: Path
+    """The file of metadata."""
+    number: int
+    """The line, or the row of a Parquet file, counted from 1."""
     file_name: str
     """The picture's path relative to the folder, with `/`, without `.`; it may not be there."""
     fields: dict[str, Any]
     """The columns by their names."""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for errors."""
+        return f"{self.file}:{self.number}"
 
     @property
     def captions(self) -> list[str]:
@@ -46,14 +53,19 @@ class Row:
         return []
 
 
-def metadata_files(folder: Path | str) -> list[Path]:
+def metadata_files(folder: Path | str, *, unless: str | None = None) -> list[Path]:
     """List the files of metadata in a folder and its subfolders.
+
+    Args:
+        folder: Where to look.
+        unless: Name of a file; metadata beside it do not count.
 
     Raises:
         OSError: The folder or a subfolder is missing or cannot be read.
         ValueError: There is more than one kind of them.
     """
     found = [path for path in list_files(folder, NAMES) if path.name in NAMES]
+    found = [path for path in found if not (unless and (path.parent / unless).exists())]
     other = next((path for path in found if path.suffix != found[0].suffix), None)
     if other is not None:
         raise ValueError(
@@ -62,8 +74,8 @@ def metadata_files(folder: Path | str) -> list[Path]:
     return found
 
 
-def read_metadata(folder: Path | str) -> Iterator[Row]:
-    """Yield the rows of all metadata in a folder and its subfolders.
+def read_metadata(folder: Path | str, *, unless: str | None = None) -> Iterator[Row]:
+    """Yield the rows of all metadata in a folder and its subfolders; see `metadata_files`.
 
     Raises:
         OSError: A file cannot be read.
@@ -71,12 +83,12 @@ def read_metadata(folder: Path | str) -> Iterator[Row]:
             outside the folder; names file and line.
     """
     folder = Path(folder)
-    for path in metadata_files(folder):
+    for path in metadata_files(folder, unless=unless):
         read = {".jsonl": read_objects, ".csv": _read_csv, ".parquet": _read_parquet}[path.suffix]
         beside = PurePosixPath(path.parent.relative_to(folder).as_posix())
-        for place, fields in read(path):
-            name = _file_name(path.parent, fields, place)
-            yield Row(place=place, file_name=str(beside / name), fields=fields)
+        for number, fields in read(path):
+            name = _file_name(path.parent, fields, f"{path}:{number}")
+            yield Row(file=path, number=number, file_name=str(beside / name), fields=fields)
 
 
 def _file_name(folder: Path, fields: dict[str, Any], place: str) -> PurePosixPath:
@@ -98,7 +110,7 @@ def _file_name(folder: Path, fields: dict[str, Any], place: str) -> PurePosixPat
     return path
 
 
-def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
 
     def lines() -> Iterator[str]:
@@ -109,23 +121,22 @@ def _read_csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     rows = csv.DictReader(lines(), strict=True)
     try:
         for row in rows:
-            place = f"{path}:{number}"
             if None in row or None in row.values():
                 count = len(rows.fieldnames or ())
-                raise ValueError(f"{place}: wanted {count} cells, as in the first line, got others")
-            yield place, row
+                wanted = f"{count} cells, as in the first line"
+                raise ValueError(f"{path}:{number}: wanted {wanted}, got others")
+            yield number, row
     except csv.Error as error:
         raise ValueError(f"{path}:{number}: wanted CSV, got: {error}") from None
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as file:
             rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
-            for number, row in enumerate(rows, 1):
-                yield f"{path}: row {number}", row
+            yield from enumerate(rows, 1)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: wanted a Parquet file of UTF-8, got: {error}") from None

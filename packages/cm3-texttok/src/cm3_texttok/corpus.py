@@ -45,7 +45,8 @@ def _texts(files: list[Path], field: str) -> Iterator[str]:
         if path.suffix == ".parquet":
             yield from _column(path, field)
         elif path.suffix == ".jsonl":
-            for place, row in read_objects(path):
+            for number, row in read_objects(path):
+                place = f"{path}:{number}"
                 if field not in row:
                     raise ValueError(f"{place}: wanted the field {field!r}, got {sorted(row)}")
                 yield from texts_of(row[field], f"{place}: field {field!r}")

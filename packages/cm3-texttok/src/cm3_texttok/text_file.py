@@ -79,8 +79,8 @@ def _wide(pieces: Iterable[bytes], encoding: str, name: object) -> Iterator[tupl
             yield number, line.removesuffix("\r")
 
 
-def read_objects(path: Path | str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the JSON objects of a file with one a line, each with its place; skip blank lines.
+def read_objects(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the JSON objects of a file with one a line, numbered as lines; skip blank ones.
 
     Raises:
         OSError: The file is missing or cannot be read.
@@ -88,8 +88,7 @@ def read_objects(path: Path | str) -> Iterator[tuple[str, dict[str, Any]]]:
     """
     for number, line in read_lines(path):
         if line and not line.isspace():
-            place = f"{path}:{number}"
-            yield place, parse_object(line, place)
+            yield number, parse_object(line, f"{path}:{number}")
 
 
 def parse_object(text: str | bytes, place: object) -> dict[str, Any]:
