@@ -14,6 +14,8 @@ import re
 import sys
 from pathlib import Path
 
+from cm3_imagetok.exit_status import exit_status
+
 SAMPLING = {
     "temperature": "divides the logits",
     "top_p": "share of the probability to draw from",
@@ -82,9 +84,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    failures = (OSError, ValueError, FloatingPointError)
+    sys.exit(exit_status(main, "error", failures=failures, interrupted="stopped"))

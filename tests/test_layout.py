@@ -82,7 +82,7 @@ def test_every_requirement_has_a_pin(package: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "copies"), [("artifact", 5), ("picture_file", 2), ("text_file", 2)]
+    ("name", "copies"), [("artifact", 5), ("picture_file", 2), ("text_file", 2), ("exit_status", 3)]
 )
 def test_the_copies_of_a_file_are_equal(name: str, copies: int) -> None:
     """No package imports another, so each has its own copy, and its own copy of the tests."""

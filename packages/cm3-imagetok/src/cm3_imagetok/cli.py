@@ -1,7 +1,7 @@
 """The command line `cm3-imagetok`: pictures to codes and back, and checkpoints.
 
-Errors are one line on stderr, with exit code 2. PyTorch is imported when a command runs, not for
-`--help`.
+A failure is one line on stderr, with exit status 1 (`cm3_imagetok.exit_status`). PyTorch is
+imported when a command runs, not for `--help`.
 """
 
 from __future__ import annotations
@@ -11,20 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cm3_imagetok.exit_status import exit_status
 from cm3_imagetok.layouts import OURS, WRITTEN
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for an error, 130 when interrupted."""
+    """Run one command and return its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except KeyboardInterrupt:
-        return 130
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"cm3-imagetok: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: _run(options), "cm3-imagetok")
 
 
 def _run(options: argparse.Namespace) -> None:
