@@ -76,8 +76,9 @@ def changed(folder, **entries):
     "changes",
     [
         {"norm_groups": 0}, {"channels": 0}, {"channels": "8"}, {"channels": None},
-        {"channels": 8.5}, {"channel_multipliers": []}, {"channel_multipliers": 3}, {"channel_multipliers": [1, "2"]},
-        {"channel_multipliers": [[1]]}, {"num_codes": -1}, {"quantizer": 3}, {"quantizer": ["ema"]},
+        {"channels": 8.5}, {"channel_multipliers": []}, {"channel_multipliers": 3},
+        {"channel_multipliers": [1, "2"]}, {"channel_multipliers": [[1]]}, {"num_codes": -1},
+        {"quantizer": 3}, {"quantizer": ["ema"]},
         {"image_size": {"a": 1}}, {"patch_size": 0}, {"attention_resolutions": None},
     ],
 )  # fmt: skip

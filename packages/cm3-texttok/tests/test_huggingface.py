@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cm3_texttok import (
+    DocumentLayout,
     HFTokenizer,
     Vocabulary,
     chameleon_tokenizer,
@@ -116,6 +117,28 @@ def test_ids_stand_where_chameleon_has_them(tokenizer):
     assert vocabulary.size == 65536
     assert vocabulary.codes_to_ids([0, 8191]).tolist() == [4, 8195]
     assert (END_OF_IMAGE_ID, BEGIN_OF_IMAGE_ID, END_OF_TURN_ID) == (8196, 8197, 8710)
+
+
+def test_only_text_is_text_in_chameleons_vocabulary(tokenizer):
+    """Neither `<s>`, the ends of images and turns, nor any other id below 16384."""
+    vocabulary = chameleon_vocabulary(tokenizer)
+    assert not vocabulary.is_text([0, 8196, 8197, 8710, 8214, 16383]).any()
+    ids = np.arange(-2, 65540)
+    text = ids[vocabulary.is_text(ids)]
+    assert text.min() == 16384 and text.max() < 65536
+    assert vocabulary.is_text(tokenizer.encode("a red apple <s> \u00e4")).all()
+    assert vocabulary.silent_ranges[0] == (0, 16384)
+    with pytest.raises(ValueError, match="got 8710"):
+        DocumentLayout(vocabulary).training([([8710], [1])])
+
+
+def test_the_hash_sees_pieces_and_merges(settings, tokenizer, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(settings))
+    assert chameleon_tokenizer(path).sha256 == tokenizer.sha256
+    merges = settings["model"]["merges"]
+    path.write_text(json.dumps({**settings, "model": {**settings["model"], "merges": merges[:-1]}}))
+    assert chameleon_tokenizer(path).sha256 != tokenizer.sha256
 
 
 def test_ordinary_text_gets_the_librarys_ids(path, tokenizer):

@@ -5,6 +5,7 @@ model before it is built, with every merge that makes or needs one: no text can 
 the model does not have.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cm3_texttok.arrays import integer_array, require, utf8
+from cm3_texttok.arrays import integer_array, ranges, require, utf8
 from cm3_texttok.ragged import Ragged, id_dtype
 from cm3_texttok.text_file import parse_object
 
@@ -89,6 +90,16 @@ class HFTokenizer:
     def vocab_size(self) -> int:
         """Number of ids, reserved ones included: one more than the highest id."""
         return self._is_text.size
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the model's settings, pieces and merges among them."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
+
+    @property
+    def silent_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Ranges [start, stop) of the ids that no text has."""
+        return ranges(~self._is_text)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`, never a structural or reserved one.
