@@ -150,6 +150,17 @@ def test_a_folder_has_metadata_of_one_kind(tmp_path):
         metadata_files(tmp_path)
 
 
+def test_subfolders_with_a_mark_do_not_count(tmp_path):
+    for folder in (tmp_path, tmp_path / "sub", tmp_path / "runs/tiny/data"):
+        write(folder, ROWS[:1])
+    for folder in (tmp_path, tmp_path / "runs/tiny/data"):
+        (folder / "stage.json").touch()
+    assert len(metadata_files(tmp_path)) == 3
+    rows = [row.file_name for row in read_metadata(tmp_path, unless="stage.json")]
+    assert rows == ["0.png", "sub/0.png"]
+    assert len(list(read_metadata(tmp_path / "runs/tiny/data", unless="stage.json"))) == 1
+
+
 def test_names_that_are_no_utf8_disturb_nothing(tmp_path):
     write(tmp_path, ROWS)
     (tmp_path / os.fsdecode(b"old\xff.tmp")).touch()

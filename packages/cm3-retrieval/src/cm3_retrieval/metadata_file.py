@@ -58,14 +58,16 @@ def metadata_files(folder: Path | str, *, unless: str | None = None) -> list[Pat
 
     Args:
         folder: Where to look.
-        unless: Name of a file; metadata beside it do not count.
+        unless: Name of a file; in subfolders, metadata beside it do not count.
 
     Raises:
         OSError: The folder or a subfolder is missing or cannot be read.
         ValueError: There is more than one kind of them.
     """
     found = [path for path in list_files(folder, NAMES) if path.name in NAMES]
-    found = [path for path in found if not (unless and (path.parent / unless).exists())]
+    if unless:
+        own = Path(folder)
+        found = [p for p in found if p.parent == own or not (p.parent / unless).exists()]
     other = next((path for path in found if path.suffix != found[0].suffix), None)
     if other is not None:
         raise ValueError(
