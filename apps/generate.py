@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 
+from cm3_imagetok.exit_status import exit_status
 from cm3leon.generate_options import SAMPLING, parse
 
 
@@ -41,9 +42,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    failures = (OSError, ValueError, FloatingPointError)
+    sys.exit(exit_status(main, "error", failures=failures, interrupted="stopped"))

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+from cm3_imagetok.exit_status import exit_status
 from cm3leon.recipe_file import read_command, save_recipe
 
 START = time.time()
@@ -40,9 +41,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on")
+    failures = (OSError, ValueError, FloatingPointError)
+    sys.exit(
+        exit_status(
+            main, "error", failures=failures, interrupted="stopped; the same command goes on"
+        )
+    )

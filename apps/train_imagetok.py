@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from cm3_imagetok.exit_status import exit_status
 from cm3leon.recipe_file import read_command
 
 DEFAULT = Path(__file__).parent / "configs" / "tiny.yaml"
@@ -31,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on")
+    failures = (OSError, ValueError, FloatingPointError)
+    sys.exit(
+        exit_status(
+            main, "error", failures=failures, interrupted="stopped; the same command goes on"
+        )
+    )

@@ -81,13 +81,23 @@ def test_every_requirement_has_a_pin(package: Path) -> None:
     assert wanted - pins == set()
 
 
-def test_the_copies_of_the_artifact_file_are_equal() -> None:
+@pytest.mark.parametrize(
+    ("name", "copies"), [("artifact", 5), ("picture_file", 2), ("text_file", 2), ("exit_status", 3)]
+)
+def test_the_copies_of_a_file_are_equal(name: str, copies: int) -> None:
     """No package imports another, so each has its own copy, and its own copy of the tests."""
-    saving = [package for package in PACKAGES if (source(package) / "artifact.py").is_file()]
-    assert len(saving) == 5
-    assert len({(source(package) / "artifact.py").read_bytes() for package in saving}) == 1
-    tests = {package: (package / "tests" / "test_artifact.py").read_text() for package in saving}
+    having = [package for package in PACKAGES if (source(package) / f"{name}.py").is_file()]
+    assert len(having) == copies
+    assert len({(source(package) / f"{name}.py").read_bytes() for package in having}) == 1
+    tests = {package: (package / "tests" / f"test_{name}.py").read_text() for package in having}
     assert len({text.replace(MODULES[p.name], "cm3_x") for p, text in tests.items()}) == 1
+
+
+def test_pictures_are_opened_by_one_reader() -> None:
+    """What Pillow's own `open` makes of strangers' files differs, and may start a program."""
+    files = [*(ROOT / "apps").rglob("*.py"), *(ROOT / "packages").glob("*/src/**/*.py")]
+    texts = {path.name for path in files if "Image.open(" in path.read_text()}
+    assert texts == {"picture_file.py", "openmoji.py"}  # the latter reads what it drew itself
 
 
 @each_package

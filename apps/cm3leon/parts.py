@@ -184,7 +184,8 @@ def join_tokenizers(
     text: Tokenizer, image: ImageTokenizer, recipe: Recipe, device: torch.device
 ) -> Tokenizers:
     """Join two tokenizers into one space of ids."""
-    vocabulary = Vocabulary.from_tokenizer(text, image.num_codes)
+    codebook = getattr(image, "codebook_sha256", None)
+    vocabulary = Vocabulary.from_tokenizer(text, image.num_codes, codes_sha256=codebook)
     return Tokenizers(
         text=text,
         image=image,

@@ -1,6 +1,7 @@
-"""Captioned pictures from a folder with `metadata.jsonl` (Hugging Face imagefolder).
+"""Captioned pictures from a folder with metadata (Hugging Face imagefolder).
 
-Each line is a JSON object with `file_name` and `text`.
+`metadata.jsonl`, `.csv` or `.parquet`, one kind, in the folder or its subfolders, with `file_name`
+and `text`. A picture that is listed several times, or with a list of texts, has several captions.
 
 Optional columns: `split` (one of `SPLITS`), `group` (pictures of one group never stand in training
 and in a held-out set at once), `category` (judges drawn pictures), `boxes` (faces and salient
@@ -17,16 +18,23 @@ memory that is shown a thing before it is asked for.
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cm3_retrieval.caption_groups import groups_of
+from cm3_retrieval.metadata_file import Row, metadata_files, read_metadata
+from cm3_retrieval.text_file import texts_of
+
 SPLITS = ("train", "validation", "test", "variants", "things", "shown")
 HELD_OUT = ("validation", "test", "things", "shown")
 """Splits whose groups are never in training."""
+STAGE = "stage.json"
+"""File of a finished stage of a run: the embedded set's metadata beside it is no data of a folder
+that runs are kept in."""
 
 
 class DataError(ValueError):
@@ -38,9 +46,10 @@ class Pairs:
     """N captioned pictures."""
 
     keys: np.ndarray
-    """(N,) int64, a hash of the file name: stays when pictures are added."""
+    """(N,) int64, a hash of the file name: stays when pictures are added. A further caption of a
+    picture hashes its caption too."""
     files: list[str]
-    """Paths relative to the folder."""
+    """Paths relative to the folder; one for each caption of a picture."""
     captions: list[str]
     split: np.ndarray
     """(N,) of `SPLITS`."""
@@ -89,34 +98,39 @@ def key_of(file_name: str) -> int:
 def read_pairs(
     folder: Path, *, validation_share: float = 0.05, test_share: float = 0.05, seed: int = 0
 ) -> Pairs:
-    """Read `metadata.jsonl`; the pictures are only looked for, not opened.
+    """Read the metadata; the pictures are only looked for, not opened.
 
     Raises:
         DataError: No metadata, a line that is not as wanted, a picture that is not there.
     """
     path = folder / "metadata.jsonl"
-    if not path.is_file():
-        raise DataError(
-            f"{path}: no such file; wanted one JSON object a line with file_name and text"
-        )
-    rows = [
-        _row(path, n, line)
-        for n, line in enumerate(path.read_text("utf-8").split("\n"), 1)
-        if line.strip()
-    ]
-    if not rows:
+    try:
+        if not metadata_files(folder, unless=STAGE):
+            raise DataError(
+                f"{path}: no such file; wanted one JSON object a line with file_name and text"
+            )
+        found = [row for listed in read_metadata(folder, unless=STAGE) for row in _rows(listed)]
+    except ValueError as error:
+        raise DataError(str(error)) from None
+    if not found:
         raise DataError(f"{path}: wanted at least one captioned picture, got none")
+    once: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in found:
+        once.setdefault((row["file_name"], row["text"], row.get("split") or ""), row)
+    rows = list(once.values())
     files = [row["file_name"] for row in rows]
-    if len(set(files)) < len(files):
-        twice = next(f for i, f in enumerate(files) if f in files[:i])
-        raise DataError(f"{path}: wanted each picture once, got {twice!r} twice")
-    missing = [f for f in files if not (folder / f).is_file()]
+    missing = [f for f in files if not os.path.isfile(folder / f)]
     if missing:
         raise DataError(
             f"{path}: names {len(missing)} pictures that are not there, the first is {missing[0]!r}"
         )
     captions = [row["text"] for row in rows]
     groups = [row.get("group") or row["text"] for row in rows]
+    # one file is one group, whatever its captions and its names are (links)
+    real = [os.path.realpath(folder / f) for f in files]
+    names: dict[int, str] = {}
+    numbers = groups_of(groups, real)
+    groups = [names.setdefault(n, group) for n, group in zip(numbers, groups, strict=True)]
     if all(row.get("split") for row in rows):
         split = np.array([row["split"] for row in rows], dtype=object)
     elif not any(row.get("split") for row in rows):
@@ -129,29 +143,35 @@ def read_pairs(
                 f"{path}: wanted pictures in train, validation and test "
                 f"(3 groups at least), got none in {name}"
             )
+    sides: dict[str, str] = {}
+    for file, place, part in zip(files, real, split, strict=True):
+        if sides.setdefault(place, part) != part:
+            raise DataError(f"{path}: wanted {file!r} in one split, got {sides[place]} and {part}")
     train = {group for group, part in zip(groups, split, strict=True) if part == "train"}
     for group, part in zip(groups, split, strict=True):
         if part in HELD_OUT and group in train:
             raise DataError(f"{path}: wanted group {group!r} on one side, got train and {part}")
     categories = [row.get("category") or "" for row in rows]
     boxes = [row.get("boxes") or [] for row in rows]
+    first = dict(zip(reversed(files), reversed(captions), strict=True))
+    keys = np.array(
+        [
+            key_of(file if caption == first[file] else f"{file}\n{caption}")
+            for file, caption in zip(files, captions, strict=True)
+        ]
+    )
     facts = [row.get("facts") for row in rows]
-    keys = np.array([key_of(f) for f in files])
     return Pairs(keys, files, captions, split, groups, categories, boxes, facts)
 
 
-def _row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        raise DataError(f"{path}, line {number}: wanted a JSON object, got {line[:60]!r}") from None
-    if not isinstance(row, dict):
-        raise DataError(f"{path}, line {number}: wanted a JSON object, got {line[:60]!r}")
-    for name in ("file_name", "text"):
-        if not isinstance(row.get(name), str) or not row[name].strip():
-            raise DataError(
-                f"{path}, line {number}: wanted a string as {name!r}, got {row.get(name)!r}"
-            )
+def _rows(listed: Row) -> list[dict[str, Any]]:
+    """Check the columns of one row, and return it once for each caption."""
+    path, number, captions = listed.file, listed.number, listed.captions
+    row = {name: value for name, value in listed.fields.items() if value is not None}
+    if not captions:
+        raise DataError(
+            f"{path}, line {number}: wanted a string as 'text', got {row.get('text')!r}"
+        )
     for name in ("split", "group", "category"):
         if not isinstance(row.get(name, ""), str):
             raise DataError(
@@ -169,12 +189,9 @@ def _row(path: Path, number: int, line: str) -> dict[str, Any]:
             f"{path}, line {number}: wanted 'facts' as an object with the strings kind and "
             f"background and the list things (name, colour, natural, box), got {row['facts']!r}"
         )
-    file = Path(row["file_name"])
-    if file.is_absolute() or ".." in file.parts:
-        raise DataError(
-            f"{path}, line {number}: wanted a path inside the folder, got {row['file_name']!r}"
-        )
-    return row
+    for name in ("group", "category"):
+        texts_of(row.get(name), f"{path}, line {number}: {name!r}")
+    return [{**row, "file_name": listed.file_name, "text": caption} for caption in captions]
 
 
 def _are_boxes(value: object) -> bool:
@@ -218,15 +235,18 @@ def _split_groups(
 
 
 def fingerprint_of_folder(folder: Path) -> str:
-    """Return a hash of the metadata and of the pictures' sizes and times."""
-    path = folder / "metadata.jsonl"
-    if not path.is_file():
-        return ""  # `read_pairs` says what is missing
-    digest = hashlib.sha256(path.read_bytes())
-    for file in sorted(folder.rglob("*")):
-        if file.is_file():
-            facts = file.stat()
-            digest.update(
-                f"{file.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}".encode()
-            )
+    """Return a hash of the metadata and of its pictures' sizes and times.
+
+    Nothing else in the folder counts: runs may be kept there, and other programs leave files.
+    """
+    digest = hashlib.sha256()
+    try:
+        for path in metadata_files(folder, unless=STAGE):
+            digest.update(path.read_bytes())
+        for file in sorted({row.file_name for row in read_metadata(folder, unless=STAGE)}):
+            if os.path.isfile(folder / file):
+                facts = os.stat(folder / file)
+                digest.update(f"{file} {facts.st_size} {facts.st_mtime_ns}".encode())
+    except ValueError as error:
+        raise DataError(str(error)) from None
     return digest.hexdigest()

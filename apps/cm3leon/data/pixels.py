@@ -21,9 +21,9 @@ class Pictures:
     pairs: Pairs
     """Those that are left."""
     decoded: np.ndarray
-    """(M, H, W, 3) uint8 of all pictures of the folder, memory-mapped."""
+    """(M, H, W, 3) uint8 of all pictures of the folder, each once, memory-mapped."""
     places: np.ndarray
-    """(N,) place in `decoded` of each pair that is left."""
+    """(N,) place in `decoded` of each pair that is left; captions of a picture share it."""
     boxes: list[list[list[float]]]
     """M lists of boxes, in pixels of the decoded pictures."""
     skipped: list[str]
@@ -34,14 +34,14 @@ class Pictures:
         return np.asarray(self.decoded[self.places[rows]])
 
     def places_of(self, *splits: str) -> np.ndarray:
-        """Return the places in `decoded` of whole splits."""
-        return self.places[self.pairs.rows(*splits)]
+        """Return the places in `decoded` of whole splits, each once."""
+        return np.unique(self.places[self.pairs.rows(*splits)])
 
 
 def write_pictures(
     source: Path, pairs: Pairs, size: int, folder: Path, progress: Callable[[int, int], None]
 ) -> None:
-    """Decode all pictures into `pixels.npy` (N, size, size, 3) uint8, and `pictures.json`.
+    """Decode all pictures, each once, into `pixels.npy` (M, size, size, 3) uint8; `pictures.json`.
 
     Args:
         source: The folder that the pairs come from.
@@ -50,23 +50,26 @@ def write_pictures(
         folder: Takes the two files. Rows of broken pictures are white.
         progress: Called with (done, total).
     """
+    row_of = dict(zip(reversed(pairs.files), reversed(range(len(pairs))), strict=True))
+    files = list(dict.fromkeys(pairs.files))
     boxes: list[list[list[float]]] = []
     skipped: dict[str, str] = {}
     # written, not mapped: on a full disk a map dies of SIGBUS where a write raises OSError
     with open(folder / "pixels.npy", "wb") as stream:
-        shape = (len(pairs), size, size, 3)
+        shape = (len(files), size, size, 3)
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
-        for row, file in enumerate(pairs.files):
+        for place, file in enumerate(files):
             try:
                 picture = load_image(source / file)
                 stream.write(np.asarray(square(picture, size)).tobytes())
-                boxes.append([cropped(box, *picture.size, size) for box in pairs.boxes[row]])
+                found = pairs.boxes[row_of[file]]
+                boxes.append([cropped(box, *picture.size, size) for box in found])
             except ImageError as error:
                 stream.write(b"\xff" * (size * size * 3))
-                skipped[str(row)] = str(error)
+                skipped[str(place)] = str(error)
                 boxes.append([])
-            progress(row + 1, len(pairs))
+            progress(place + 1, len(files))
     write_json(folder / "pictures.json", {"skipped": skipped, "boxes": boxes})
 
 
@@ -77,7 +80,9 @@ def open_pictures(source: Path, pairs: Pairs, folder: Path) -> Pictures:
         DataError: No readable picture is left in one of the splits.
     """
     found = json.loads((folder / "pictures.json").read_text("utf-8"))
-    good = np.setdiff1d(np.arange(len(pairs)), [int(row) for row in found["skipped"]])
+    place_of = {file: place for place, file in enumerate(dict.fromkeys(pairs.files))}
+    places = np.array([place_of[file] for file in pairs.files])
+    good = np.flatnonzero(~np.isin(places, [int(place) for place in found["skipped"]]))
     left = pairs.take(good)
     for split in ("train", "validation", "test"):
         if not len(left.rows(split)):
@@ -85,7 +90,7 @@ def open_pictures(source: Path, pairs: Pairs, folder: Path) -> Pictures:
     return Pictures(
         pairs=left,
         decoded=np.load(folder / "pixels.npy", mmap_mode="r"),
-        places=good,
+        places=places[good],
         boxes=found["boxes"],
         skipped=list(found["skipped"].values()),
     )

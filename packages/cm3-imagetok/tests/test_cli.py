@@ -7,7 +7,7 @@ import pytest
 from cm3_imagetok.cli import main
 
 
-def test_errors_are_one_line_with_exit_code_2(model, pictures, tmp_path, capsys):
+def test_failures_are_one_line_with_status_1(model, pictures, tmp_path, capsys):
     out = ["--out", str(tmp_path / "out")]
     (tmp_path / "a.jpg").write_bytes((pictures / "a.png").read_bytes())
     np.save(tmp_path / "float.npy", np.zeros((2, 2)))
@@ -19,13 +19,13 @@ def test_errors_are_one_line_with_exit_code_2(model, pictures, tmp_path, capsys)
         "no such file": ["info", str(tmp_path / "nothing.ckpt")],
         "multiples of 4": ["encode", model, picture, "--size", "18", *out],
         "would both become a.npy": ["encode", model, picture, str(tmp_path / "a.jpg"), *out],
-        "empty folder": ["encode", model, str(tmp_path / "none"), *out],
+        "none: wanted pictures (.png, ": ["encode", model, str(tmp_path / "none"), *out],
         "got float64": ["decode", model, str(tmp_path / "float.npy"), *out],
         "got 999 to 999": ["decode", model, str(tmp_path / "large.npy"), *out],
         "text.npy: wanted": ["decode", model, str(tmp_path / "text.npy"), *out],
     }
     for message, arguments in cases.items():
-        assert main(arguments) == 2, message
+        assert main(arguments) == 1, message
         error = capsys.readouterr().err
         assert error.startswith("cm3-imagetok: ") and message in error and error.count("\n") == 1
 
@@ -43,7 +43,7 @@ def test_it_runs_as_a_program():
         [sys.executable, "-m", "cm3_imagetok.cli", "info", "no-such-preset"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 2 and "no-such-preset" in done.stderr
+    assert done.returncode == 1 and "no-such-preset" in done.stderr
 
 
 def test_help_comes_without_torch():

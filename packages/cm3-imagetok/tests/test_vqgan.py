@@ -127,3 +127,42 @@ def test_wrong_pictures_are_named(tokenizer, shape):
 def test_wrong_codes_are_named(tokenizer, codes):
     with pytest.raises(ValueError, match="codes: wanted"):
         tokenizer.decode(codes)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda x: ((x + 1) * 127.5).to(torch.uint8), "floating point in .-1, 1., got torch.uint8"),
+        (lambda x: (x * 127).to(torch.int8), "floating point in .-1, 1., got torch.int8"),
+        (lambda x: x > 0, "floating point in .-1, 1., got torch.bool"),
+        (lambda x: (x + 1) * 127.5, r"values in \[-1, 1\], got [\d.]+ to 2[\d.]+"),
+        (lambda x: x * 1.5, r"values in \[-1, 1\], got -1.\d+ to 1.\d+"),
+        (lambda x: x.masked_fill(x > 0.9, torch.nan), r"values in \[-1, 1\], got nan"),
+        (lambda x: x.masked_fill(x > 0.9, torch.inf), r"values in \[-1, 1\], got -[\d.]+ to inf"),
+    ],
+)
+def test_pictures_of_another_range_are_refused(tokenizer, change, words):
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    tokenizer.encode(images)
+    with pytest.raises(ValueError, match=f"images: wanted {words}"):
+        tokenizer.encode(change(images))
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.uint8, torch.uint16, torch.uint32, torch.int8, torch.int16, torch.int32, torch.int64],
+)
+def test_codes_are_integers_of_any_type(tokenizer, dtype):
+    codes = torch.arange(16).reshape(1, 4, 4)
+    assert torch.equal(tokenizer.decode(codes.to(dtype)), tokenizer.decode(codes))
+    for wrong in (torch.bool, torch.float32, torch.complex64):
+        with pytest.raises(ValueError, match="codes: wanted integers"):
+            tokenizer.decode(codes.to(wrong))
+
+
+def test_the_hash_of_a_codebook_tells_codebooks_apart(tokenizer):
+    before = tokenizer.codebook_sha256
+    assert before == tokenizer.codebook_sha256 != VQGAN(tokenizer.config).codebook_sha256
+    with torch.no_grad():
+        tokenizer.encoder.conv_in.weight.zero_()
+    assert tokenizer.codebook_sha256 == before

@@ -1,3 +1,5 @@
+import json
+import os
 import re
 import shutil
 import subprocess
@@ -89,6 +91,95 @@ def test_add_takes_only_what_is_new(bank_folder, picture_folder, clip_folder, ca
     assert bank.keys[-1] == 13 and bank.metadata_of([13])[0]["path"].endswith("copy.png")
 
 
+def test_broken_pictures_stop_no_command(tmp_path, picture_folder, clip_folder, capsys):
+    """The same pictures are left out of a bank, of what is added, and of training."""
+    bank, clip = tmp_path / "bank", ("--encoder", clip_folder)
+    (picture_folder / "cut.png").write_bytes((picture_folder / "02.png").read_bytes()[:2000])
+    (picture_folder / "cut.txt").write_text("a cut one")
+    (picture_folder / "._0.png").write_bytes(b"macOS")
+    (picture_folder / "eps.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    for command in ("build", "add", "add"):
+        assert main([command, str(bank), str(picture_folder), "--encoder", str(clip_folder)]) == 0
+        out, err = capsys.readouterr()
+        assert "13 documents" in out and ("0 new" in out) == (command == "add")
+        left = [line for line in err.splitlines() if line.startswith("left out: ")]
+        assert ["cut.png" in line for line in left] == [True, False] and "eps.png" in left[1]
+    for path in picture_folder.rglob("*.png"):
+        path.write_bytes(b"no picture")
+    assert "none of 15 pictures" in refusal(capsys, "build", bank, picture_folder, *clip)
+    assert "2 pictures with captions, got 0" in refusal(capsys, "train", bank, picture_folder)
+
+
+def test_left_out_lines_stand_above_the_progress_line(
+    tmp_path, picture_folder, clip_folder, capsys
+):
+    (picture_folder / "zz.png").write_bytes(b"no picture")
+    bank = tmp_path / "bank"
+    assert main(["build", str(bank), str(picture_folder), "--encoder", str(clip_folder)]) == 0
+    err = capsys.readouterr().err
+    assert [part for part in err.replace("\r", "\n").split("\n") if "left out" in part] == [
+        f"left out: {picture_folder / 'zz.png'}: "
+        "no picture in a format of PNG, JPEG, WEBP, GIF, BMP, TIFF"
+    ]
+
+
+def test_build_says_what_it_dropped(tmp_path, picture_folder, clip_folder, capsys):
+    (picture_folder / "more/metadata.csv").write_text(
+        "file_name,text\nplain.png,NA\n./plain.png,a plain one\ngone.png,gone\n"
+    )
+    bank = tmp_path / "bank"
+    assert main(["build", str(bank), str(picture_folder), "--encoder", str(clip_folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "1 documents, 1 with captions, 1 rows of metadata without a picture" in out
+    assert "12 pictures without a row" in out and "metadata.csv:4: more/gone.png" in err
+    assert MemoryBank.load(bank).metadata_of([0])[0]["caption"] == "NA\na plain one"
+
+
+def test_training_takes_every_caption_of_a_picture(tmp_path, picture_folder, capsys, monkeypatch):
+    rows = [("00.png", "a"), ("00.png", "b"), ("01.png", "b"), ("02.png", "c"), ("03.png", "")]
+    lines = (json.dumps({"file_name": file, "text": text}) for file, text in rows)
+    (picture_folder / "metadata.jsonl").write_text("\n".join(lines))
+    (picture_folder / "03.txt").unlink()
+    given = {}
+
+    def record(captions, images, config, *, groups, **_):
+        given.update(captions=captions, images=images, groups=groups)
+        return type("", (), {"encoder_id": "x"})
+
+    monkeypatch.setattr("cm3_retrieval.clip.training.train_clip", record)
+    assert "3 captioned pictures" in run(capsys, "train", tmp_path / "clip", picture_folder)
+    assert given["captions"] == ["a", "b", "b", "c"] and given["groups"] == [0, 0, 0, 1]
+    assert np.array_equal(given["images"][0], given["images"][1])
+    assert not np.array_equal(given["images"][1], given["images"][2])
+
+
+def test_half_an_emoji_is_refused_before_any_work(tmp_path, picture_folder, capsys):
+    (picture_folder / "metadata.jsonl").write_text(
+        '{"file_name": "00.png", "text": "a"}\n' r'{"file_name": "01.png", "text": "half \ud83d"}'
+    )
+    text = refusal(capsys, "build", tmp_path / "bank", picture_folder, "--encoder", tmp_path)
+    assert "metadata.jsonl:2: 'text': wanted Unicode, got half a surrogate pair" in text
+
+
+def test_names_that_are_no_utf8_stop_nothing(tmp_path, picture_folder, clip_folder, capsys):
+    for name in (b"caf\xe9.png", b"old\xff.tmp"):
+        (picture_folder / os.fsdecode(name)).write_bytes((picture_folder / "03.png").read_bytes())
+    bank = tmp_path / "bank"
+    assert main(["build", str(bank), str(picture_folder), "--encoder", str(clip_folder)]) == 0
+    out, err = capsys.readouterr()
+    assert "13 documents" in out
+    assert r"caf\xe9.png: wanted a name in UTF-8" in err
+
+
+def test_captions_send_nothing_to_the_terminal(tmp_path, picture_folder, clip_folder, capsys):
+    (picture_folder / "00.txt").write_text("\x1b[31mred\x1b]0;title\x07 \u202ethe end\x9b1m")
+    clip, bank = ("--encoder", clip_folder), tmp_path / "bank"
+    run(capsys, "build", bank, picture_folder, *clip)
+    out = run(capsys, "search", bank, *clip, "--text", "red", "-k", 13)
+    assert r"\x1b[31mred\x1b]0;title\x07" in out
+    assert all(character.isprintable() for character in out.replace("\n", ""))
+
+
 def test_neighbours_of_all_documents(bank_folder, clip_folder, capsys, tmp_path):
     out = run(
         capsys, "neighbours", bank_folder, tmp_path / "table", "--encoder", clip_folder,
@@ -144,7 +235,7 @@ def test_wrong_input_is_one_line_and_status_1(
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     text = refusal(capsys, "search", bank_folder, "--image", broken, *clip)
-    assert "broken.png: wanted a whole picture" in text
+    assert "broken.png: no picture in a format of PNG" in text
     factory = ("--index", "IVFx,Nothing")
     assert "'IVFx,Nothing'" in refusal(capsys, "build", none, picture_folder, *factory, *clip)
     too_many = ("--index", "IVF64,PQ4")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cm3_texttok.arrays import integer_array, require
+from cm3_texttok.arrays import integer_array, ranges, require
 
 
 @pytest.mark.parametrize("values", [[1, 2], (1, 2), np.array([1, 2], np.uint16), range(1, 3)])
@@ -30,3 +30,17 @@ def test_require_names_the_first_invalid_position():
         require(values < 5, values, "ids", "a low id", start=10)
     with pytest.raises(ValueError, match=r"position \(1, 0\) "):
         require(values.reshape(3, 1) < 5, values.reshape(3, 1), "ids", "a low id")
+
+
+def test_ranges_are_the_runs_of_true():
+    rng = np.random.default_rng(0)
+    for size in (0, 1, 2, 9, 50):
+        for share in (0, 0.3, 0.7, 1):
+            chosen = rng.random(size) < share
+            found = ranges(chosen)
+            again = np.zeros(size, bool)
+            for start, stop in found:
+                assert start < stop
+                again[start:stop] = True
+            assert (again == chosen).all()
+            assert all(b[0] > a[1] for a, b in zip(found, found[1:], strict=False))

@@ -47,6 +47,11 @@ def test_encode_and_decode_are_inverse(saved, tokenizer, stdin, capsys):
     assert main(["encode", saved]) == 0
     assert capsys.readouterr().out == lines
 
+    for encoding in ("utf-8-sig", "utf-16"):
+        stdin("\n".join(texts).encode(encoding))
+        assert main(["encode", saved]) == 0
+        assert capsys.readouterr().out == lines
+
     stdin(lines.encode())
     assert main(["decode", saved]) == 0
     assert capsys.readouterr().out == "".join(text + "\n" for text in texts)
@@ -78,13 +83,13 @@ def test_inspect_counts_what_there_is(saved, tokenizer, tmp_path, capsys):
     [
         (["encode", "missing", "x"], "missing"),
         (["decode", "SAVED", "400"], "ids: at position 0 wanted an id in [0, 400), got 400"),
-        (["decode", "SAVED", "x"], "ids: line 1: wanted integers"),
+        (["decode", "SAVED", "x"], "ids:1: wanted integers"),
         (["inspect", "SAVED", "none.txt"], "none.txt: wanted a file, got none"),
         (["inspect", "SAVED", "none.csv"], "none.csv: wanted a file that ends in one of"),
         (["inspect", "SAVED", "empty.txt"], "wanted at least one text with characters, got 0"),
         (["train", "a.txt", "--out", "x"], "vocab_size: wanted at most "),
         (["train", "bad.jsonl", "--out", "x"], "bad.jsonl:2: wanted JSON"),
-        (["encode", "SAVED"], "stdin: line 2: wanted UTF-8, got the byte 0xFF"),
+        (["encode", "SAVED"], "stdin:2: wanted UTF-8, got the byte 0xFF"),
     ],
 )
 def test_mistakes_are_one_line(saved, tmp_path, monkeypatch, stdin, capsys, arguments, words):
@@ -93,9 +98,9 @@ def test_mistakes_are_one_line(saved, tmp_path, monkeypatch, stdin, capsys, argu
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "bad.jsonl").write_text('{"text": "x"}\n{')
     stdin(b"ok\n\xff\n")
-    assert main([saved if word == "SAVED" else word for word in arguments]) == 2
+    assert main([saved if word == "SAVED" else word for word in arguments]) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "read " not in line[:5]]
-    assert line.startswith("cm3-texttok: error: ") and words in line
+    assert line.startswith("cm3-texttok: ") and words in line
 
 
 def test_help_names_every_command():
@@ -122,3 +127,20 @@ def test_starting_imports_no_optional_or_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_takes_one_line_is_no_error(saved, tmp_path):
+    (tmp_path / "a.txt").write_text("red apple\n" * 100_000)
+    command = f"{sys.executable} -m cm3_texttok.cli encode {saved} < {tmp_path / 'a.txt'}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; echo ${{PIPESTATUS[0]}}"], capture_output=True
+    )
+    ids, status = done.stdout.splitlines()
+    assert (status, done.stderr) == (b"141", b"") and len(ids.split()) > 1
+
+
+def test_inspect_names_the_line_of_a_half_surrogate_pair(saved, tmp_path, capsys):
+    rows = ['{"text": "red"}'] * 1500 + [r'{"text": "half \ud83d"}']
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    assert main(["inspect", saved, str(tmp_path / "a.jsonl")]) == 1
+    assert "a.jsonl:1501: field 'text': wanted Unicode, got half" in capsys.readouterr().err

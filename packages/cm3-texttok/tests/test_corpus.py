@@ -60,9 +60,20 @@ def test_reading_is_lazy(tmp_path):
 def test_rows_are_counted_across_batches(tmp_path):
     texts = [str(n) for n in range(200_000)]
     assert list(read_texts([write_parquet(tmp_path / "a.parquet", texts)])) == texts
-    broken = write_parquet(tmp_path / "b.parquet", [*texts, None])
-    with pytest.raises(ValueError, match=r"b\.parquet: row 200000: wanted a string, got null"):
-        list(read_texts([broken]))
+    assert list(read_texts([write_parquet(tmp_path / "b.parquet", [*texts, None])])) == texts
+
+
+def test_null_is_no_text_and_a_list_is_several(tmp_path):
+    cells = [["red", "blue"], None, ["fox"], [None]]
+    paths = [write_jsonl(tmp_path / "a.jsonl", [*cells, float("nan")])]
+    paths += [write_parquet(tmp_path / "a.parquet", cells)]
+    assert list(read_texts(paths)) == ["red", "blue", "fox"] * 2
+
+
+def test_half_a_surrogate_pair_is_named_by_file_and_line(tmp_path):
+    path = write_jsonl(tmp_path / "a.jsonl", ["x"] * 1500 + ["half \ud83d"])
+    with pytest.raises(ValueError, match=r"a\.jsonl:1501: field 'text': .*half a surrogate pair"):
+        TextTokenizer.train(read_texts([path]), vocab_size=290)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +83,8 @@ def test_rows_are_counted_across_batches(tmp_path):
         ("a.jsonl", b'{"text": "x"}\n\n{"text"', "a.jsonl:3: wanted JSON"),
         ("a.jsonl", b"[1]", "a.jsonl:1: wanted an object, got list"),
         ("a.jsonl", b'{"b": 1, "a": 2}', r"a.jsonl:1: wanted the field 'text', got \['a', 'b'\]"),
-        ("a.jsonl", b'{"text": null}', "a.jsonl:1: field 'text': wanted a string, got NoneType"),
+        ("a.jsonl", b'{"text": 3}', "a.jsonl:1: field 'text': wanted a string, got int"),
+        ("a.jsonl", b"[" * 200_000, "a.jsonl:1: wanted JSON, got brackets in too many brackets"),
         ("a.parquet", b"", "a.parquet: wanted a Parquet file"),
         ("a.parquet", b"PAR1" * 10, "a.parquet: wanted a Parquet file"),
         ("a.csv", b"x", "a.csv: wanted a file that ends in one of .txt, .jsonl, .parquet"),

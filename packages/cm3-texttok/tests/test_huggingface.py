@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from cm3_texttok import (
+    DocumentLayout,
     HFTokenizer,
     Vocabulary,
     chameleon_tokenizer,
@@ -118,6 +119,28 @@ def test_ids_stand_where_chameleon_has_them(tokenizer):
     assert (END_OF_IMAGE_ID, BEGIN_OF_IMAGE_ID, END_OF_TURN_ID) == (8196, 8197, 8710)
 
 
+def test_only_text_is_text_in_chameleons_vocabulary(tokenizer):
+    """Neither `<s>`, the ends of images and turns, nor any other id below 16384."""
+    vocabulary = chameleon_vocabulary(tokenizer)
+    assert not vocabulary.is_text([0, 8196, 8197, 8710, 8214, 16383]).any()
+    ids = np.arange(-2, 65540)
+    text = ids[vocabulary.is_text(ids)]
+    assert text.min() == 16384 and text.max() < 65536
+    assert vocabulary.is_text(tokenizer.encode("a red apple <s> \u00e4")).all()
+    assert vocabulary.silent_ranges[0] == (0, 16384)
+    with pytest.raises(ValueError, match="got 8710"):
+        DocumentLayout(vocabulary).training([([8710], [1])])
+
+
+def test_the_hash_sees_pieces_and_merges(settings, tokenizer, tmp_path):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(settings))
+    assert chameleon_tokenizer(path).sha256 == tokenizer.sha256
+    merges = settings["model"]["merges"]
+    path.write_text(json.dumps({**settings, "model": {**settings["model"], "merges": merges[:-1]}}))
+    assert chameleon_tokenizer(path).sha256 != tokenizer.sha256
+
+
 def test_ordinary_text_gets_the_librarys_ids(path, tokenizer):
     peer = tokenizers.Tokenizer.from_file(str(path))
     for text in ("a red apple", " and  a fox\n", "caf\u00e9 \U0001f98a", "<", "IMG Z"):
@@ -199,7 +222,7 @@ def test_bad_texts_and_ids_are_named(tokenizer):
         (lambda s: {**s, "model": {**s["model"], "dropout": 0.1}}, "model.dropout: wanted none"),
         (lambda s: {**s, "model": {"type": "WordLevel", "vocab": {}}}, "type BPE, got WordLevel"),
         (lambda s: {**s, "model": None}, "wanted a tokenizer.json with a model and its vocab"),
-        (lambda s: [], "wanted a tokenizer.json with a model and its vocab"),
+        (lambda s: [], "wanted an object, got list"),
         (lambda s: {**s, "pre_tokenizer": {"type": "Nonsense"}}, "wanted a tokenizer.json, got: "),
         (
             lambda s: {**s, "model": {**s["model"], "vocab": {

@@ -152,12 +152,14 @@ def test_save_and_load(tokenizer, corpus, tmp_path):
 
 def test_config_says_what_it_is(tokenizer, tmp_path):
     tokenizer.save(str(tmp_path))
-    assert sorted(os.listdir(tmp_path)) == ["config.json", "tokenizer.model"]
+    digest = hashlib.sha256(tokenizer.model_bytes).hexdigest()
+    assert sorted(os.listdir(tmp_path)) == ["config.json", f"tokenizer-{digest[:16]}.model"]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config == {
         "component": "cm3-texttok/tokenizer",
         "interface_version": "1.0",
-        "sha256": hashlib.sha256(tokenizer.model_bytes).hexdigest(),
+        "model": f"tokenizer-{digest[:16]}.model",
+        "sha256": digest,
         "vocab_size": 400,
         "pad_id": 0,
         "eos_id": 1,
@@ -170,11 +172,11 @@ def test_config_says_what_it_is(tokenizer, tmp_path):
 @pytest.mark.parametrize("where", [0, 0.5, 1])
 def test_one_flipped_bit_is_refused(tokenizer, tmp_path, where):
     tokenizer.save(tmp_path)
-    path = tmp_path / "tokenizer.model"
+    (path,) = tmp_path.glob("tokenizer-*.model")
     data = bytearray(path.read_bytes())
     data[int(where * (len(data) - 1))] ^= 1
     path.write_bytes(data)
-    with pytest.raises(ValueError, match=r"tokenizer\.model: wanted SHA-256"):
+    with pytest.raises(ValueError, match=r"tokenizer-\w{16}\.model: wanted SHA-256"):
         TextTokenizer.load(tmp_path)
 
 
@@ -206,12 +208,77 @@ def test_broken_config_is_named(tokenizer, tmp_path, content):
         TextTokenizer.load(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.model"])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer-*.model"])
 def test_missing_file_is_named(tokenizer, tmp_path, name):
     tokenizer.save(tmp_path)
-    (tmp_path / name).unlink()
-    with pytest.raises(FileNotFoundError, match=name):
+    (path,) = tmp_path.glob(name)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=path.name):
         TextTokenizer.load(tmp_path)
+
+
+def test_a_save_that_is_killed_leaves_a_whole_tokenizer(tokenizer, corpus, tmp_path, monkeypatch):
+    """After each step of the save, the old tokenizer or the new one loads."""
+    other = TextTokenizer.train(corpus, vocab_size=400, num_masks=5)
+    tokenizer.save(tmp_path)
+    state, replace = [], os.replace
+
+    def record(*paths):
+        for done in (False, True):
+            if done:
+                replace(*paths)
+            state.append(TextTokenizer.load(tmp_path).sha256)
+
+    monkeypatch.setattr(os, "replace", record)
+    other.save(tmp_path)
+    old, new = tokenizer.sha256, other.sha256
+    assert state == [old, old, old, new] and old != new
+    assert len(os.listdir(tmp_path)) == 2  # nothing of the old one is left
+    other.save(tmp_path)
+    assert TextTokenizer.load(tmp_path).sha256 == new
+
+
+def test_a_folder_of_version_0_1_loads(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / config.pop("model")).rename(tmp_path / "tokenizer.model")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert TextTokenizer.load(tmp_path).model_bytes == tokenizer.model_bytes
+    tokenizer.save(tmp_path)
+    assert len(os.listdir(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("content", ['{"model_type": "llama"}', "{", "[" * 100_000])
+def test_another_programs_folder_is_not_written_to(tokenizer, tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config\.json: wanted"):
+        tokenizer.save(tmp_path)
+    assert os.listdir(tmp_path) == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == content
+
+
+@pytest.mark.parametrize("name", ["../tokenizer.model", "/tokenizer.model", "", "..", 3])
+def test_the_model_lies_in_the_folder(tokenizer, tmp_path, name):
+    tokenizer.save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "model": name}))
+    with pytest.raises(ValueError, match="model: wanted the name of a file"):
+        TextTokenizer.load(tmp_path)
+
+
+def test_the_hash_is_of_the_pieces(tokenizer, corpus):
+    same = TextTokenizer.train(corpus, vocab_size=400, num_masks=4, num_threads=1)
+    assert same.model_bytes != tokenizer.model_bytes  # which name the threads
+    assert same.sha256 == tokenizer.sha256
+    others = [corpus[::-1][:200], [text.upper() for text in corpus]]
+    hashes = {TextTokenizer.train(o, vocab_size=300, num_masks=4).sha256 for o in others}
+    assert len(hashes | {tokenizer.sha256}) == 3
+
+
+def test_silent_ranges_are_the_ids_without_text(tokenizer):
+    (bounds,) = tokenizer.silent_ranges
+    assert bounds == (0, tokenizer.byte_ids.start)
+    assert all(tokenizer.decode([i]) == "" for i in range(*bounds))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")

@@ -51,8 +51,8 @@ def test_control_names_in_the_corpus_stay_text(corpus):
 def test_vocab_size_error_names_the_bounds(corpus):
     with pytest.raises(ValueError, match=r"vocab_size: wanted at most \d+ .*got 56320") as high:
         TextTokenizer.train(corpus)
-    with pytest.raises(ValueError, match=r"vocab_size: wanted at least \d+ .*got 100") as low:
-        TextTokenizer.train(corpus, vocab_size=100)
+    with pytest.raises(ValueError, match=r"vocab_size: wanted at least \d+ .*got 280") as low:
+        TextTokenizer.train(corpus, vocab_size=280)
     for error in (high, low):
         bound = int(str(error.value).split()[4])
         assert TextTokenizer.train(corpus, vocab_size=bound).vocab_size == bound
@@ -64,12 +64,6 @@ def test_empty_corpus(texts):
         TextTokenizer.train(texts, vocab_size=300)
 
 
-@pytest.mark.parametrize("name", ["num_masks", "num_threads"])
-def test_counts_are_at_least_one(name):
-    with pytest.raises(ValueError, match=f"{name}: wanted at least 1, got 0"):
-        TextTokenizer.train(["a"], **{name: 0})
-
-
 @pytest.mark.parametrize("error", [OSError("unreadable"), KeyboardInterrupt()])
 def test_error_of_the_corpus_passes_through(error):
     def texts():
@@ -79,3 +73,32 @@ def test_error_of_the_corpus_passes_through(error):
     with pytest.raises(type(error)) as caught:
         TextTokenizer.train(texts(), vocab_size=300)
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [
+        ({"vocab_size": 0}, "vocab_size: wanted 278 to 2147483647, got 0"),
+        ({"vocab_size": 10}, "vocab_size: wanted 278 to 2147483647, got 10"),
+        ({"vocab_size": -5}, "vocab_size: wanted 278 to 2147483647, got -5"),
+        ({"vocab_size": 277}, "vocab_size: wanted 278 to 2147483647, got 277"),
+        ({"vocab_size": 2**31}, "vocab_size: wanted 278 to 2147483647, got 2147483648"),
+        ({"vocab_size": 400, "num_masks": 200}, "vocab_size: wanted 462 to 2147483647, got 400"),
+        ({"num_masks": 100_000}, "num_masks: wanted 1 to 65536, got 100000"),
+        ({"num_masks": 2**40}, "num_masks: wanted 1 to 65536"),
+        ({"num_masks": 0}, "num_masks: wanted 1 to 65536, got 0"),
+        ({"num_threads": 0}, "num_threads: wanted 1 to 1024, got 0"),
+        ({"num_threads": 10**6}, "num_threads: wanted 1 to 1024, got 1000000"),
+    ],
+)
+def test_numbers_that_no_corpus_fits_are_named_before_it_is_read(numbers, words):
+    def corpus():
+        pytest.fail("the corpus was read")
+        yield ""
+
+    with pytest.raises(ValueError, match=words):
+        TextTokenizer.train(corpus(), **numbers)
+
+
+def test_the_least_number_of_ids_is_enough():
+    assert TextTokenizer.train([" "] * 9, vocab_size=263, num_masks=1).vocab_size == 263

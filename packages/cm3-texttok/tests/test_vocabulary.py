@@ -1,13 +1,14 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cm3_texttok import IdBlock, Vocabulary
+from cm3_texttok import IdBlock, TextTokenizer, Vocabulary
 
 IDS = {"pad_id": 0, "eos_id": 1, "break_id": 2, "infill_id": 4, "mask_ids": (3, 5)}
 PAPER = Vocabulary(text_size=56320, num_codes=8192, **IDS)
@@ -107,10 +108,40 @@ def test_json_round_trip(image_offset):
 def test_hash_sees_every_field():
     changes = [{name: 7} for name in IDS if name != "mask_ids"]
     changes += [{"mask_ids": (3,)}, {"mask_ids": (5, 3)}, {"text_size": 9}, {"num_codes": 9}]
-    changes += [{"image_offset": 12}]
+    changes += [{"image_offset": 12}, {"silent_ranges": [(6, 7)]}, {"silent_ranges": [(6, 8)]}]
+    changes += [{"text_sha256": "a"}, {"text_sha256": "b"}, {"codes_sha256": "a"}]
     base = {"text_size": 10, "num_codes": 4, **IDS}
     hashes = {Vocabulary(**{**base, **change}).sha256 for change in [{}, *changes]}
     assert len(hashes) == len(changes) + 1
+
+
+def test_two_tokenizers_of_one_size_have_two_hashes(tokenizer, corpus):
+    other = TextTokenizer.train([text.upper() for text in corpus], vocab_size=400, num_masks=4)
+    assert other.vocab_size == tokenizer.vocab_size
+    made = [Vocabulary.from_tokenizer(of, num_codes=32) for of in (tokenizer, other)]
+    made += [Vocabulary.from_tokenizer(tokenizer, 32, codes_sha256=code) for code in "ab"]
+    assert len({vocabulary.sha256 for vocabulary in made}) == 4
+    for vocabulary in made:
+        again = Vocabulary.from_json(json.loads(json.dumps(vocabulary.to_json())))
+        assert again == vocabulary and again.sha256 == vocabulary.sha256
+
+
+def test_ids_that_no_text_has_are_not_text(tokenizer, vocabulary):
+    ids = np.arange(vocabulary.size)
+    found = ids[vocabulary.is_text(ids)].tolist()
+    assert found == list(range(tokenizer.byte_ids.start, tokenizer.vocab_size))
+    for ranges in ([(-1, 2)], [(3, 3)], [(5, 4)], [(0, 11)]):
+        with pytest.raises(ValueError, match=r"silent_ranges: wanted ranges inside \[0, 10\)"):
+            Vocabulary(text_size=10, num_codes=4, silent_ranges=ranges, **IDS)
+
+
+def test_a_tokenizer_may_say_less(tokenizer):
+    """The protocol asks for neither hash nor ranges."""
+    names = ("vocab_size", "pad_id", "eos_id", "break_id", "infill_id", "mask_ids")
+    plain = SimpleNamespace(**{name: getattr(tokenizer, name) for name in names})
+    vocabulary = Vocabulary.from_tokenizer(plain, num_codes=32)
+    assert (vocabulary.silent_ranges, vocabulary.text_sha256) == ((), None)
+    assert not {"silent_ranges", "text_sha256", "codes_sha256"} & set(vocabulary.to_json())
 
 
 def test_hash_is_the_same_in_another_process():

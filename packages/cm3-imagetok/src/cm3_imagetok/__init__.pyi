@@ -41,6 +41,10 @@ from .metrics import (
 from .perceptual import (
     PerceptualLoss as PerceptualLoss,
 )
+from .picture_file import (
+    ImageError as ImageError,
+    load_image as load_image,
+)
 from .presets import (
     PRESETS as PRESETS,
 )
@@ -52,9 +56,7 @@ from .quantize import (
     revive_dead_codes as revive_dead_codes,
 )
 from .transforms import (
-    ImageError as ImageError,
     Loaded as Loaded,
-    load_image as load_image,
     load_images as load_images,
     square as square,
     to_pixels as to_pixels,

@@ -1,17 +1,19 @@
-"""A VQGAN on disk: `model.safetensors` and `config.json` in a folder.
+"""A VQGAN on disk: `model-HASH.safetensors` and `config.json` in a folder.
 
-`config.json` holds component and interface version, the shape, and the SHA-256 of the weights,
-which is checked on load: a flipped byte would otherwise load silently.
+`config.json` holds component and interface version, the shape, the weights' file, and the SHA-256
+of both, which are checked on load: a flipped byte would otherwise load silently. It is replaced
+last, so that a save that is killed leaves the old model or the new one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -34,21 +36,31 @@ class CheckpointError(ValueError):
 
 
 def save_vqgan(model: VQGAN, folder: str | os.PathLike[str]) -> None:
-    """Write the model to `folder`; the configuration last, so that it marks a whole folder.
+    """Write the model to `folder`, in place of an earlier one.
 
     Raises:
-        OSError: The disk is full or the folder not writable; no partial file is left.
+        CheckpointError: The folder holds the `config.json` of something else.
+        OSError: The disk is full or the folder not writable; no partial file is left, and an
+            earlier model is untouched.
     """
-    weights = Path(folder) / "model.safetensors"
+    path = Path(folder) / "config.json"
+    before = _read(path) if path.exists() else {}
     state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_file(weights) as file:
+    written: dict[str, str] = {}
+
+    def name_by_hash(file: BinaryIO) -> str:
+        file.seek(0)
+        written["sha256"] = hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore
+        written["weights"] = f"model-{written['sha256'][:16]}.safetensors"
+        return written["weights"]
+
+    with atomic_file(Path(folder) / "model.safetensors", name=name_by_hash) as file:
         file.write(safetensors.torch.save(state))
-    config = {
-        **stamp(COMPONENT, INTERFACE_VERSION),
-        "config": asdict(model.config),
-        "sha256": sha256_of_file(weights),
-    }
-    write_json(Path(folder) / "config.json", config)
+    config = asdict(model.config)
+    stamped = stamp(COMPONENT, INTERFACE_VERSION)
+    write_json(path, {**stamped, "config": config, "config_sha256": _seal(config), **written})
+    if before and (old := _weights_name(before, path)) != written["weights"]:
+        (Path(folder) / old).unlink(missing_ok=True)
 
 
 def load_vqgan(folder: str | os.PathLike[str]) -> VQGAN:
@@ -58,18 +70,18 @@ def load_vqgan(folder: str | os.PathLike[str]) -> VQGAN:
         CheckpointError: A file is missing, damaged, of another component, or of another major
             version.
     """
-    path, weights = Path(folder) / "config.json", Path(folder) / "model.safetensors"
+    path = Path(folder) / "config.json"
+    saved = _read(path)
+    weights = Path(folder) / _weights_name(saved, path)
     try:
-        saved = json.loads(path.read_bytes())
         sha256 = sha256_of_file(weights)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{error.filename}: no such file; wanted a saved VQGAN") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path}: wanted JSON, got something else ({error})") from None
-    saved = check_stamp(saved, COMPONENT, INTERFACE_VERSION, path, CheckpointError)
+    except FileNotFoundError:
+        raise CheckpointError(f"{weights}: no such file; wanted a saved VQGAN") from None
     if sha256 != saved.get("sha256"):
         raise CheckpointError(f"{weights}: damaged, its SHA-256 is not the saved one")
-    model = VQGAN(_config(saved.get("config"), path))
+    config = _config(saved, path)
+    with torch.random.fork_rng(devices=[]):
+        model = VQGAN(config)
     try:
         model.load_state_dict(load_tensors(weights))
     except RuntimeError as error:
@@ -122,10 +134,38 @@ def load_tensors(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: wanted safetensors, got something else ({error})") from None
 
 
-def _config(values: Any, path: Path) -> VQGANConfig:
+def _read(path: Path) -> dict[str, Any]:
+    """Read the `config.json` of a saved VQGAN."""
+    try:
+        saved = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise CheckpointError(f"{path}: no such file; wanted a saved VQGAN") from None
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: wanted JSON, got something else ({error})") from None
+    return check_stamp(saved, COMPONENT, INTERFACE_VERSION, path, CheckpointError)
+
+
+def _weights_name(saved: dict[str, Any], path: Path) -> str:
+    name = saved.get("weights", "model.safetensors")  # the plain name is that of version 0.1
+    if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
+        raise CheckpointError(f"{path}: weights: wanted the name of a file, got {name!r}")
+    return name
+
+
+def _seal(config: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+
+
+def _config(saved: dict[str, Any], path: Path) -> VQGANConfig:
+    values = saved.get("config")
     names = {field.name for field in fields(VQGANConfig)}
     if not isinstance(values, dict) or set(values) - names:
         unknown = sorted(set(values) - names) if isinstance(values, dict) else values
         raise CheckpointError(f"{path}: wanted the fields of VQGANConfig, got unknown {unknown}")
+    if "config_sha256" in saved and saved["config_sha256"] != _seal(values):
+        raise CheckpointError(f"{path}: damaged, the config's SHA-256 is not the saved one")
     config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    return VQGANConfig(**config)
+    try:
+        return VQGANConfig(**config)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: config: {error}") from None

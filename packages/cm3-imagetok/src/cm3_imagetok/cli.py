@@ -1,7 +1,7 @@
 """The command line `cm3-imagetok`: pictures to codes and back, and checkpoints.
 
-Errors are one line on stderr, with exit code 2. PyTorch is imported when a command runs, not for
-`--help`.
+A failure is one line on stderr, with exit status 1 (`cm3_imagetok.exit_status`). PyTorch is
+imported when a command runs, not for `--help`.
 """
 
 from __future__ import annotations
@@ -11,20 +11,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cm3_imagetok.exit_status import exit_status
 from cm3_imagetok.layouts import OURS, WRITTEN
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, 2 for an error, 130 when interrupted."""
+    """Run one command and return its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        _run(options)
-    except KeyboardInterrupt:
-        return 130
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"cm3-imagetok: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: _run(options), "cm3-imagetok")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -55,7 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     for added in (encode, decode, reconstruct):
         added.add_argument("model", help="a saved VQGAN: our folder, or a foreign checkpoint")
         if added is decode:
-            added.add_argument("codes", type=Path, nargs="+", help="files that encode wrote")
+            added.add_argument(
+                "codes", type=Path, nargs="+", help=".npy files or folders of encode"
+            )
         else:
             added.add_argument("pictures", type=Path, nargs="+", help="picture files or folders")
             added.add_argument("--size", type=_positive, help="side in pixels [the model's]")
@@ -68,7 +64,12 @@ def _parser() -> argparse.ArgumentParser:
                 default="raise",
                 help="stop at a broken picture, or go on and count [raise]",
             )
-        added.add_argument("--out", type=Path, required=True, help="folder to write to")
+        added.add_argument(
+            "--out",
+            type=Path,
+            required=True,
+            help="folder to write to; replaces only what was written so",
+        )
         added.add_argument("--device", default="cpu", help="torch device [cpu]")
     added = command("import", "print the contents of a foreign checkpoint; with --out, convert it")
     added.add_argument("checkpoint", help=".ckpt, .pt, .safetensors, or a folder of safetensors")

@@ -54,12 +54,21 @@ class VQGANConfig:
             "patch_size",
             "channels",
             "num_res_blocks",
+            "norm_groups",
             "z_channels",
             "embed_dim",
             "num_codes",
         ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}: wanted an integer of at least 1, got {value!r}")
+        for name in ("channel_multipliers", "attention_resolutions"):
+            values = getattr(self, name)
+            whole = isinstance(values, (tuple, list)) and all(
+                isinstance(value, int) and value > 0 for value in values
+            )
+            if not whole or (name == "channel_multipliers" and not values):
+                raise ValueError(f"{name}: wanted integers of at least 1, got {values!r}")
         for multiplier in self.channel_multipliers:
             if self.channels * multiplier % self.norm_groups:
                 raise ValueError(

@@ -139,7 +139,7 @@ def export_vqgan(model: VQGAN, path: str | os.PathLike[str], layout: str) -> Non
 def _is_ours(path: Path) -> bool:
     try:
         saved = json.loads((path / "config.json").read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(saved, dict) and saved.get("component") == COMPONENT
 
@@ -186,7 +186,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], Counter[str]]:
         raise CheckpointError(f"{path}: wanted safetensors, got something else ({error})") from None
     except layouts.LayoutError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path}: wanted an index of safetensors ({error!r})") from None
     return state, Counter(_head(name) for name in place if not name.startswith(prefix))
 

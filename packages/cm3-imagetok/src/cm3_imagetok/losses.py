@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 OPPONENT = (
     (3**-0.5, 3**-0.5, 3**-0.5),
     (2**-0.5, -(2**-0.5), 0.0),

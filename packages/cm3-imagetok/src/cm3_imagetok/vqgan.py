@@ -8,6 +8,8 @@ Parameter names are taming-transformers', so their checkpoints fit.
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -21,6 +23,9 @@ from cm3_imagetok.quantize import (
     Quantized,
     Quantizer,
 )
+
+SLACK = 1.01
+"""How far from 0 pixels may be: 1, and some rounding."""
 
 
 def _quantizer(config: VQGANConfig) -> Quantizer:
@@ -72,6 +77,12 @@ class VQGAN(nn.Module):
         """Pixels per code along one side."""
         return self.config.downsampling
 
+    @property
+    def codebook_sha256(self) -> str:
+        """Hex digest of the code vectors, which tells two codebooks of one size apart."""
+        vectors = self.quantize.codebook.detach().float().cpu().contiguous().numpy()
+        return hashlib.sha256(vectors.astype("<f4").tobytes()).hexdigest()
+
     def latent(self, images: Tensor) -> Tensor:
         """Return the grid before quantization, (B, 3, H, W) -> (B, embed_dim, H / f, W / f)."""
         if (
@@ -83,6 +94,8 @@ class VQGAN(nn.Module):
                 f"images: wanted (B, 3, H, W) with H and W multiples of {self.downsampling}, "
                 f"got {tuple(images.shape)}"
             )
+        if not images.is_floating_point():
+            raise ValueError(f"images: wanted floating point in [-1, 1], got {images.dtype}")
         images = images.to(self.quant_conv.weight.dtype, memory_format=torch.channels_last)
         return _run(self.quant_conv, _run(self.encoder, images))
 
@@ -107,16 +120,27 @@ class VQGAN(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Return the codes (B, H / f, W / f) of pictures (B, 3, H, W) in [-1, 1]."""
+        """Return the codes (B, H / f, W / f) of pictures (B, 3, H, W) in [-1, 1].
+
+        Raises:
+            ValueError: The pictures have another shape, are no floating point, or leave the range.
+        """
+        if images.numel() and images.is_floating_point() and not images.is_meta:
+            low, high = (float(bound) for bound in images.aminmax())
+            # a rounding beyond 1 is no other range; NaN is in none
+            if not -SLACK <= low <= high <= SLACK:
+                raise ValueError(f"images: wanted values in [-1, 1], got {low:g} to {high:g}")
         return self.quantize.encode(self.latent(images))
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Return the pictures (B, 3, f h, f w) in [-1, 1] of codes (B, h, w)."""
-        if codes.ndim != 3 or codes.is_floating_point():
+        """Return the pictures (B, 3, f h, f w) in [-1, 1] of codes (B, h, w) of any integers."""
+        whole = not (codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool)
+        if codes.ndim != 3 or not whole:
             raise ValueError(
                 f"codes: wanted integers of shape (B, h, w), got {codes.dtype} {tuple(codes.shape)}"
             )
+        codes = codes.long()  # torch compares and looks up no uint16, the shards' own type
         if codes.numel() and not (0 <= int(codes.min()) and int(codes.max()) < self.num_codes):
             raise ValueError(
                 f"codes: wanted values in [0, {self.num_codes}), "

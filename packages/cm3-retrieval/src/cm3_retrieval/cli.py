@@ -1,7 +1,7 @@
 """The command `cm3-retrieval`: build and search a memory bank of pictures.
 
-Takes arguments and hands them to `cm3_retrieval.commands`. An error is one line on stderr and exit
-status 1. `--help` imports neither FAISS nor torch.
+Takes arguments and hands them to `cm3_retrieval.commands`. A failure is one line on stderr and exit
+status 1 (`cm3_retrieval.exit_status`). `--help` imports neither FAISS nor torch.
 """
 
 import argparse
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cm3_retrieval.exit_status import exit_status
 from cm3_retrieval.index.config import AUTO
 from cm3_retrieval.neighbours.strategy import RetrievalConfig
 
@@ -16,15 +17,13 @@ from cm3_retrieval.neighbours.strategy import RetrievalConfig
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit status."""
     options = _parser().parse_args(arguments)
-    from cm3_retrieval import commands
 
-    try:
+    def run() -> None:
+        from cm3_retrieval import commands
+
         commands.COMMANDS[options.command](options)
-    except (ValueError, TypeError, KeyError, OSError, RuntimeError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        print(f"cm3-retrieval {options.command}: {text}", file=sys.stderr)
-        return 1
-    return 0
+
+    return exit_status(run, f"cm3-retrieval {options.command}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,23 +8,26 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from cm3_retrieval.bank.documents import encode_documents, search_documents
 from cm3_retrieval.bank.memory_bank import MemoryBank
 from cm3_retrieval.bank.quality import measure_bank, save_histogram
-from cm3_retrieval.clip.picture_folder import PictureFile, open_picture, picture_files
+from cm3_retrieval.caption_groups import groups_of
+from cm3_retrieval.clip.picture_folder import PictureFile, PictureFolder, picture_files
 from cm3_retrieval.contact_sheet import text_table, write_contact_sheet
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.plan import expected_bytes
 from cm3_retrieval.interface import BANK_COMPONENT, Encoder
 from cm3_retrieval.neighbours.building import build_neighbour_table
 from cm3_retrieval.neighbours.strategy import RetrievalConfig
+from cm3_retrieval.picture_file import ImageError, load_image, shown
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
 
 _BATCH = 64
@@ -37,29 +40,35 @@ def train(options: argparse.Namespace) -> None:
     from cm3_retrieval.clip.training_config import ClipTrainingConfig
 
     config = ClipTrainingConfig(steps=options.steps, seed=options.seed)
-    files = [file for file in picture_files(options.folder) if file.caption]
     side = (config.image_size, config.image_size)
-    images = [np.asarray(open_picture(file.path).resize(side)) for file in files]
-    if len(files) < 2:
-        raise ValueError(f"{options.folder}: wanted 2 pictures with captions, got {len(files)}")
-    group_of = {caption: group for group, caption in enumerate({file.caption for file in files})}
+    captions, images, files = [], [], []
+    for file, image in _opened(file for file in _listed(options.folder).files if file.captions):
+        captions += file.captions
+        files += [file] * len(file.captions)
+        images += [np.asarray(image.resize(side))] * len(file.captions)
+    count = len({file.path for file in files})
+    if count < 2:
+        raise ValueError(f"{shown(options.folder)}: wanted 2 pictures with captions, got {count}")
     with _bar("training", "step") as progress:
         encoder = train_clip(
-            [file.caption or "" for file in files],
+            captions,
             np.stack(images),
             config,
-            groups=[group_of[file.caption] for file in files],
+            groups=groups_of(captions, [str(file.path) for file in files]),
             folder=options.clip,
             progress=lambda step, steps, _: progress(step, steps),
         )
-    print(f"{options.clip}: {encoder.encoder_id}, trained on {len(files)} captioned pictures")
+    print(f"{options.clip}: {encoder.encoder_id}, trained on {count} captioned pictures")
 
 
 def build(options: argparse.Namespace) -> None:
     """Build a bank from a folder of pictures, or rebuild it."""
-    files = picture_files(options.folder)
+    found = _listed(options.folder)
     encoder = _encoder(options)
-    vectors, kept = _encoded(encoder, files)
+    vectors, kept = _encoded(encoder, found.files)
+    if not kept:
+        count = len(found.files)
+        raise ValueError(f"{shown(options.folder)}: none of {count} pictures can be read")
     bank = MemoryBank.build(
         np.arange(len(kept)),
         vectors,
@@ -69,7 +78,12 @@ def build(options: argparse.Namespace) -> None:
         threads=options.threads,
     )
     bank.save(options.bank)
-    print(f"{options.bank}: {len(bank)} documents, index {bank.config.factory}")
+    captioned = sum(bool(file.captions) for file in kept)
+    print(
+        f"{options.bank}: {len(bank)} documents, {captioned} with captions, "
+        f"{len(found.lost)} rows of metadata without a picture, "
+        f"{found.unlisted} pictures without a row; index {bank.config.factory}"
+    )
 
 
 def add(options: argparse.Namespace) -> None:
@@ -77,10 +91,9 @@ def add(options: argparse.Namespace) -> None:
     encoder = _encoder(options)
     bank = MemoryBank.load(options.bank, encoder.encoder_id)
     known = set(_column(bank, "path"))
-    files = [file for file in picture_files(options.folder) if str(file.path) not in known]
-    kept: list[PictureFile] = []
-    if files:
-        vectors, kept = _encoded(encoder, files)
+    files = [file for file in _listed(options.folder).files if str(file.path) not in known]
+    vectors, kept = _encoded(encoder, files)
+    if kept:
         first = int(bank.keys.max()) + 1 if len(bank) else 0
         keys = first + np.arange(len(kept))
         bank.append(keys, vectors, _columns(kept), encoder.encoder_id)
@@ -94,7 +107,7 @@ def search(options: argparse.Namespace) -> None:
         raise ValueError("--text, --image: wanted at least one of them")
     encoder = _encoder(options)
     bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
-    image = None if options.image is None else [open_picture(options.image)]
+    image = None if options.image is None else [load_image(options.image)]
     text = None if options.text is None else [options.text]
     k = min(options.k, len(bank)) if options.k > 0 else options.k
     scores, keys = search_documents(bank, encoder, k, texts=text, images=image)
@@ -121,7 +134,7 @@ def neighbours(options: argparse.Namespace) -> None:
     )
     with _bar("neighbours") as progress:
         table = build_neighbour_table(
-            bank, encoder, keys, captions, lambda key: open_picture(path_of[key]), config,
+            bank, encoder, keys, captions, lambda key: load_image(path_of[key]), config,
             options.seed, progress=progress, parts=parts,
         )  # fmt: skip
     table.save(options.table)
@@ -192,25 +205,40 @@ def _encoder(options: argparse.Namespace) -> Encoder:
     return ClipEncoder(options.encoder, options.pretrained, **settings)
 
 
+def _listed(folder: Path) -> PictureFolder:
+    """List the documents of a folder; name what is none on stderr, of many the first."""
+    found = picture_files(folder)
+    for name in found.unnamed:
+        print(f"left out: {name}: wanted a name in UTF-8", file=sys.stderr)
+    if found.lost:
+        count = len(found.lost)
+        print(f"left out: {count} rows without a picture, first {found.lost[0]}", file=sys.stderr)
+    if found.unlisted:
+        print(f"left out: {found.unlisted} pictures that no row lists", file=sys.stderr)
+    return found
+
+
 def _encoded(encoder: Encoder, files: list[PictureFile]) -> tuple[np.ndarray, list[PictureFile]]:
-    """Encode the readable pictures; name the others on stderr and leave them out."""
-    parts, kept = [], []
+    """Encode the pictures that can be read."""
+    parts, kept = [np.empty((0, encoder.dim), np.float32)], []
     with _bar("encoding") as progress:
         for start in range(0, len(files), _BATCH):
-            batch, images = [], []
-            for file in files[start : start + _BATCH]:
-                try:
-                    images.append(open_picture(file.path))
-                    batch.append(file)
-                except ValueError as error:
-                    print(f"left out: {error}", file=sys.stderr)
-            if batch:
-                parts.append(encode_documents(encoder, [file.caption for file in batch], images))
-            kept.extend(batch)
+            opened = list(_opened(files[start : start + _BATCH]))
+            if opened:
+                captions, images = [file.caption for file, _ in opened], [i for _, i in opened]
+                parts.append(encode_documents(encoder, captions, images))
+            kept.extend(file for file, _ in opened)
             progress(min(start + _BATCH, len(files)), len(files))
-    if not kept:
-        raise ValueError(f"none of {len(files)} pictures can be read")
     return np.concatenate(parts), kept
+
+
+def _opened(files: Iterable[PictureFile]) -> Iterator[tuple[PictureFile, Image.Image]]:
+    """Yield the pictures that can be read; name the others on stderr and leave them out."""
+    for file in files:
+        try:
+            yield file, load_image(file.path)
+        except ImageError as error:
+            tqdm.write(f"left out: {error}", file=sys.stderr)  # above the progress line
 
 
 def _columns(files: list[PictureFile]) -> dict[str, list]:

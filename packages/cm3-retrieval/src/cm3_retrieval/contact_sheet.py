@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cm3_retrieval.artifact import atomic_file
-from cm3_retrieval.clip.picture_folder import open_picture
+from cm3_retrieval.picture_file import ImageError, load_image, shown
 
 _SIDE = 224
 """Longest side of a picture on the page, in pixels."""
@@ -22,7 +22,7 @@ def text_table(documents: Sequence[Mapping[str, Any]], scores: Sequence[float]) 
     lines = [f"{'':>3}  {'score':>7}  {'key':>10}  document"]
     for rank, (document, score) in enumerate(zip(documents, scores, strict=True), 1):
         caption = " ".join(str(document.get("caption") or "").split())
-        what = f"{caption[:60]}  {document.get('path', '')}".strip()
+        what = shown(f"{caption[:60]}  {document.get('path', '')}".strip())  # no escape codes
         lines.append(f"{rank:>3}  {score:>7.4f}  {document['key']:>10}  {what}")
     return "\n".join(lines)
 
@@ -63,8 +63,8 @@ def _picture(path: str | None) -> str:
     if not path:
         return ""
     try:
-        image = open_picture(path)
-    except ValueError:
+        image = load_image(path)
+    except ImageError:
         return f"<p>{html.escape(path)} cannot be shown</p>"
     image.thumbnail((_SIDE, _SIDE))
     file = io.BytesIO()

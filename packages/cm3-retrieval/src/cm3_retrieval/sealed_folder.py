@@ -81,7 +81,7 @@ def read_folder(
     raw = path.read_bytes()
     try:
         manifest = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, not valid JSON ({error})") from error
     manifest = check_stamp(manifest, component, INTERFACE_VERSION, path)
     # Compare the text, too: an added space would not change the parsed manifest.

@@ -18,6 +18,13 @@ def integer_array(values: ArrayLike, name: str) -> np.ndarray:
     return array.astype(np.int64)
 
 
+def ranges(chosen: np.ndarray) -> tuple[tuple[int, int], ...]:
+    """Return the runs of True in booleans as ranges [start, stop)."""
+    # 0 1 1 0 1 -> changes at 1 3 4 5 -> (1, 3), (4, 5)
+    edges = np.flatnonzero(np.diff(chosen.astype(np.int8), prepend=0, append=0)).tolist()
+    return tuple(zip(edges[::2], edges[1::2], strict=True))
+
+
 def require(valid: np.ndarray, values: np.ndarray, name: str, wanted: str, start: int = 0) -> None:
     """Refuse `values` unless all are valid.
 

@@ -1,6 +1,7 @@
 """The command line `cm3-texttok`: train, encode, decode, inspect.
 
-Results go to stdout, progress to stderr. An error is one line on stderr, with exit code 2.
+Results go to stdout, progress to stderr. A failure is one line on stderr, with exit status 1
+(`cm3_texttok.exit_status`).
 """
 
 import argparse
@@ -12,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import numpy as np
 
 from cm3_texttok.corpus import SUFFIXES, read_texts
+from cm3_texttok.exit_status import exit_status
+from cm3_texttok.text_file import decoded
 from cm3_texttok.tokenizer import TextTokenizer
 
 _FILES = f"files that end in {', '.join(SUFFIXES)}"
@@ -19,14 +22,9 @@ _FIELD = "key of a .jsonl object, or column of a .parquet file, that holds the t
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0, or 2 for an error."""
+    """Run one command and return its exit status."""
     options = _parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"cm3-texttok: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_status(lambda: options.run(options), "cm3-texttok")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -102,7 +100,7 @@ def _decode(options: argparse.Namespace) -> None:
         try:
             ids = [int(word) for word in row]
         except ValueError as error:
-            raise ValueError(f"ids: line {number}: wanted integers, got: {error}") from None
+            raise ValueError(f"ids:{number}: wanted integers, got: {error}") from None
         sys.stdout.buffer.write(tokenizer.decode(ids).encode() + b"\n")
     sys.stdout.buffer.flush()
 
@@ -149,13 +147,8 @@ def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _stdin() -> Iterator[str]:
-    """Yield the lines of stdin, without their ends."""
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        try:
-            yield line.decode().removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError as error:
-            got = f"the byte 0x{line[error.start]:02X}"
-            raise ValueError(f"stdin: line {number}: wanted UTF-8, got {got}") from None
+    """Yield the lines of stdin, blank ones too."""
+    return (line for _, line in decoded(sys.stdin.buffer, "stdin"))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 """Texts from files, one at a time, for `TextTokenizer.train` and the command line.
 
 A text is a line of a `.txt` file, a field of an object in a `.jsonl` file, or a cell of a column in
-a `.parquet` file (the extra `parquet` brings pyarrow). Only the current text is in memory, or one
+a `.parquet` file (the extra `parquet` brings pyarrow). A field or cell may also hold a list of
+texts, or null and so none. Only the current text is in memory, or one
 row batch of a Parquet file.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from cm3_texttok.text_file import read_lines, read_objects, texts_of
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 
@@ -23,7 +25,7 @@ def read_texts(paths: Iterable[str | Path], *, field: str = "text") -> Iterator[
     Raises:
         FileNotFoundError: There is no such file; raised before the first text.
         ValueError: A file has another suffix or none, is not UTF-8, JSON or Parquet, or lacks the
-            field; the message names the line or row.
+            field, or a text holds half a surrogate pair; the message names the line or row.
         TypeError: `paths` is a single path.
         ImportError: A file is Parquet and pyarrow is not installed.
     """
@@ -43,37 +45,13 @@ def _texts(files: list[Path], field: str) -> Iterator[str]:
         if path.suffix == ".parquet":
             yield from _column(path, field)
         elif path.suffix == ".jsonl":
-            yield from (_member(path, number, line, field) for number, line in _lines(path))
+            for number, row in read_objects(path):
+                place = f"{path}:{number}"
+                if field not in row:
+                    raise ValueError(f"{place}: wanted the field {field!r}, got {sorted(row)}")
+                yield from texts_of(row[field], f"{place}: field {field!r}")
         else:
-            yield from (line for _, line in _lines(path))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the lines that are not blank, without their ends, numbered from 1."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                got = f"the byte 0x{line[error.start]:02X} at column {error.start + 1}"
-                raise ValueError(f"{path}:{number}: wanted UTF-8, got {got}") from None
-            if text and not text.isspace():
-                yield number, text
-
-
-def _member(path: Path, number: int, line: str, field: str) -> str:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{path}:{number}: wanted JSON, got: {error}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{path}:{number}: wanted an object, got {type(row).__name__}")
-    if field not in row:
-        raise ValueError(f"{path}:{number}: wanted the field {field!r}, got {sorted(row)}")
-    if not isinstance(row[field], str):
-        got = type(row[field]).__name__
-        raise ValueError(f"{path}:{number}: field {field!r}: wanted a string, got {got}")
-    return row[field]
+            yield from (line for _, line in read_lines(path) if line and not line.isspace())
 
 
 def _column(path: Path, field: str) -> Iterator[str]:
@@ -89,13 +67,12 @@ def _column(path: Path, field: str) -> Iterator[str]:
             if field not in schema.names:
                 raise ValueError(f"{path}: wanted the column {field!r}, got {schema.names}")
             kind = schema.field(field).type
-            if kind not in (pa.string(), pa.large_string(), pa.string_view()):
+            plain = kind.value_type if pa.types.is_list(kind) else kind
+            if plain not in (pa.string(), pa.large_string(), pa.string_view()):
                 raise ValueError(f"{path}: column {field!r}: wanted strings, got {kind}")
             batches = file.iter_batches(columns=[field])
             cells = (cell for batch in batches for cell in batch.column(0).to_pylist())
-            for row, text in enumerate(cells):
-                if text is None:
-                    raise ValueError(f"{path}: row {row}: wanted a string, got null")
-                yield text
+            for row, cell in enumerate(cells):
+                yield from texts_of(cell, f"{path}: row {row}")
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: wanted a Parquet file of UTF-8, got: {error}") from None

@@ -5,6 +5,7 @@ model before it is built, with every merge that makes or needs one: no text can 
 the model does not have.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from cm3_texttok.arrays import integer_array, require, utf8
+from cm3_texttok.arrays import integer_array, ranges, require, utf8
 from cm3_texttok.ragged import Ragged, id_dtype
+from cm3_texttok.text_file import parse_object
 
 # Texts that lossy settings change: repeated and outer spaces, normalisation, marks of spaces, and
 # every byte of UTF-8 (all leading bytes below U+0800, then one character each for E0 to F4).
@@ -89,6 +91,16 @@ class HFTokenizer:
         """Number of ids, reserved ones included: one more than the highest id."""
         return self._is_text.size
 
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the model's settings, pieces and merges among them."""
+        return hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest()
+
+    @property
+    def silent_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Ranges [start, stop) of the ids that no text has."""
+        return ranges(~self._is_text)
+
     def encode(self, text: str) -> list[int]:
         """Return the ids of `text`, never a structural or reserved one.
 
@@ -130,11 +142,8 @@ class HFTokenizer:
 
 def _read(path: Path) -> dict[str, Any]:
     """Read the file's settings and check those that this module uses."""
-    try:
-        settings = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path}: wanted JSON, got: {error}") from None
-    model = settings.get("model") if isinstance(settings, dict) else None
+    settings = parse_object(path.read_bytes(), path)
+    model = settings.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
         raise ValueError(f"{path}: wanted a tokenizer.json with a model and its vocab, got neither")
     if (kind := model.get("type", "BPE")) != "BPE":

@@ -21,7 +21,12 @@ VOCABULARY_COMPONENT = "cm3-texttok/vocabulary"
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids and back without loss; no text can produce a structural id."""
+    """Text to ids and back without loss; no text can produce a structural id.
+
+    It may also have `sha256`, a str that tells it from other tokenizers of its size, and
+    `silent_ranges`, a tuple of ranges (start, stop) of the ids that no text has;
+    `Vocabulary.from_tokenizer` asks for both.
+    """
 
     @property
     def vocab_size(self) -> int:

@@ -4,22 +4,26 @@ The paper trains its own tokenizer of 56,320 pieces (arXiv 2309.02591, section 2
 `cm3_texttok.training` learns the pieces.
 """
 
+import hashlib
 import itertools
 import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
 
-from cm3_texttok.arrays import integer_array, require, utf8
+from cm3_texttok.arrays import integer_array, ranges, require, utf8
 from cm3_texttok.artifact import atomic_file, check_stamp, sha256_of_file, stamp, write_json
 from cm3_texttok.interface import INTERFACE_VERSION, TOKENIZER_COMPONENT
 from cm3_texttok.ragged import Ragged, id_dtype
+from cm3_texttok.text_file import parse_object
 from cm3_texttok.training import SPACE_MARK, mask_name, train_model
 
 MODEL_FILE = "tokenizer.model"
+"""The model's file; on disk with the first 16 digits of its SHA-256: `tokenizer-HASH.model`."""
 CONFIG_FILE = "config.json"
 
 # `encode_batch` joins the texts with this character and cuts the whole at line ends into chunks of
@@ -101,12 +105,9 @@ class TextTokenizer:
             ValueError: Another component or major version wrote the folder, or a file differs
                 from what was saved.
         """
-        config_path, model_path = Path(folder) / CONFIG_FILE, Path(folder) / MODEL_FILE
-        try:
-            config = json.loads(config_path.read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{config_path}: wanted JSON, got: {error}") from error
-        config = check_stamp(config, TOKENIZER_COMPONENT, INTERFACE_VERSION, config_path)
+        config_path = Path(folder) / CONFIG_FILE
+        config = _read_config(config_path)
+        model_path = Path(folder) / config["model"]
         sha256 = sha256_of_file(model_path)
         if sha256 != config.get("sha256"):
             raise ValueError(f"{model_path}: wanted SHA-256 {config.get('sha256')}, got {sha256}")
@@ -117,25 +118,41 @@ class TextTokenizer:
         return tokenizer
 
     def save(self, folder: str | Path) -> None:
-        """Write `tokenizer.model`, then `config.json` with its hash and the structural ids.
+        """Write the model, then `config.json` with its file, its hash and the structural ids.
+
+        A save that is killed leaves the old tokenizer or the new one.
 
         Raises:
-            OSError: The disk is full or the folder not writable; no partial file is left.
+            ValueError: The folder holds the `config.json` of something else.
+            OSError: The disk is full or the folder not writable; no partial file is left, and an
+                earlier tokenizer is untouched.
         """
-        model_path = Path(folder) / MODEL_FILE
-        with atomic_file(model_path) as file:
+        config_path, sha256 = Path(folder) / CONFIG_FILE, hashlib.sha256(self._model_bytes)
+        before = _read_config(config_path)["model"] if config_path.exists() else None
+        plain, digest = Path(MODEL_FILE), sha256.hexdigest()
+        name = f"{plain.stem}-{digest[:16]}{plain.suffix}"
+        with atomic_file(Path(folder) / MODEL_FILE, name=lambda _: name) as file:
             file.write(self._model_bytes)
-        config = {
-            **stamp(TOKENIZER_COMPONENT, INTERFACE_VERSION),
-            "sha256": sha256_of_file(model_path),
-            **self._ids(),
-        }
-        write_json(Path(folder) / CONFIG_FILE, config)
+        stamped = stamp(TOKENIZER_COMPONENT, INTERFACE_VERSION)
+        write_json(config_path, {**stamped, "model": name, "sha256": digest, **self._ids()})
+        if before not in (None, name):
+            (Path(folder) / before).unlink(missing_ok=True)
 
     @property
     def model_bytes(self) -> bytes:
-        """The sentencepiece model, the content of `tokenizer.model`."""
+        """The sentencepiece model, the content of its file."""
         return self._model_bytes
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the pieces in the order of their ids."""
+        pieces = self._processor.IdToPiece(list(range(self.vocab_size)))
+        return hashlib.sha256(json.dumps(pieces).encode()).hexdigest()
+
+    @property
+    def silent_ranges(self) -> tuple[tuple[int, int], ...]:
+        """Ranges [start, stop) of the ids that no text has."""
+        return ranges(self._is_silent)
 
     @property
     def vocab_size(self) -> int:
@@ -256,3 +273,13 @@ class TextTokenizer:
         if not self._is_control(piece):
             raise ValueError(f"model_bytes: wanted the control symbol {piece}, got a model without")
         return self._processor.PieceToId(piece)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Read the `config.json` of a saved tokenizer."""
+    config = parse_object(path.read_bytes(), path)
+    config = check_stamp(config, TOKENIZER_COMPONENT, INTERFACE_VERSION, path)
+    name = config.setdefault("model", MODEL_FILE)  # the plain name is that of version 0.1
+    if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
+        raise ValueError(f"{path}: model: wanted the name of a file, got {name!r}")
+    return config

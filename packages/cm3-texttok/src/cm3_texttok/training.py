@@ -27,9 +27,16 @@ def train_model(
     texts: Iterable[str], *, vocab_size: int, num_masks: int, num_threads: int
 ) -> bytes:
     """Learn the pieces and return the sentencepiece model; see `TextTokenizer.train`."""
-    for name, value in (("num_masks", num_masks), ("num_threads", num_threads)):
-        if value < 1:
-            raise ValueError(f"{name}: wanted at least 1, got {value}")
+    # Before the corpus is read. The structural ids (<mask> is the first mask), the unused one, the
+    # bytes, and one id for a character of the corpus or a space:
+    least = 4 + num_masks + 1 + 256 + 1
+    for name, value, low, high in (
+        ("num_masks", num_masks, 1, 2**16),
+        ("num_threads", num_threads, 1, 1024),
+        ("vocab_size", vocab_size, least, 2**31 - 1),
+    ):
+        if not low <= value <= high:
+            raise ValueError(f"{name}: wanted {low} to {high}, got {value}")
     sentences = _sentences(texts)
     first = next(sentences, None)
     if first is None:

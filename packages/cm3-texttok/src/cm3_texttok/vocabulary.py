@@ -22,6 +22,8 @@ from cm3_texttok.artifact import check_stamp, stamp
 from cm3_texttok.interface import INTERFACE_VERSION, VOCABULARY_COMPONENT, Tokenizer
 
 _STAMP = stamp(VOCABULARY_COMPONENT, INTERFACE_VERSION)
+_OPTIONAL = {"other_blocks", "silent_ranges", "text_sha256", "codes_sha256"}
+"""Fields that are left out of the JSON where they say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,17 +93,30 @@ class Vocabulary:
     """The ids in place of the first, second, ... span that was cut out."""
     other_blocks: tuple[IdBlock, ...] = ()
     """The ids of further codebooks, each with its own name; see `with_block`."""
+    silent_ranges: tuple[tuple[int, int], ...] = ()
+    """Ranges [start, stop) of text ids that no text has; structural and image ids may be among
+    them."""
+    text_sha256: str | None = None
+    """What tells the text tokenizer from others of its size; None if it does not say."""
+    codes_sha256: str | None = None
+    """What tells the image codebook from others of its size; None if it is not said."""
 
     def __post_init__(self) -> None:
         """Fill in `image_offset` and check that nothing overlaps."""
         if self.image_offset is None:
             object.__setattr__(self, "image_offset", self.text_size)
         object.__setattr__(self, "mask_ids", tuple(self.mask_ids))
+        silent = tuple((int(start), int(stop)) for start, stop in self.silent_ranges)
+        object.__setattr__(self, "silent_ranges", silent)
         for name, least in (("text_size", 1), ("num_codes", 1), ("image_offset", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
         if not self.mask_ids:
             raise ValueError("mask_ids: wanted at least one id, got none")
+        for start, stop in silent:
+            if not 0 <= start < stop <= self.text_size:
+                wanted = f"ranges inside [0, {self.text_size})"
+                raise ValueError(f"silent_ranges: wanted {wanted}, got [{start}, {stop})")
         self._check_blocks()
         structural = self._structural
         if len(set(structural.values())) < len(structural):
@@ -125,10 +140,25 @@ class Vocabulary:
 
     @classmethod
     def from_tokenizer(
-        cls, tokenizer: Tokenizer, num_codes: int, *, image_offset: int | None = None
+        cls,
+        tokenizer: Tokenizer,
+        num_codes: int,
+        *,
+        image_offset: int | None = None,
+        codes_sha256: str | None = None,
     ) -> "Vocabulary":
-        """Join the tokenizer's ids and `num_codes` image ids, after them or from `image_offset`."""
+        """Join the tokenizer's ids and `num_codes` image ids, after them or from `image_offset`.
+
+        Args:
+            tokenizer: Its `sha256` and `silent_ranges` are taken, if it has them.
+            num_codes: Size of the image tokenizer's codebook.
+            image_offset: Id of image code 0.
+            codes_sha256: What tells the codebook from others of its size.
+        """
         return cls(
+            silent_ranges=getattr(tokenizer, "silent_ranges", ()),
+            text_sha256=getattr(tokenizer, "sha256", None),
+            codes_sha256=codes_sha256,
             text_size=tokenizer.vocab_size,
             num_codes=num_codes,
             image_offset=image_offset,
@@ -159,8 +189,8 @@ class Vocabulary:
         fields = check_stamp(saved, VOCABULARY_COMPONENT, INTERFACE_VERSION, "vocabulary")
         for name in _STAMP:
             del fields[name]
-        wanted = {field.name for field in dataclasses.fields(cls)} - {"other_blocks"}
-        if set(fields) - {"other_blocks"} != wanted:
+        wanted = {field.name for field in dataclasses.fields(cls)} - _OPTIONAL
+        if set(fields) - _OPTIONAL != wanted:
             raise ValueError(
                 f"vocabulary: wanted the entries {sorted(wanted)}, got {sorted(fields)}"
             )
@@ -227,6 +257,8 @@ class Vocabulary:
         """(text_size,) booleans: the id is text, neither structure nor a code."""
         ids = np.arange(self.text_size)
         table = ~np.any([block.contains(ids) for block in self.blocks], axis=0)
+        for start, stop in self.silent_ranges:
+            table[start:stop] = False
         table[list(self._structural.values())] = False
         return table
 
@@ -238,5 +270,6 @@ class Vocabulary:
 
     def _fields(self) -> dict[str, Any]:
         fields = {**dataclasses.asdict(self), "mask_ids": list(self.mask_ids)}
-        blocks = list(fields.pop("other_blocks"))
-        return {**fields, "other_blocks": blocks} if blocks else fields
+        fields["other_blocks"] = list(fields["other_blocks"])
+        fields["silent_ranges"] = [list(bounds) for bounds in fields["silent_ranges"]]
+        return {name: value for name, value in fields.items() if name not in _OPTIONAL or value}

@@ -1,14 +1,13 @@
 """Any picture as 8-bit RGB, as a viewer would show it.
 
-Takes a PIL image or an (H, W, 3) uint8 array; gives a PIL image in mode RGB, with its EXIF rotation
-applied, transparency on white, and 16 bits scaled to 8.
+Takes a PIL image or an (H, W, 3) uint8 array; gives a PIL image in mode RGB, as
+`picture_file.to_rgb` does for files.
 """
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
-MAX_PIXELS = 2**26
-"""About 67 million; a larger picture is refused before it is decoded."""
+from cm3_retrieval.picture_file import to_rgb
 
 
 def as_rgb(image: Image.Image | np.ndarray, name: str) -> Image.Image:
@@ -30,24 +29,4 @@ def as_rgb(image: Image.Image | np.ndarray, name: str) -> Image.Image:
         return Image.fromarray(image)
     if not isinstance(image, Image.Image):
         raise TypeError(f"{name}: wanted a PIL image or an array, got {type(image).__name__}")
-    if not 0 < image.width * image.height <= MAX_PIXELS:
-        raise ValueError(f"{name}: wanted 1 to {MAX_PIXELS} pixels, got {image.size}")
-    try:
-        image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I") or image.mode == "F":
-            return _scaled_to_8_bits(image)
-        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            white = Image.new("RGBA", image.size, "white")
-            return Image.alpha_composite(white, image).convert("RGB")
-        return image.convert("RGB")
-    except (OSError, SyntaxError) as error:
-        raise ValueError(f"{name}: wanted a whole picture, got a broken one ({error})") from error
-
-
-def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale 0..65535 to 0..255: `convert("RGB")` would turn everything above 255 white."""
-    values = np.asarray(image).astype(np.float64)
-    if image.mode != "F":
-        values = values / 257  # 65535 -> 255
-    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+    return to_rgb(image, name)

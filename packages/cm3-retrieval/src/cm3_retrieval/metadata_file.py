@@ -1,0 +1,144 @@
+"""The metadata of a folder of pictures, as Hugging Face's imagefolder has it.
+
+`metadata.jsonl`, `.csv` or `.parquet`, one kind in a folder and its subfolders. A row has the
+picture's `file_name`, relative to the metadata file, and whatever columns its user wants.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+from cm3_retrieval.picture_file import list_files, shown
+from cm3_retrieval.text_file import read_lines, read_objects, texts_of
+
+NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Files of metadata."""
+_COLUMN = "file_name"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """The metadata of one picture."""
+
+    file: Path
+    """The file of metadata."""
+    number: int
+    """The line, or the row of a Parquet file, counted from 1."""
+    file_name: str
+    """The picture's path relative to the folder, with `/`, without `.`; it may not be there."""
+    fields: dict[str, Any]
+    """The columns by their names."""
+
+    @property
+    def place(self) -> str:
+        """Where it stands, for errors."""
+        return f"{self.file}:{self.number}"
+
+    @property
+    def captions(self) -> list[str]:
+        """The texts that are not blank in column `text`, or in `caption` where there is none.
+
+        Raises:
+            ValueError: It is neither a string, a list of them nor null, or no valid Unicode.
+        """
+        for name in ("text", "caption"):
+            texts = texts_of(self.fields.get(name), f"{self.place}: {name!r}")
+            if texts:
+                return [text.strip() for text in texts if text.strip()]
+        return []
+
+
+def metadata_files(folder: Path | str, *, unless: str | None = None) -> list[Path]:
+    """List the files of metadata in a folder and its subfolders.
+
+    Args:
+        folder: Where to look.
+        unless: Name of a file; in subfolders, metadata beside it do not count.
+
+    Raises:
+        OSError: The folder or a subfolder is missing or cannot be read.
+        ValueError: There is more than one kind of them.
+    """
+    found = [path for path in list_files(folder, NAMES) if path.name in NAMES]
+    if unless:
+        own = Path(folder)
+        found = [p for p in found if p.parent == own or not (p.parent / unless).exists()]
+    other = next((path for path in found if path.suffix != found[0].suffix), None)
+    if other is not None:
+        raise ValueError(
+            f"{shown(other)}: wanted metadata of one kind in a folder, got {shown(found[0])} too"
+        )
+    return found
+
+
+def read_metadata(folder: Path | str, *, unless: str | None = None) -> Iterator[Row]:
+    """Yield the rows of all metadata in a folder and its subfolders; see `metadata_files`.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: A file is in another encoding, no JSON, CSV or Parquet, or names a picture
+            outside the folder; names file and line.
+    """
+    folder = Path(folder)
+    for path in metadata_files(folder, unless=unless):
+        read = {".jsonl": read_objects, ".csv": _read_csv, ".parquet": _read_parquet}[path.suffix]
+        beside = PurePosixPath(path.parent.relative_to(folder).as_posix())
+        for number, fields in read(path):
+            name = _file_name(path.parent, fields, f"{path}:{number}")
+            yield Row(file=path, number=number, file_name=str(beside / name), fields=fields)
+
+
+def _file_name(folder: Path, fields: dict[str, Any], place: str) -> PurePosixPath:
+    """Return the picture's path relative to the metadata file."""
+    columns = [name for name in fields if name == _COLUMN or name.endswith(f"_{_COLUMN}")]
+    column = _COLUMN if _COLUMN in columns else columns[0] if len(columns) == 1 else None
+    if column is None:
+        raise ValueError(f"{place}: wanted the field {_COLUMN!r}, got {sorted(map(str, fields))}")
+    name = fields[column]
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"{place}: {column!r}: wanted a path, got {name!r}")
+    texts_of(name, f"{place}: {column!r}")  # a half surrogate pair would stand for a foreign byte
+    path, windows = PurePosixPath(name), PureWindowsPath(name)
+    if windows.root or "://" in name or ".." in windows.parts:
+        raise ValueError(f"{place}: {column!r}: wanted a path inside the folder, got {name!r}")
+    # Windows writes sub\1.png, which on other systems may be the name of a file
+    if "\\" in name and not os.path.exists(folder / path):
+        path = PurePosixPath(windows.as_posix())
+    return path
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal number
+        for number, line in read_lines(path):  # noqa: B007 (read by the loop below)
+            yield f"{line}\n"
+
+    rows = csv.DictReader(lines(), strict=True)
+    try:
+        for row in rows:
+            if None in row or None in row.values():
+                count = len(rows.fieldnames or ())
+                wanted = f"{count} cells, as in the first line"
+                raise ValueError(f"{path}:{number}: wanted {wanted}, got others")
+            yield number, row
+    except csv.Error as error:
+        raise ValueError(f"{path}:{number}: wanted CSV, got: {error}") from None
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+            yield from enumerate(rows, 1)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: wanted a Parquet file of UTF-8, got: {error}") from None
