@@ -297,11 +297,15 @@ def a_folder(path: Path, count: int = 40) -> Path:
 def test_ones_own_folder_with_a_broken_picture(root, tmp_path):
     folder = a_folder(tmp_path / "mine")
     (folder / "7.png").write_bytes(b"\x89PNG broken")
+    with open(folder / "metadata.jsonl", "a") as file:
+        file.write("\n" + json.dumps({"file_name": "3.png", "text": "picture " * 400}))
+        file.write("\n" + json.dumps({"file_name": "./3.png", "text": "a plain picture"}))
     done = pretrain(
         root, tmp_path, "--data.folder", str(folder), "--texttok.vocab_size=300", "--name=mine"
     )
     assert done.returncode == 0, done.stderr
-    assert "skipped 1 of 40" in done.stdout and "7.png" in done.stdout
+    assert "skipped 1 of 42" in done.stdout and "7.png" in done.stdout
+    assert "captions: left out 1 of 41, the first: 3.png: wanted a caption of at" in done.stdout
     report = json.loads((tmp_path / "mine" / "report.json").read_text())
     assert report["split"]["skipped_pictures"] == 1
     assert "category_match" not in report["samples"]  # the folder has no categories

@@ -1,6 +1,7 @@
 """The order of the stages, from captioned pictures to a trained decoder.
 
-data -> pictures -> texttok -> imagetok -> clip -> retrieval -> shards -> decoder -> report
+data -> pictures -> texttok -> captions -> imagetok -> clip -> retrieval -> shards -> decoder
+-> report
 
 Each is made once (see `stages`); a part that the recipe names by its class is used as it is.
 """
@@ -19,6 +20,7 @@ from cm3_texttok import TextTokenizer
 from cm3_texttok.interface import Tokenizer
 from cm3_train import progress_bar
 from cm3leon import parts
+from cm3leon.data.captions import without_long_captions, write_long_captions
 from cm3leon.data.memory import Neighbours, open_neighbours, write_memory
 from cm3leon.data.pairs import fingerprint_of_folder, read_pairs
 from cm3leon.data.pixels import Pictures, open_pictures, write_pictures
@@ -78,8 +80,9 @@ def make_tokenizers(job: Job) -> tuple[Tokenizers, Pictures]:
     """Make the stages up to both tokenizers."""
     pictures = make_pictures(job)
     text = make_text_tokenizer(job, pictures)
+    fitting = leave_out_long_captions(job, pictures, text)
     image = make_image_tokenizer(job, pictures)
-    return parts.join_tokenizers(text, image, job.recipe, job.device), pictures
+    return parts.join_tokenizers(text, image, job.recipe, job.device), fitting
 
 
 def make_report(job: Job, made: Parts, pictures: Pictures, neighbours: Neighbours) -> None:
@@ -102,7 +105,7 @@ def make_report(job: Job, made: Parts, pictures: Pictures, neighbours: Neighbour
         write_report(subject, recipe.folder, out, credit, job.stages.say)
 
     config = [recipe.evaluation, recipe.seed]
-    job.stages.run("report", config, ["decoder", "retrieval", "pictures"], work)
+    job.stages.run("report", config, ["decoder", "retrieval", "captions"], work)
 
 
 def make_pictures(job: Job) -> Pictures:
@@ -166,6 +169,25 @@ def make_text_tokenizer(job: Job, pictures: Pictures) -> Tokenizer:
     return parts.open_text_tokenizer(job.recipe)
 
 
+def leave_out_long_captions(job: Job, pictures: Pictures, text: Tokenizer) -> Pictures:
+    """Stage `captions`: the pairs whose caption fits into a sequence beside its picture's codes."""
+    recipe = job.recipe
+    given = recipe.imagetok.tokenizer is not None
+    image = parts.open_image_tokenizer(recipe, job.device) if given else recipe.imagetok.model
+    codes = (recipe.data.size // image.downsampling) ** 2
+    most, views = recipe.decoder.max_length - codes - 3, recipe.decoder.views  # <eos> <break> <eos>
+
+    def work(out: Path) -> None:
+        write_long_captions(pictures, text, most, views, out)
+
+    stage = job.stages.run("captions", [most, views], ["pictures", "texttok"], work)
+    left, long = without_long_captions(pictures, stage.folder)
+    if long:
+        count = f"{len(long)} of {len(pictures.pairs)}"
+        job.stages.say(f"captions: left out {count}, the first: {long[0]}")
+    return left
+
+
 def make_image_tokenizer(job: Job, pictures: Pictures) -> ImageTokenizer:
     """Stage `imagetok`: the VQGAN, on pictures of the training split."""
     recipe, seed = job.recipe.imagetok, job.recipe.seed
@@ -204,7 +226,7 @@ def make_encoder(job: Job, pictures: Pictures, tokenizers: Tokenizers) -> Encode
         train_encoder(clip, pictures, tokenizers, out / "clip")
 
     if recipe.encoder is None:
-        job.stages.run("clip", clip, ["pictures", "imagetok"], work)
+        job.stages.run("clip", clip, ["captions", "imagetok"], work)
         return parts.open_encoder(job.recipe, job.device)
     encoder = parts.open_encoder(job.recipe, job.device)
     job.stages.given("clip", encoder.encoder_id)
@@ -219,7 +241,7 @@ def make_memory(job: Job, pictures: Pictures, encoder: Encoder) -> Neighbours:
         write_memory(encoder, pictures, recipe.strategy, seed, out)
 
     config = [recipe.strategy, seed]
-    stage = job.stages.run("retrieval", config, ["pictures", "clip"], work)
+    stage = job.stages.run("retrieval", config, ["captions", "clip"], work)
     return open_neighbours(stage.folder)
 
 
@@ -231,7 +253,7 @@ def make_tokens(job: Job, pictures: Pictures, tokenizers: Tokenizers, encoder: E
         write_tokens(tokenizers, pictures, recipe.views, seed, out / "tokens")
 
     config = [recipe.views, seed]
-    job.stages.run("shards", config, ["pictures", "texttok", "imagetok"], work)
+    job.stages.run("shards", config, ["captions", "texttok", "imagetok"], work)
     return parts.open_memory(job.recipe, encoder, tokenizers.vocabulary)
 
 

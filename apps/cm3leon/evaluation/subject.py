@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cm3leon.data.captions import without_long_captions
 from cm3leon.data.memory import Neighbours, open_neighbours
 from cm3leon.data.pairs import read_pairs
 from cm3leon.data.pixels import Pictures, open_pictures
@@ -44,9 +45,10 @@ def open_subject(folder: Path, device: str = "auto") -> Subject:
     parts, recipe = open_parts(folder, device), read_recipe(folder)
     source = recipe.data.folder or folder / "data"
     pairs = read_pairs(source, **recipe.data.shares, seed=recipe.seed)
+    pictures = open_pictures(source, pairs, folder / "pictures")
     return Subject(
         parts=parts,
-        pictures=open_pictures(source, pairs, folder / "pictures"),
+        pictures=without_long_captions(pictures, folder / "captions")[0],
         neighbours=open_neighbours(folder / "retrieval"),
         recipe=recipe.evaluation,
         seed=recipe.seed,
