@@ -66,13 +66,13 @@ class RunCheckpoints(Checkpoint):
     """Keeps `last.ckpt` (everything) and `best.ckpt` (weights) in a folder, and ends the run.
 
     Args:
-        folder: where the two files go.
-        max_steps: steps of the run.
-        checkpoint_every: steps between two saves of `last.ckpt`.
-        val_every: steps between two validations.
-        monitor: the logged figure by which the best is chosen.
-        mode: whether less or more of it is better.
-        signals: asked at every clean point.
+        folder: Where the two files go.
+        max_steps: Steps of the run.
+        checkpoint_every: Steps between two saves of `last.ckpt`.
+        val_every: Steps between two validations.
+        monitor: The logged figure by which the best is chosen.
+        mode: Whether less or more of it is better.
+        signals: Asked at every clean point.
     """
 
     def __init__(

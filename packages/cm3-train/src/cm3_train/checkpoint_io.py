@@ -34,7 +34,7 @@ class AtomicCheckpointIO(CheckpointIO):
         """Write `checkpoint` to `path`.
 
         Raises:
-            OSError: the disk is full; an older file at `path` is untouched.
+            OSError: The disk is full; an older file at `path` is untouched.
         """
         if storage_options is not None:
             raise TypeError(f"storage_options: wanted None, got {storage_options!r}")
@@ -55,8 +55,8 @@ class AtomicCheckpointIO(CheckpointIO):
         """Read the checkpoint at `path`; `weights_only` is always true, whatever is asked for.
 
         Raises:
-            FileNotFoundError: nothing there.
-            ValueError: the file is damaged, cut short or no checkpoint of ours.
+            FileNotFoundError: Nothing there.
+            ValueError: The file is damaged, cut short or no checkpoint of ours.
         """
         path = Path(path)
         if not path.is_file():

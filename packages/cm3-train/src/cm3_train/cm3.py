@@ -67,14 +67,14 @@ def cm3_transform(
     """Move random spans of a document to its end.
 
     Args:
-        ids: document `<eos> T <break> I ... <eos>`, (L,).
-        config: how often and how.
-        rng: the only source of randomness.
-        eos_id: first and last id of the document.
-        break_id: stands between modalities; no span holds it.
-        infill_id: stands before the moved spans.
-        mask_ids: stand in for the spans; their number caps the spans, none leaves `ids` as it is.
-        scope_start: spans lie at or behind this position. What lies there is the query pair: its
+        ids: Document `<eos> T <break> I ... <eos>`, (L,).
+        config: How often and how.
+        rng: The only source of randomness.
+        eos_id: First and last id of the document.
+        break_id: Stands between modalities; no span holds it.
+        infill_id: Stands before the moved spans.
+        mask_ids: Stand in for the spans; their number caps the spans, none leaves `ids` as it is.
+        scope_start: Spans lie at or behind this position. What lies there is the query pair: its
             first part is the caption, its last part the picture.
         grid: (height, width) of the picture in codes; needed when regions are cut.
 
@@ -82,7 +82,7 @@ def cm3_transform(
         int64 (L + 2 * spans,), or (L,) when the document stays as it is.
 
     Raises:
-        ValueError: the document is not of that form, or the grid does not fit.
+        ValueError: The document is not of that form, or the grid does not fit.
     """
     ids = np.asarray(ids, dtype=np.int64)
     starts, ends = _parts(ids, eos_id, break_id, (infill_id, *mask_ids), scope_start)
@@ -105,7 +105,7 @@ def undo_cm3(ids: np.ndarray, *, infill_id: int, mask_ids: Sequence[int]) -> np.
     """Put the moved spans back: the inverse of `cm3_transform`.
 
     Raises:
-        ValueError: masks in the body and behind `<infill>` do not match.
+        ValueError: Masks in the body and behind `<infill>` do not match.
     """
     ids = np.asarray(ids, dtype=np.int64)
     infills = np.flatnonzero(ids == infill_id)

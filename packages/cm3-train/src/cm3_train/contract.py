@@ -18,9 +18,9 @@ def check_trainable_model(model: nn.Module, *, vocab_size: int, length: int = 8)
     a later id, and the loss reaches the parameters.
 
     Args:
-        model: in evaluation mode, so that it is deterministic.
-        vocab_size: ids are drawn from [0, vocab_size), logits have that width.
-        length: of the sequences tried.
+        model: In evaluation mode, so that it is deterministic.
+        vocab_size: Ids are drawn from [0, vocab_size), logits have that width.
+        length: Of the sequences tried.
     """
     assert isinstance(model, TrainableModel), "the model has no hidden or no head"
     device = next(model.parameters()).device

@@ -34,9 +34,9 @@ def build_optimizer(
     Weight decay falls on parameters of two and more dimensions only.
 
     Args:
-        model: whose parameters are trained.
-        config: how.
-        rates: peak rates of parts by the start of their parameters' names, such as
+        model: Whose parameters are trained.
+        config: How.
+        rates: Peak rates of parts by the start of their parameters' names, such as
             `{"discriminator.": 2e-4}`. They take AdamW without weight decay, whatever the config.
     """
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -121,11 +121,11 @@ class MuonAdamW(torch.optim.Optimizer):
     three together would mix their scales.
 
     Args:
-        params: parameter groups; those of Muon carry `kind="muon"` and `blocks`.
-        lr: default rate.
+        params: Parameter groups; those of Muon carry `kind="muon"` and `blocks`.
+        lr: Default rate.
         betas: AdamW's decay rates.
         eps: AdamW's.
-        weight_decay: default decoupled decay.
+        weight_decay: Default decoupled decay.
         momentum: Muon's.
     """
 
@@ -223,7 +223,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
     Args:
         matrices: (n, r, c).
-        steps: iterations.
+        steps: Iterations.
 
     Returns:
         (n, r, c) in the dtype that came.

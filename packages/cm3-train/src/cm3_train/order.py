@@ -17,11 +17,11 @@ class SampleOrder:
     last sample of epoch 0 and the first three of epoch 1; rank 0 takes positions 4 and 6.
 
     Args:
-        keys: the samples, int64 (N,).
-        seed: of the run.
-        batch_size: samples of one batch on one rank.
-        world_size: number of ranks.
-        rank: this one.
+        keys: The samples, int64 (N,).
+        seed: Of the run.
+        batch_size: Samples of one batch on one rank.
+        world_size: Number of ranks.
+        rank: This one.
     """
 
     def __init__(

@@ -38,17 +38,17 @@ class SequenceBuilder:
     """Callable `(key, epoch) -> Sample`, a function of its arguments and the seed alone.
 
     Args:
-        shards: text ids and codes by key.
-        layout: lays pairs out as `<eos> T <break> I <break> ... T <break> I <eos>`, the query last.
+        shards: Text ids and codes by key.
+        layout: Lays pairs out as `<eos> T <break> I <break> ... T <break> I <eos>`, the query last.
         retrieve: `(key, epoch) -> keys` of the retrieved documents, the best last; None: none.
-        cm3: the objective; None leaves documents plain, as validation wants them.
-        eos_id: see `cm3_transform`; so the next three.
-        break_id: the sign between modalities.
-        infill_id: the sign before moved spans.
-        mask_ids: the signs that stand in for spans.
-        max_length: most ids of a sequence. Retrieved pairs that do not fit are dropped, the first
+        cm3: The objective; None leaves documents plain, as validation wants them.
+        eos_id: See `cm3_transform`; so the next three.
+        break_id: The sign between modalities.
+        infill_id: The sign before moved spans.
+        mask_ids: The signs that stand in for spans.
+        max_length: Most ids of a sequence. Retrieved pairs that do not fit are dropped, the first
             (the least useful) first; the query's spans are never squeezed by a retrieved pair.
-        seed: of the run.
+        seed: Of the run.
         grid: (height, width) of a picture in codes.
         plain_share: Chance of view 0, where a picture has several; None: all views alike. A
             sequence has one view: retrieved pairs show the query's, or view 0 where they lack it.
@@ -94,7 +94,7 @@ class SequenceBuilder:
         """Return the sequence of `key` in `epoch`, int64 ids (L,), L <= max_length.
 
         Raises:
-            ValueError: the query pair alone is longer than `max_length`.
+            ValueError: The query pair alone is longer than `max_length`.
         """
         key = int(key)
         rng = np.random.default_rng((self.seed, epoch, key & 0xFFFF_FFFF_FFFF_FFFF))

@@ -36,19 +36,19 @@ def write_shards(
     """Write rows as shards; only `rows_per_shard` of them are held at a time.
 
     Args:
-        rows: dicts with `key` (int), `view` (int, default 0), `text_ids` (ints), `codes`
+        rows: Dicts with `key` (int), `view` (int, default 0), `text_ids` (ints), `codes`
             (`codes_per_image` ints, row-major), `caption` and `source` (str, default empty).
-        folder: where the shards go; shards of an earlier call are replaced.
-        codes_per_image: length of every row's `codes`.
-        vocabulary_sha256: identity of the vocabulary that the ids belong to.
-        rows_per_shard: rows of one file.
+        folder: Where the shards go; shards of an earlier call are replaced.
+        codes_per_image: Length of every row's `codes`.
+        vocabulary_sha256: Identity of the vocabulary that the ids belong to.
+        rows_per_shard: Rows of one file.
 
     Returns:
         The manifest's path. It is written last, so a folder without one is unfinished.
 
     Raises:
-        ValueError: a row that does not fit; names the row and the field.
-        OSError: the disk is full; nothing half-written stays.
+        ValueError: A row that does not fit; names the row and the field.
+        OSError: The disk is full; nothing half-written stays.
     """
     if rows_per_shard < 1:
         raise ValueError(f"rows_per_shard: wanted at least 1, got {rows_per_shard}")
@@ -94,12 +94,12 @@ class TokenShards:
     index arrays; the columns themselves are pages of the files.
 
     Args:
-        folder: the folder with `manifest.json`.
-        vocabulary_sha256: the vocabulary in use; None takes whatever the shards were made with.
+        folder: The folder with `manifest.json`.
+        vocabulary_sha256: The vocabulary in use; None takes whatever the shards were made with.
 
     Raises:
-        ValueError: wrong component, version, vocabulary or hash; names the file.
-        FileNotFoundError: no manifest, so the folder was never finished.
+        ValueError: Wrong component, version, vocabulary or hash; names the file.
+        FileNotFoundError: No manifest, so the folder was never finished.
     """
 
     def __init__(self, folder: str | Path, vocabulary_sha256: str | None = None) -> None:

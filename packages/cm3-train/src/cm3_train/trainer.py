@@ -191,8 +191,8 @@ def load_weights(module: L.LightningModule, path: str | Path) -> None:
     """Put the weights of a checkpoint that `fit` wrote into `module`, checked.
 
     Raises:
-        ValueError: the file is damaged or no checkpoint of ours.
-        RuntimeError: names every key that is missing, left over or of another shape.
+        ValueError: The file is damaged or no checkpoint of ours.
+        RuntimeError: Names every key that is missing, left over or of another shape.
     """
     module.load_state_dict(AtomicCheckpointIO().load_checkpoint(path)["state_dict"])
 
