@@ -45,6 +45,29 @@ def test_a_recipe_by_name_does_not_stand_on_the_default_one():
     assert recipe.retrieval.clip.weight_decay == Recipe().retrieval.clip.weight_decay
 
 
+def test_minutes_scale_the_default_recipe():
+    whole = read_command(None, CONFIGS / "tiny.yaml", [])
+    assert read_command(None, CONFIGS / "tiny.yaml", ["--minutes", "15"]) == whole
+    longer = read_command(None, CONFIGS / "tiny.yaml", ["--minutes=60", "--seed=3"])
+    shorter = read_command(None, CONFIGS / "tiny.yaml", ["--minutes=5"])
+    for part in ("imagetok", "decoder"):
+        counts = [getattr(r, part).optim.total_steps for r in (shorter, whole, longer)]
+        assert counts[0] == pytest.approx(counts[1] / 3, rel=0.05)
+        assert counts[2] == pytest.approx(counts[1] * 4, rel=0.05)
+    assert longer.retrieval.clip.steps == 4 * whole.retrieval.clip.steps
+    assert shorter.evaluation.samples == pytest.approx(whole.evaluation.samples / 3, abs=1)
+    assert longer.evaluation == whole.evaluation
+    assert (shorter.name, longer.name, longer.seed) == ("tiny-5", "tiny-60", 3)
+
+
+@pytest.mark.parametrize("given", [["--minutes=0"], ["--minutes=5", "--config", "smoke"]])
+def test_minutes_are_for_the_default_recipe(given, capsys):
+    given = [str(CONFIGS / "smoke.yaml") if a == "smoke" else a for a in given]
+    with pytest.raises(SystemExit):
+        read_command(None, CONFIGS / "tiny.yaml", given)
+    assert "--minutes: wanted" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_whole(path):
     assert read_command(None, CONFIGS / "tiny.yaml", ["--config", str(path)]).name == path.stem

@@ -9,15 +9,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jsonargparse
 import yaml
 
 from cm3_train.artifact import atomic_file
-from cm3leon.recipe import Recipe
+from cm3leon.recipe import DecoderRecipe, ImageRecipe, Recipe
 
 RECIPE_FILE = "recipe.yaml"
+MINUTES = 15
+"""What the default recipe is made for."""
+Trained = TypeVar("Trained", ImageRecipe, DecoderRecipe)
 
 
 def recipe_parser(description: str | None, base: Path | None = None) -> jsonargparse.ArgumentParser:
@@ -48,7 +51,54 @@ def read_command(
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     named = any(a == "--config" or a.startswith("--config=") for a in arguments)
     parser = recipe_parser(description, None if named else default)
-    return _recipe(parser, parser.parse_args(arguments))
+    parser.add_argument(
+        "--minutes",
+        type=int,
+        help=f"scale the default recipe, made for {MINUTES} minutes on two CPU cores, to as many",
+    )
+    given = parser.parse_args(arguments)
+    minutes = given.pop("minutes")
+    recipe = _recipe(parser, given)
+    if minutes is None:
+        return recipe
+    if named or minutes < 1:
+        parser.error(
+            f"--minutes: wanted a number of at least 1, and the default recipe without --config, "
+            f"got {minutes}"
+        )
+    return scaled(recipe, minutes)
+
+
+def scaled(recipe: Recipe, minutes: int) -> Recipe:
+    """Return the default recipe with more or fewer steps, in a run folder of its own.
+
+    Steps of all three trainings follow the time. Figures are computed on fewer drawings where there
+    is less time, on no more where there is more.
+    """
+    share = minutes / MINUTES
+
+    def steps(count: int, most: float = float("inf")) -> int:
+        return max(1, round(count * min(share, most)))
+
+    def trained(part: Trained) -> Trained:
+        total = max(part.optim.warmup_steps + 1, steps(part.optim.total_steps))
+        optim = replace(part.optim, total_steps=total)
+        return replace(part, optim=optim, val_every=steps(part.val_every))
+
+    clip, drawn = recipe.retrieval.clip, recipe.evaluation
+    return replace(
+        recipe,
+        name=recipe.name if minutes == MINUTES else f"{recipe.name}-{minutes}",
+        imagetok=trained(recipe.imagetok),
+        retrieval=replace(recipe.retrieval, clip=replace(clip, steps=steps(clip.steps))),
+        decoder=trained(recipe.decoder),
+        evaluation=replace(
+            drawn,
+            sweep_samples=steps(drawn.sweep_samples, 1),
+            samples=steps(drawn.samples, 1),
+            control_samples=steps(drawn.control_samples, 1),
+        ),
+    )
 
 
 def save_recipe(recipe: Recipe, folder: Path) -> None:
