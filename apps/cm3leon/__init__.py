@@ -4,5 +4,5 @@ One picture's way: `data` (raw pair to tokens and memory), `training`. One promp
 `drawing`. `evaluation` judges; `run` is the order of the stages.
 """
 
-VERSION = "0.2"
+VERSION = "0.3"
 """Version of a run's folder; each finished stage names it."""
