@@ -146,20 +146,29 @@ def open_parts(folder: Path, device: str = "auto") -> Parts:
         ValueError: Another version made it, or its parts do not fit each other.
     """
     where = device_of(device)
+    return parts_of(recipe_of(folder), where)
+
+
+def recipe_of(folder: Path) -> Recipe:
+    """Return the recipe of a finished run; errors as of `open_parts`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no run; wanted one that apps/pretrain.py has made")
     check_finished(folder, "decoder")
-    recipe = read_recipe(folder)
+    return read_recipe(folder)
+
+
+def parts_of(recipe: Recipe, device: torch.device) -> Parts:
+    """Open the parts that a recipe's run has made; errors as of `open_parts`."""
     text = open_text_tokenizer(recipe)
-    tokenizers = join_tokenizers(text, open_image_tokenizer(recipe, where), recipe, where)
-    encoder = open_encoder(recipe, where)
+    tokenizers = join_tokenizers(text, open_image_tokenizer(recipe, device), recipe, device)
+    encoder = open_encoder(recipe, device)
     return Parts(
         tokenizers=tokenizers,
         encoder=encoder,
         memory=open_memory(recipe, encoder, tokenizers.vocabulary),
-        model=open_decoder(recipe, where),
-        device=where,
-        habits=habits_of(recipe.evaluation, folder),
+        model=open_decoder(recipe, device),
+        device=device,
+        habits=habits_of(recipe.evaluation, recipe.folder),
     )
 
 

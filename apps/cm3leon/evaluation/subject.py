@@ -11,9 +11,9 @@ from cm3leon.data.captions import without_long_captions
 from cm3leon.data.memory import Neighbours, open_neighbours
 from cm3leon.data.pairs import read_pairs
 from cm3leon.data.pixels import Pictures, open_pictures
-from cm3leon.parts import Parts, open_parts
+from cm3leon.device import device_of
+from cm3leon.parts import Parts, parts_of, recipe_of
 from cm3leon.recipe import EvaluationRecipe
-from cm3leon.recipe_file import read_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +42,12 @@ class Subject:
 
 def open_subject(folder: Path, device: str = "auto") -> Subject:
     """Open a finished run with its pictures and neighbours; errors as of `parts.open_parts`."""
-    parts, recipe = open_parts(folder, device), read_recipe(folder)
+    where, recipe = device_of(device), recipe_of(folder)
     source = recipe.data.folder or folder / "data"
     pairs = read_pairs(source, **recipe.data.shares, seed=recipe.seed)
     pictures = open_pictures(source, pairs, folder / "pictures")
     return Subject(
-        parts=parts,
+        parts=parts_of(recipe, where),
         pictures=without_long_captions(pictures, folder / "captions")[0],
         neighbours=open_neighbours(folder / "retrieval"),
         recipe=recipe.evaluation,
