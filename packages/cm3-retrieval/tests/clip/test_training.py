@@ -7,7 +7,7 @@ from open_clip.loss import ClipLoss
 from torch.nn import functional as F
 
 from cm3_retrieval import ClipTrainingConfig, train_clip
-from cm3_retrieval.clip.training import _as_input, _augmented, _loss, _schedule
+from cm3_retrieval.clip.training import _as_input, _augmented, _contrast, _schedule, _vectors
 
 
 def coloured_shapes(count: int, seed: int) -> tuple[list[str], np.ndarray]:
@@ -61,28 +61,56 @@ def test_two_runs_write_the_same_bytes(tmp_path, captions, pictures, tiny, clip_
 
 
 def test_the_loss_is_open_clips_when_every_row_is_its_own_group(encoder, captions, pictures):
-    ids = encoder._tokenizer(captions)
-    inputs = _as_input(pictures)
+    ids, inputs = encoder._tokenizer(captions), _as_input(pictures)
     with torch.no_grad():
-        ours = _loss(encoder.model, inputs, ids, torch.arange(12))
+        images, texts, scale = _vectors(encoder.model, inputs, ids)
+        ours = _contrast(scale * images @ texts.T, torch.arange(12))
         image = encoder.model.encode_image(inputs, normalize=True)
         text = encoder.model.encode_text(ids, normalize=True)
         peer = ClipLoss()(image, text, encoder.model.logit_scale.exp())
     torch.testing.assert_close(ours, peer)
 
 
-def test_rows_of_one_group_are_no_negatives(encoder, captions, pictures):
-    ids, groups = encoder._tokenizer(captions), torch.tensor([0, 0, 1, 2] * 3)
-    with torch.no_grad():
-        ours = _loss(encoder.model, _as_input(pictures), ids, groups)
-    similar = encoder.encode_images(pictures).dot(encoder.encode_texts(captions).T)
-    logits = similar.astype(float) * encoder.model.logit_scale.exp().item()
+def test_rows_of_one_group_are_no_negatives():
+    rng = np.random.default_rng(0)
+    logits, groups = 3 * rng.standard_normal((12, 12)), np.array([0, 0, 1, 2] * 3)
     total = 0.0
-    for row in range(12):
-        others = [j for j in range(12) if j == row or groups[j] != groups[row]]
-        for line in (logits[row], logits[:, row]):
-            total -= line[row] - np.log(np.exp(line[others]).sum())
-    assert float(ours) == pytest.approx(total / 24, abs=1e-4)
+    for i in range(12):
+        others = [j for j in range(12) if j == i or groups[j] != groups[i]]
+        total += np.log(np.exp(logits[i, others]).sum()) - logits[i, i]
+        total += np.log(np.exp(logits[others, i]).sum()) - logits[i, i]
+    ours = _contrast(torch.from_numpy(logits), torch.from_numpy(groups))
+    assert float(ours) == pytest.approx(total / 24)
+
+
+@pytest.mark.slow
+def test_likeness_puts_the_same_thing_before_the_same_colour(tmp_path):
+    """Shapes in colours: a plain CLIP of a few steps sorts by colour."""
+    rng = np.random.default_rng(0)
+    shapes = [rng.random((8, 8)) < 0.5 for _ in range(20)]
+    colours = {"red": (220, 0, 0), "green": (0, 200, 0), "blue": (0, 0, 220), "grey": (120,) * 3}
+    captions, pictures, things = [], [], []
+    for thing, shape in enumerate(shapes):
+        for colour, rgb in colours.items():
+            for paper, light in (("white", 255), ("yellow", (255, 240, 120))):
+                picture = np.full((32, 32, 3), light, np.uint8)
+                picture[shape.repeat(4, 0).repeat(4, 1)] = rgb
+                captions.append(f"{colour} thing{thing} on {paper}")
+                pictures.append(picture)
+                things.append(thing)
+    things, found = np.array(things), {}
+    for weight in (0.0, 20.0):
+        config = ClipTrainingConfig(
+            image_size=32, vision_width=8, text_width=64, embed_dim=64, steps=120, batch_size=64,
+            context_length=12, max_shift=0, likeness_weight=weight,
+        )  # fmt: skip
+        encoder = train_clip(captions, np.stack(pictures), config, folder=tmp_path / str(weight))
+        texts = encoder.encode_texts(captions)
+        scores = texts.dot(texts.T)
+        same_caption = np.equal.outer(captions, captions)
+        scores[same_caption] = -1
+        found[weight] = np.mean(things[scores.argmax(1)] == things)
+    assert found[20.0] > 0.95 and found[20.0] > found[0.0]
 
 
 def test_augmentation_moves_and_mirrors_only(pictures):

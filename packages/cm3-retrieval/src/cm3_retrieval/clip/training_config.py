@@ -13,7 +13,7 @@ class ClipTrainingConfig:
     image_size: int = 64
     """Side of the square the pictures are scaled to, a multiple of 32."""
 
-    embed_dim: int = 128
+    embed_dim: int = 256
     """Length of a vector."""
 
     vision_width: int = 16
@@ -31,13 +31,13 @@ class ClipTrainingConfig:
     context_length: int = 32
     """Tokens of a caption that are read."""
 
-    steps: int = 200
+    steps: int = 350
     """Optimiser steps."""
 
     batch_size: int = 128
     """Pairs in a step; every pair is measured against all the others."""
 
-    lr: float = 1e-3
+    lr: float = 2e-3
     """Peak learning rate of AdamW."""
 
     warmup: int = 30
@@ -45,6 +45,11 @@ class ClipTrainingConfig:
 
     weight_decay: float = 0.1
     """On matrices and kernels only."""
+
+    likeness_weight: float = 20.0
+    """Weight of the error by which vectors are less, or more, alike than their captions' words; 0
+    is plain CLIP. Large values find the same thing in other colours, small ones tell colours
+    apart."""
 
     max_shift: int = 4
     """Pixels by which a picture is moved at random; half of the pictures are mirrored, too."""
@@ -59,7 +64,7 @@ class ClipTrainingConfig:
                 raise ValueError(f"{name}: wanted a multiple of 32, got {getattr(self, name)}")
         least = {
             "embed_dim": 1, "vision_width": 2, "text_layers": 1, "context_length": 3, "steps": 1,
-            "batch_size": 2, "warmup": 0, "max_shift": 0, "weight_decay": 0,
+            "batch_size": 2, "warmup": 0, "max_shift": 0, "weight_decay": 0, "likeness_weight": 0,
         }  # fmt: skip
         for name, bound in least.items():
             if getattr(self, name) < bound:
