@@ -17,12 +17,17 @@ from cm3_retrieval.index.canaries import check_canaries, make_canaries
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.exact import ExactIndex
 from cm3_retrieval.interface import BANK_COMPONENT
-from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, open_folder, write_folder
 
 
 def write_bank(
-    folder: Path | str, index: ExactIndex | ApproximateIndex, table: pa.Table, encoder_id: str
-) -> None:
+    folder: Path | str,
+    index: ExactIndex | ApproximateIndex,
+    table: pa.Table,
+    encoder_id: str,
+    *,
+    replaces: str | None = None,
+) -> str:
     """Write a bank; after a kill the folder holds the old bank or the new one.
 
     Args:
@@ -30,6 +35,13 @@ def write_bank(
         index: A finished index.
         table: Column `key` (int64, the index's keys in its order), then the metadata.
         encoder_id: The encoder that made the vectors.
+        replaces: The seal of the bank that may be replaced; None replaces any.
+
+    Returns:
+        The seal of the bank, which no other bank has.
+
+    Raises:
+        ValueError: The folder holds another bank than the one that may be replaced.
     """
     contents = {
         "index.faiss": lambda file: write_index(index.index, file),
@@ -46,23 +58,35 @@ def write_bank(
         "index": asdict(index.config),
         "canaries": make_canaries(index),
     }
-    write_folder(folder, MANIFEST_NAME, BANK_COMPONENT, contents, facts)
+    return write_folder(folder, MANIFEST_NAME, BANK_COMPONENT, contents, facts, replaces=replaces)
 
 
 def read_bank(
     folder: Path | str, encoder_id: str | None, *, mmap: bool
-) -> tuple[ExactIndex | ApproximateIndex, pa.Table, str]:
+) -> tuple[ExactIndex | ApproximateIndex, pa.Table, str, str]:
     """Read a bank and check it; arguments and errors as of `MemoryBank.load`.
 
     Returns:
-        The index, the metadata and the bank's `encoder_id`.
+        The index, the metadata, the bank's `encoder_id` and its seal.
     """
-    manifest, paths = read_folder(folder, MANIFEST_NAME, BANK_COMPONENT)
-    if encoder_id is not None and manifest["encoder_id"] != encoder_id:
-        raise ValueError(
-            f"{folder}: wanted a bank of encoder {encoder_id!r}, "
-            f"got one of {manifest['encoder_id']!r}; rebuild it with your encoder"
-        )
+
+    def read(
+        manifest: dict[str, Any], paths: dict[str, Path]
+    ) -> tuple[ExactIndex | ApproximateIndex, pa.Table, str, str]:
+        if encoder_id is not None and manifest["encoder_id"] != encoder_id:
+            raise ValueError(
+                f"{folder}: wanted a bank of encoder {encoder_id!r}, "
+                f"got one of {manifest['encoder_id']!r}; rebuild it with your encoder"
+            )
+        index, table = _opened(manifest, paths, mmap)
+        return index, table, manifest["encoder_id"], manifest["manifest_sha256"]
+
+    return open_folder(folder, MANIFEST_NAME, BANK_COMPONENT, read)
+
+
+def _opened(
+    manifest: dict[str, Any], paths: dict[str, Path], mmap: bool
+) -> tuple[ExactIndex | ApproximateIndex, pa.Table]:
     flags = faiss.IO_FLAG_MMAP_IFC if mmap else 0
     stored: Any = faiss.read_index(str(paths["index.faiss"]), flags)
     table = read_table(paths["metadata.arrow"])
@@ -76,13 +100,14 @@ def read_bank(
     exact = isinstance(stored, faiss.IndexIDMap2)
     same_keys = not exact or np.array_equal(faiss.vector_to_array(stored.id_map), keys)
     if found != wanted or not whole or not same_keys:
+        folder = paths["index.faiss"].parent
         raise ValueError(f"{folder}: index, metadata and manifest are not of one bank")
     if exact:
         index = ExactIndex(stored)
     else:
         index = ApproximateIndex(stored, keys, vectors, IndexConfig(**manifest["index"]))
     check_canaries(index, manifest.get("canaries", []), paths["index.faiss"])
-    return index, table, manifest["encoder_id"]
+    return index, table
 
 
 def write_index(index: faiss.Index, file: Any) -> None:

@@ -6,6 +6,7 @@ adding and removing documents, and a folder on disk (`cm3_retrieval.bank.files`)
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from cm3_retrieval.bank.files import read_bank, write_bank
+from cm3_retrieval.folder_lock import locked
 from cm3_retrieval.index.approximate import ApproximateIndex, build_approximate
 from cm3_retrieval.index.checks import checked_keys, checked_lengths, checked_vectors
 from cm3_retrieval.index.config import IndexConfig
@@ -44,6 +46,7 @@ class MemoryBank:
         self._index = ExactIndex(index) if isinstance(index, faiss.IndexIDMap2) else index
         self._table = table
         self._mapped = mapped
+        self._saved: tuple[Path, str] | None = None  # folder and seal of the state on disk
 
     @classmethod
     def build(
@@ -215,8 +218,31 @@ class MemoryBank:
         )
 
     def save(self, folder: Path | str) -> None:
-        """Write the bank; after a kill the folder holds the old bank or the new one."""
-        write_bank(folder, self._index, self._table, self.encoder_id)
+        """Write the bank; after a kill the folder holds the old bank or the new one.
+
+        Raises:
+            ValueError: This bank was loaded from `folder`, and someone else has saved there since;
+                their documents would be lost. `changing` keeps others out from load to save.
+        """
+        place = Path(folder).resolve()
+        replaces = self._saved[1] if self._saved and self._saved[0] == place else None
+        seal = write_bank(folder, self._index, self._table, self.encoder_id, replaces=replaces)
+        self._saved = place, seal
+
+    @staticmethod
+    def changing(folder: Path | str) -> AbstractContextManager[object]:
+        """Wait for other writers of `folder`, and keep them out for a `with` block.
+
+        A single `save` needs no such block. Load, append and save in one block are one step for
+        all others; readers are never kept out.
+
+        Example:
+            with MemoryBank.changing("bank"):
+                bank = MemoryBank.load("bank")
+                bank.delete([7])
+                bank.save("bank")
+        """
+        return locked(folder)
 
     @classmethod
     def load(
@@ -235,8 +261,10 @@ class MemoryBank:
             ValueError: Changed bytes, another major version, another encoder, or other answers to
                 the canary queries.
         """
-        index, table, stored_id = read_bank(folder, encoder_id, mmap=mmap)
-        return cls(index, table, stored_id, mapped=mmap)
+        index, table, stored_id, seal = read_bank(folder, encoder_id, mmap=mmap)
+        bank = cls(index, table, stored_id, mapped=mmap)
+        bank._saved = Path(folder).resolve(), seal
+        return bank
 
     def _refuse_if_mapped(self, what: str) -> None:
         if self._mapped:

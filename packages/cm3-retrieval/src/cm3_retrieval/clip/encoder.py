@@ -30,7 +30,7 @@ from cm3_retrieval.clip.open_clip_models import (
 )
 from cm3_retrieval.clip.pictures import as_rgb
 from cm3_retrieval.interface import ENCODER_COMPONENT
-from cm3_retrieval.sealed_folder import read_folder
+from cm3_retrieval.sealed_folder import open_folder
 
 CONFIG_NAME = "clip_config.json"
 WEIGHTS_NAME = "clip.safetensors"
@@ -132,10 +132,13 @@ class ClipEncoder:
             FileNotFoundError: A file is missing.
             ValueError: Changed bytes, or another component or major version.
         """
-        manifest, paths = read_folder(folder, CONFIG_NAME, ENCODER_COMPONENT)
+        manifest, weights = open_folder(
+            folder, CONFIG_NAME, ENCODER_COMPONENT,
+            lambda manifest, paths: (manifest, load_file(paths[WEIGHTS_NAME])),
+        )  # fmt: skip
         with torch.random.fork_rng(devices=[]):
             model = CLIP(**manifest["model"])
-        model.load_state_dict(load_file(paths[WEIGHTS_NAME]))
+        model.load_state_dict(weights)
         return cls.from_model(
             manifest["name"], model, device=device, batch_size=batch_size, amp=amp,
             progress=progress,

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from cm3_retrieval.bank.files import read_table, write_table
 from cm3_retrieval.interface import TABLE_COMPONENT
-from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, open_folder, write_folder
 
 KINDS = ("image", "text")
 """The two kinds of query, in the order in which they alternate."""
@@ -83,8 +83,11 @@ class NeighbourTable:
             FileNotFoundError: A file is missing.
             ValueError: Changed bytes, or another component or major version.
         """
-        manifest, paths = read_folder(folder, MANIFEST_NAME, TABLE_COMPONENT)
-        table = read_table(paths["neighbours.arrow"]).combine_chunks()
+        manifest, table = open_folder(
+            folder, MANIFEST_NAME, TABLE_COMPONENT,
+            lambda manifest, paths: (manifest, read_table(paths["neighbours.arrow"])),
+        )  # fmt: skip
+        table = table.combine_chunks()
 
         def rows(name: str) -> np.ndarray:
             column = table.column(name)
