@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -134,6 +135,49 @@ def test_killed_at_20_random_moments_the_old_bank_or_the_new_one_is_there(tmp_pa
     kept = json.loads(done.stdout)
     assert kept["old"] + kept["new"] == 20
     assert kept["finished"] < 15 and kept["old"] > 0
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize(
+    "factory", ["IVF16,PQ8x4fs", "IVF16_HNSW8,PQ8x4fs", "PCA8,IVF16,PQ4x4fs", "IVF16,RQ4x4fs"]
+)
+def test_a_fast_scan_bank_without_full_vectors_comes_back(unit_vectors, tmp_path, factory, mmap):
+    """Reading, eval's reconstruction, deleting and saving anew: each of them killed the process."""
+    config = IndexConfig(factory=factory, rescore=0, nprobe=16)
+    keys = np.arange(3000) * 7
+    bank = MemoryBank.build(keys, unit_vectors(3000, 16), {}, "enc:1", config)
+    bank.save(tmp_path)
+    loaded = MemoryBank.load(tmp_path, mmap=mmap)
+    np.testing.assert_array_equal(loaded.vectors_of(keys), bank.vectors_of(keys))
+    for ours, theirs in zip(
+        bank.search(unit_vectors(9, 16, seed=3), 9),
+        loaded.search(unit_vectors(9, 16, seed=3), 9),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    if not mmap:
+        loaded.delete(keys[:1000])
+        loaded.append(keys[:500], unit_vectors(500, 16), {}, "enc:1")
+    loaded.save(tmp_path / "again")
+    again = MemoryBank.load(tmp_path / "again")
+    assert len(again) == (3000 if mmap else 2500)
+    assert not again.keeps_vectors
+    with pytest.raises(ValueError, match="bank: wanted one that keeps .* with rescore=0"):
+        again.reindexed(IndexConfig(factory="Flat"))
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\xff", "größe".encode()])
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,SQ8"])
+def test_a_folder_may_have_any_name(unit_vectors, tmp_path, factory, name, mmap):
+    bank = make_bank(unit_vectors, factory)
+    folder = tmp_path / os.fsdecode(name)
+    bank.save(folder)
+    loaded = MemoryBank.load(folder, "enc:1", mmap=mmap)
+    np.testing.assert_array_equal(
+        loaded.search(bank.vectors_of(bank.keys[:5]), 3)[1][:, 0], bank.keys[:5]
+    )
+    assert loaded.metadata.equals(bank.metadata)
 
 
 WRITER = """

@@ -52,6 +52,7 @@ def in_one_piece(config) -> MemoryBank:
         None,
         IndexConfig(factory="IVF8,PQ4x4fs", nprobe=4, train_rows=1500),
         IndexConfig(factory="IVF8,PQ4", nprobe=4, rescore=0),
+        IndexConfig(factory="IVF8,PQ4x4fs", nprobe=4, rescore=0, train_rows=1500),
         IndexConfig(factory="SQ8"),
     ],
 )

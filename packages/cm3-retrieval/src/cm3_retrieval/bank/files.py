@@ -4,6 +4,7 @@ Takes an index and its metadata; gives them back after checking each file's SHA-
 keys, the encoder and the canary queries. Paper 2.1 (arXiv 2309.02591).
 """
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from cm3_retrieval.index.approximate import ApproximateIndex
 from cm3_retrieval.index.canaries import check_canaries, make_canaries
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.exact import ExactIndex
+from cm3_retrieval.index.reading import read_index
 from cm3_retrieval.interface import BANK_COMPONENT
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, open_folder, write_folder
 
@@ -87,8 +89,7 @@ def read_bank(
 def _opened(
     manifest: dict[str, Any], paths: dict[str, Path], mmap: bool
 ) -> tuple[ExactIndex | ApproximateIndex, pa.Table]:
-    flags = faiss.IO_FLAG_MMAP_IFC if mmap else 0
-    stored: Any = faiss.read_index(str(paths["index.faiss"]), flags)
+    stored: Any = read_index(paths["index.faiss"], mmap=mmap)
     table = read_table(paths["metadata.arrow"])
     found = (stored.ntotal, table.num_rows, stored.d, stored.metric_type)
     wanted = (manifest["count"], manifest["count"], manifest["dim"], faiss.METRIC_INNER_PRODUCT)
@@ -118,7 +119,7 @@ def write_index(index: faiss.Index, file: Any) -> None:
 
 def read_table(path: Path) -> pa.Table:
     """Read a table that `write_table` wrote; its columns stay in the memory-mapped file."""
-    with pa.memory_map(str(path)) as source:
+    with pa.memory_map(os.fsencode(path)) as source:  # a name need not be UTF-8
         return pa.ipc.open_file(source).read_all()
 
 

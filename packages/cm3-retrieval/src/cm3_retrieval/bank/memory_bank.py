@@ -20,7 +20,7 @@ from cm3_retrieval.index.approximate import ApproximateIndex, build_approximate
 from cm3_retrieval.index.checks import checked_keys, checked_lengths, checked_vectors
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.exact import ExactIndex, build_index
-from cm3_retrieval.index.plan import plan_index
+from cm3_retrieval.index.plan import holds_full_vectors, plan_index
 
 
 class MemoryBank:
@@ -98,6 +98,11 @@ class MemoryBank:
     def config(self) -> IndexConfig:
         """The index and its settings."""
         return self._index.config
+
+    @property
+    def keeps_vectors(self) -> bool:
+        """Whether `vectors_of` gives the documents' own vectors, not what an index made of them."""
+        return self._index.vectors is not None or holds_full_vectors(self.config.factory)
 
     @property
     def metadata(self) -> pa.Table:
@@ -210,7 +215,16 @@ class MemoryBank:
         self._table = table
 
     def reindexed(self, index: IndexConfig | None = None, *, threads: int = 1) -> "MemoryBank":
-        """Return a bank of the same documents under a new index; None chooses by their number."""
+        """Return a bank of the same documents under a new index; None chooses by their number.
+
+        Raises:
+            ValueError: This bank has not kept the documents' vectors.
+        """
+        if not self.keeps_vectors:
+            raise ValueError(
+                f"bank: wanted one that keeps the documents' vectors, got {self.config.factory!r} "
+                f"with rescore=0, which only has shortened ones; build it from the documents"
+            )
         vectors = self._index.vectors_at(np.arange(len(self)))
         columns = {name: self._table.column(name) for name in self._table.column_names[1:]}
         return MemoryBank.build(

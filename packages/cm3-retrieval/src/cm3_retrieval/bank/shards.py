@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 
@@ -30,6 +29,7 @@ from cm3_retrieval.index.config import AUTO, IndexConfig
 from cm3_retrieval.index.exact import ExactIndex, build_index
 from cm3_retrieval.index.merging import as_trained, merge_indexes, shard_index
 from cm3_retrieval.index.plan import plan_index
+from cm3_retrieval.index.reading import read_index
 from cm3_retrieval.index.threads import FaissThreads
 from cm3_retrieval.interface import SHARD_COMPONENT, Encoder
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
@@ -164,7 +164,7 @@ def add_shard(work: Path | str, shard: int, *, threads: int = 1) -> None:
     folder, job = Path(work) / "added" / f"{shard:06}", digest_of(manifest["job"], part.digest)
     if _finished(folder, job):
         return
-    trained = faiss.read_index(str(paths["index.faiss"]))
+    trained = read_index(paths["index.faiss"])
     index = shard_index(trained)
     with FaissThreads(threads):
         add_rows(index, part.vectors)
@@ -203,9 +203,9 @@ def merge_shards(work: Path | str, shards: int, folder: Path | str) -> None:
             if not _finished(own, digest_of(manifest["job"], part.digest)):
                 raise ValueError(f"work: wanted shard {shard} added, {own} does not hold it")
             paths = read_folder(own, MANIFEST_NAME, SHARD_COMPONENT)[1]
-            yield faiss.read_index(str(paths["index.faiss"]))
+            yield read_index(paths["index.faiss"])
 
-    index = as_trained(merge_indexes(added()), faiss.read_index(str(trained["index.faiss"])))
+    index = as_trained(merge_indexes(added()), read_index(trained["index.faiss"]))
     scratch = work / "vectors.npy"
     vectors = None
     if plan.rescore:

@@ -31,6 +31,7 @@ from cm3_retrieval.clip.open_clip_models import (
 from cm3_retrieval.clip.pictures import as_rgb
 from cm3_retrieval.interface import ENCODER_COMPONENT
 from cm3_retrieval.sealed_folder import open_folder
+from cm3_retrieval.utf8_path import utf8_path
 
 CONFIG_NAME = "clip_config.json"
 WEIGHTS_NAME = "clip.safetensors"
@@ -132,10 +133,14 @@ class ClipEncoder:
             FileNotFoundError: A file is missing.
             ValueError: Changed bytes, or another component or major version.
         """
-        manifest, weights = open_folder(
-            folder, CONFIG_NAME, ENCODER_COMPONENT,
-            lambda manifest, paths: (manifest, load_file(paths[WEIGHTS_NAME])),
-        )  # fmt: skip
+
+        def read(
+            manifest: dict[str, Any], paths: dict[str, Path]
+        ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+            with utf8_path(paths[WEIGHTS_NAME]) as name:
+                return manifest, load_file(name)
+
+        manifest, weights = open_folder(folder, CONFIG_NAME, ENCODER_COMPONENT, read)
         with torch.random.fork_rng(devices=[]):
             model = CLIP(**manifest["model"])
         model.load_state_dict(weights)
