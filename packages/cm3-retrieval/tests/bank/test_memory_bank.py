@@ -3,7 +3,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cm3_retrieval import MemoryBank
+from cm3_retrieval import IndexConfig, MemoryBank
 
 KEYS = np.array([70, 2, 5, 2**50])
 
@@ -103,3 +103,72 @@ def test_has_both(unit_vectors):
     assert MemoryBank.build(keys, vectors, {}, "e").has_both([1, 4]).all()
     bank = MemoryBank.build(keys, vectors, {"has_both": [True, False, True]}, "e")
     np.testing.assert_array_equal(bank.has_both([9, 1]), [False, True])
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        np.array([True, True, False, False]),
+        [True, False],
+        [70, True],
+        [1.9],
+        np.array([70.0]),
+        ["2"],
+        [None],
+        [2**64],
+        np.array([2**63], np.uint64),
+    ],
+)
+def test_what_only_looks_like_keys_is_refused(bank, keys):
+    """A mask would be keys 0 and 1, 1.9 key 1, '3' key 3."""
+    for use in (bank.delete, bank.vectors_of, bank.metadata_of, bank.has_both):
+        with pytest.raises(ValueError, match="keys: wanted "):
+            use(keys)
+    columns = {"caption": ["x"] * len(keys), "weight": [1.0] * len(keys)}
+    with pytest.raises(ValueError, match="keys: wanted "):
+        bank.append(keys, np.eye(8)[: len(keys)], columns, "enc:1")
+    assert len(bank) == 4
+
+
+def test_a_mask_selects_keys_by_hand(bank):
+    bank.delete(bank.keys[np.array([True, False, True, False])])
+    assert bank.keys.tolist() == [2, 2**50]
+    bank.delete([])
+    bank.delete(np.array([2], np.uint8))
+    assert bank.keys.tolist() == [2**50]
+
+
+@pytest.mark.parametrize("kind", ["Flat", "IVF2,SQ8", "HNSW8", "PQ4x4fs"])
+@pytest.mark.parametrize("number", [1e300, 3e38, -1e20, 1e16, np.inf, np.nan])
+def test_numbers_whose_products_leave_float32_are_refused(unit_vectors, kind, number):
+    vectors = unit_vectors(300, 8)
+    bank = MemoryBank.build(np.arange(300), vectors, {}, "e", IndexConfig(factory=kind))
+    queries = np.full((3, 8), 0.1)
+    queries[1, 4] = number
+    with pytest.raises(ValueError, match="queries: wanted .* in row 1"):
+        bank.search(queries, 2)
+    queries[1, 4] = 1e15
+    scores, keys = bank.search(queries, 2)
+    assert np.isfinite(scores).all() and (keys >= 0).all()
+
+
+@pytest.mark.parametrize("k", [2.5, True, "2", None, 2.0])
+def test_k_is_an_integer(bank, k):
+    with pytest.raises(ValueError, match="k: wanted an integer, 1 to 4, .* got"):
+        bank.search(np.ones((1, 8)), k)
+
+
+def test_appended_columns_keep_their_values(unit_vectors):
+    vectors = unit_vectors(6, 8)
+    columns = {"size": [1, 2], "note": [None, None]}
+    bank = MemoryBank.build(np.arange(2), vectors[:2], columns, "e")
+    for size, note in ([2.75], ["x"]), ([True], ["x"]), (["3"], ["x"]):
+        with pytest.raises(ValueError, match="metadata: 'size': wanted int64"):
+            bank.append(np.array([9]), vectors[2:3], {"size": size, "note": note}, "e")
+    assert len(bank) == 2
+    bank.append(np.array([9]), vectors[2:3], {"size": [3.0], "note": ["x"]}, "e")
+    with pytest.raises(ValueError, match="metadata: 'note': wanted string, got int64"):
+        bank.append(np.array([8]), vectors[3:4], {"size": [4], "note": [7]}, "e")
+    assert [(row["size"], row["note"]) for row in bank.metadata_of([0, 1, 9])] == [
+        (1, None), (2, None), (3, "x"),
+    ]  # fmt: skip

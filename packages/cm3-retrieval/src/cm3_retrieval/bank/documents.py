@@ -119,5 +119,7 @@ def document_vectors(texts_emb: np.ndarray | None, images_emb: np.ndarray | None
 
 
 def _unit_rows(array: np.ndarray) -> np.ndarray:
+    largest = np.abs(array).max(axis=1, keepdims=True, initial=0)
+    array = array / np.where(largest > 0, largest, 1)  # squares of 1e300 or 1e-300 leave float64
     lengths = np.linalg.norm(array, axis=1, keepdims=True)
     return array / np.where(lengths > 0, lengths, 1)

@@ -14,10 +14,11 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
+from cm3_retrieval.bank.columns import metadata_table
 from cm3_retrieval.bank.files import read_bank, write_bank
 from cm3_retrieval.folder_lock import locked
 from cm3_retrieval.index.approximate import ApproximateIndex, build_approximate
-from cm3_retrieval.index.checks import checked_keys, checked_lengths, checked_vectors
+from cm3_retrieval.index.checks import checked_documents, checked_integers
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.exact import ExactIndex, build_index
 from cm3_retrieval.index.plan import holds_full_vectors, plan_index
@@ -136,24 +137,27 @@ class MemoryBank:
 
         Raises:
             KeyError: A key is not in the bank.
+            ValueError: `keys` are no integers, such as a mask.
         """
-        return self._index.vectors_at(self._rows_of(np.asarray(keys, dtype=np.int64)))
+        return self._index.vectors_at(self._rows_of(keys))
 
     def metadata_of(self, keys: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """Return one dict per key: column name -> value, with the key itself under `key`.
 
         Raises:
             KeyError: A key is not in the bank.
+            ValueError: `keys` are no integers, such as a mask.
         """
-        return self._table.take(pa.array(self._rows_of(np.asarray(keys)))).to_pylist()
+        return self._table.take(pa.array(self._rows_of(keys))).to_pylist()
 
     def has_both(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
         """Tell which documents have text and image, by bool column `has_both`; all without one.
 
         Raises:
             KeyError: A key is not in the bank.
+            ValueError: `keys` are no integers, such as a mask.
         """
-        rows = self._rows_of(np.asarray(keys))
+        rows = self._rows_of(keys)
         if "has_both" not in self._table.column_names:
             return np.ones(len(rows), bool)
         return self._table.column("has_both").to_numpy()[rows].astype(bool)
@@ -193,7 +197,7 @@ class MemoryBank:
             raise ValueError(f"metadata: wanted columns {columns}, got {sorted(metadata)}")
         table = metadata_table(keys, metadata, self._table.schema)
         self._index.append(vectors, keys)
-        self._table = pa.concat_tables([self._table, table])
+        self._table = pa.concat_tables([self._table.cast(table.schema), table])
 
     def delete(self, keys: Sequence[int] | np.ndarray, *, threads: int = 1) -> None:
         """Remove documents for good, with vectors, keys and metadata: all of them, or none.
@@ -202,10 +206,11 @@ class MemoryBank:
 
         Raises:
             KeyError: A key is not in the bank.
+            ValueError: `keys` are no integers, such as a mask.
             ValueError: The bank is memory-mapped.
         """
         self._refuse_if_mapped("delete")
-        rows = np.unique(self._rows_of(np.asarray(keys)))
+        rows = np.unique(self._rows_of(keys))
         if not len(rows):
             return
         kept = np.ones(len(self), bool)
@@ -284,13 +289,13 @@ class MemoryBank:
         if self._mapped:
             raise ValueError(f"mmap: wanted a bank loaded with mmap=False for {what}, got True")
 
-    def _rows_of(self, keys: np.ndarray) -> np.ndarray:
+    def _rows_of(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
         """Return the rows of `keys` in the table, by binary search in the sorted keys.
 
         Example: keys [7, 2, 5] have order [1, 2, 0]; looking up 5 finds place 1 among [2, 5, 7],
         and order[1] = 2 is its row.
         """
-        keys = keys.astype(np.int64).reshape(-1)
+        keys = checked_integers("keys", keys).reshape(-1)
         own, order = self._index.keys, self._index.by_key
         places = np.searchsorted(own, keys, sorter=order)
         rows = order[np.minimum(places, len(order) - 1)] if len(self) else places
@@ -298,36 +303,3 @@ class MemoryBank:
         if len(missing):
             raise KeyError(f"key {int(missing[0])} is not in the bank of {len(self)} documents")
         return rows
-
-
-def checked_documents(
-    keys: np.ndarray, vectors: np.ndarray, dim: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return keys as int64 and vectors as float32, or raise a ValueError with the reason."""
-    keys = checked_keys("keys", keys)
-    vectors = checked_vectors("vectors", vectors, dim)
-    if len(keys) != len(vectors):
-        raise ValueError(f"keys: wanted {len(vectors)}, one a vector, got {len(keys)}")
-    checked_lengths("vectors", vectors)
-    return keys, vectors
-
-
-def metadata_table(
-    keys: np.ndarray, metadata: Mapping[str, Sequence[Any]], schema: pa.Schema | None = None
-) -> pa.Table:
-    """Return a table of column `key` and the metadata, with `schema` if one is given."""
-    columns: dict[str, Any] = {"key": pa.array(keys)}
-    for name, values in metadata.items():
-        if name == "key":
-            raise ValueError("metadata: wanted another column name than 'key', it is taken")
-        if len(values) != len(keys):
-            raise ValueError(f"metadata: wanted {len(keys)} of {name!r}, got {len(values)}")
-        if isinstance(values, pa.ChunkedArray):
-            columns[name] = values
-            continue
-        try:
-            columns[name] = pa.array(values, None if schema is None else schema.field(name).type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise ValueError(f"metadata: {name!r}: {error}") from error
-    table = pa.table(columns)
-    return table if schema is None else table.select(schema.names).cast(schema)

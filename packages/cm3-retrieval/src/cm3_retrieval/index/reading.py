@@ -37,9 +37,9 @@ def _mended(index: faiss.Index) -> faiss.Index:
 
     FAISS 1.15.1 leaves it null after reading; to reconstruct a vector then kills the process.
     """
-    inner: Any = faiss.try_extract_index_ivf(index)
-    inner = None if inner is None else faiss.downcast_index(inner)
-    if isinstance(inner, faiss.IndexIVFFastScan) and inner.fine_quantizer is None:
+    found: Any = faiss.try_extract_index_ivf(index)
+    inner: Any = None if found is None else faiss.downcast_index(found)
+    if getattr(inner, "fine_quantizer", 0) is None:  # other indexes have no such part
         for name in ("pq", "aq"):  # product or additive; a third kind, RaBitQ, needs none
             if hasattr(inner, name):
                 inner.fine_quantizer = getattr(inner, name)

@@ -14,7 +14,7 @@ import numpy as np
 from cm3_retrieval.bank.documents import document_vectors
 from cm3_retrieval.bank.memory_bank import MemoryBank
 from cm3_retrieval.digest import digest_of
-from cm3_retrieval.index.checks import checked_keys, checked_vectors
+from cm3_retrieval.index.checks import checked_integers, checked_keys, checked_vectors
 from cm3_retrieval.interface import Encoder
 from cm3_retrieval.neighbours.draws import DROPOUT_STREAM, generator
 from cm3_retrieval.neighbours.pools import first_pools, take
@@ -78,6 +78,7 @@ def build_neighbour_table(
         image_vectors = checked_vectors("images", images, bank.dim)
         if len(image_vectors) != len(keys):
             raise ValueError(f"images: wanted {len(keys)}, one a key, got {len(image_vectors)}")
+    groups = None if groups is None else checked_integers("groups", groups).tolist()
     members = _members_of_groups(keys, groups)
     in_bank = np.isin(keys, bank.keys)
     found = {kind: np.full((len(keys), config.num_candidates), -1, np.int64) for kind in KINDS}
@@ -121,8 +122,7 @@ def build_neighbour_table(
         job = digest_of(
             bank.keys, bank.vectors_of(bank.keys[:: max(1, len(bank) // 64)]), asdict(bank.config),
             encoder.encoder_id, keys, list(captions),
-            None if groups is None else [int(group) for group in groups],
-            image_vectors, asdict(config), seed,
+            groups, image_vectors, asdict(config), seed,
         )  # fmt: skip
     for start in range(0, len(keys), _PART):
         part = range(start, min(start + _PART, len(keys)))
@@ -187,5 +187,5 @@ def _members_of_groups(keys: np.ndarray, groups: Sequence[int] | None) -> dict[i
         return {}
     by_group: dict[int, list[int]] = {}
     for key, group in zip(keys.tolist(), groups, strict=True):
-        by_group.setdefault(int(group), []).append(key)
+        by_group.setdefault(group, []).append(key)
     return {key: members for members in by_group.values() for key in members}

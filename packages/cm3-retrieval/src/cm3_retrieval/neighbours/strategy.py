@@ -10,6 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from cm3_retrieval.index.checks import checked_count, checked_integers
+
 Item = TypeVar("Item")
 
 
@@ -44,8 +46,7 @@ class RetrievalConfig:
         if not 0 <= self.query_dropout < 1:
             raise ValueError(f"query_dropout: wanted 0 <= share < 1, got {self.query_dropout}")
         for name, least in (("num_candidates", 1), ("num_context", 0), ("pool_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
+            checked_count(name, getattr(self, name), least)
 
 
 def select(
@@ -80,7 +81,7 @@ def select(
     order = np.lexsort((candidate_keys, -candidate_scores, ~has_both.astype(bool)))
     # dot, not @: some BLAS kernels raise spurious floating-point flags, and @ warns about them.
     allowed = candidate_vectors.dot(query_vector) <= config.max_relevance
-    allowed &= ~np.isin(candidate_keys, np.fromiter(exclude_keys, np.int64))
+    allowed &= ~np.isin(candidate_keys, checked_integers("exclude_keys", list(exclude_keys)))
     order = order[allowed[order]]
     taken: list[int] = []
     while len(taken) < n and len(order):

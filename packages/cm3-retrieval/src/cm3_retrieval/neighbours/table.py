@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from cm3_retrieval.bank.files import read_table, write_table
+from cm3_retrieval.index.checks import checked_count
 from cm3_retrieval.interface import TABLE_COMPONENT
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, open_folder, write_folder
 
@@ -52,7 +53,9 @@ class NeighbourTable:
 
         Raises:
             KeyError: The table has no such document.
+            ValueError: `key` is no integer.
         """
+        key = checked_count("key", key, 0)
         if key not in self._row_of:
             raise KeyError(f"key {key} is not in the neighbour table of {len(self)} documents")
         rows = {kind: self.candidate_keys[kind][self._row_of[key]] for kind in KINDS}
