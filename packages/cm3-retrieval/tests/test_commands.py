@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cm3_retrieval import ClipEncoder, MemoryBank, NeighbourTable, train_clip
+from cm3_retrieval import ClipEncoder, IndexConfig, MemoryBank, NeighbourTable, train_clip
 from cm3_retrieval.cli import main
 
 
@@ -118,6 +118,27 @@ def test_eval_info_and_verify(bank_folder, capsys, tmp_path):
     index.write_bytes(changed)
     for command in ("verify", "info", "eval"):
         assert index.name in refusal(capsys, command, bank_folder)
+
+
+def test_eval_asks_with_captions_and_pictures_and_wants_true_vectors(
+    bank_folder, clip_folder, capsys, tmp_path
+):
+    out = run(capsys, "eval", bank_folder, "--encoder", clip_folder, "-k", 5)
+    figures = dict(line.split() for line in out.splitlines())
+    assert figures["recall_text"] == figures["recall_image"] == "1"
+    bank = MemoryBank.load(bank_folder)
+    vectors = bank.vectors_of(bank.keys)
+    short = MemoryBank.build(
+        bank.keys, vectors, {}, "e", IndexConfig(factory="PCA1,Flat", rescore=0)
+    )
+    short.save(tmp_path / "short")
+    assert "vectors: wanted the documents' own, (13, 16)" in refusal(
+        capsys, "eval", tmp_path / "short"
+    )
+    np.save(tmp_path / "v.npy", vectors)
+    given = ("--vectors", tmp_path / "v.npy")
+    out = run(capsys, "eval", tmp_path / "short", "-k", 5, *given)
+    assert 0 < float(dict(line.split() for line in out.splitlines())["recall"]) < 1
 
 
 def test_an_index_by_factory_string(tmp_path, picture_folder, clip_folder, capsys):

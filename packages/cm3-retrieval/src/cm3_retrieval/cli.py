@@ -73,7 +73,11 @@ def _parser() -> argparse.ArgumentParser:
     near.add_argument("--duplicate-threshold", type=float, default=defaults.duplicate_threshold)
     near.add_argument("--candidates", type=int, default=defaults.num_candidates)
     near.add_argument("--seed", type=int, default=0)
-    judge = command("eval", "Measure recall against exact search, and duplicates.")
+    judge = command("eval", "Measure recall against exact search, and duplicates.", encodes=True)
+    judge.set_defaults(encoder=None)  # with one, captions and pictures of the bank are queries, too
+    judge.add_argument(
+        "--vectors", type=Path, help="NPY of the documents' vectors, for a bank that has none"
+    )
     judge.add_argument("-k", type=int, default=10)
     judge.add_argument(
         "--queries", type=int, default=1000, help="number of documents drawn as queries"

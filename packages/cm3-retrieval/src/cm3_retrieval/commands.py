@@ -132,11 +132,15 @@ def neighbours(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print recall against exact search and the share of duplicates."""
+    encoder = None if options.encoder is None else _encoder(options)
+    bank = MemoryBank.load(options.bank, None if encoder is None else encoder.encoder_id, mmap=True)
     figures, nearest = measure_bank(
-        MemoryBank.load(options.bank, mmap=True),
+        bank,
         k=options.k,
         queries=options.queries,
         duplicate=options.duplicate,
+        vectors=options.vectors and np.load(options.vectors, allow_pickle=False),
+        asked=None if encoder is None else _queries(bank, encoder, options.queries),
     )
     for name, value in figures.items():
         print(f"{name:14} {value:.4g}")
@@ -211,6 +215,20 @@ def _encoded(encoder: Encoder, files: list[PictureFile]) -> tuple[np.ndarray, li
     if not kept:
         raise ValueError(f"none of {len(files)} pictures can be read")
     return np.concatenate(parts), kept
+
+
+def _queries(bank: MemoryBank, encoder: Encoder, count: int) -> dict[str, np.ndarray]:
+    """Encode captions and pictures of random documents, each on its own."""
+    drawn = np.random.default_rng(1).permutation(bank.keys)[:count]
+    documents = bank.metadata_of(drawn)
+    texts = [document["caption"] for document in documents if document["caption"]]
+    pictures = [
+        encoder.encode_images(
+            [open_picture(document["path"]) for document in documents[start:stop]]
+        )
+        for start, stop in ((start, start + _BATCH) for start in range(0, len(documents), _BATCH))
+    ]
+    return {"text": encoder.encode_texts(texts), "image": np.concatenate(pictures)}
 
 
 def _columns(files: list[PictureFile]) -> dict[str, list]:

@@ -5,6 +5,7 @@ the expected bytes. Paper 2.1 (arXiv 2309.02591) asks for maximum inner product 
 the index open (FAISS, arXiv 2401.08281).
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,19 +107,25 @@ def open_factory(factory: str, dim: int) -> faiss.Index:
         ValueError: FAISS does not understand the string, or it does not suit `dim`.
     """
     try:
-        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(
             f"factory: wanted a FAISS factory string for vectors of {dim}, got {factory!r} "
             f"({reason})"
         ) from error
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:  # FAISS makes HNSW16_PQ8 for distances
+        raise ValueError(f"factory: wanted an index for inner products, FAISS has no {factory!r}")
+    return index
 
 
 def holds_full_vectors(factory: str) -> bool:
-    """Tell whether the index keeps float32 vectors: `Flat`, `IVF..,Flat` or plain `HNSW..`."""
-    parts = factory.split(",")
-    return parts[-1] == "Flat" or (len(parts) == 1 and parts[0].startswith("HNSW"))
+    """Tell whether the index keeps float32 vectors as they came: `Flat`, `IVF..,Flat`, `HNSW..`.
+
+    `PCA8,Flat` keeps eight numbers of each, and `HNSW32_PQ8` a code.
+    """
+    graph_or_cells = r"(IVF[^,]*|HNSW\d*|NSG\d*)"
+    return re.fullmatch(rf"({graph_or_cells},)?Flat|HNSW\d*|NSG\d*", factory) is not None
 
 
 def cells_of(factory: str) -> int:
