@@ -104,6 +104,29 @@ def test_neighbours_of_all_documents(bank_folder, clip_folder, capsys, tmp_path)
         assert len(found["text"]) == (3 if key < 12 else 0)  # the last has no text
 
 
+def test_a_new_picture_never_gets_the_key_of_a_deleted_one(
+    bank_folder, picture_folder, clip_folder, capsys
+):
+    bank = MemoryBank.load(bank_folder)
+    bank.delete([12])
+    bank.save(bank_folder)
+    out = run(capsys, "add", bank_folder, picture_folder, "--encoder", clip_folder)
+    assert "1 new, 13 documents" in out
+    assert MemoryBank.load(bank_folder).keys.tolist() == [*range(12), 13]
+
+
+def test_two_adds_at_once_add_each_picture_once(bank_folder, picture_folder, clip_folder, capsys):
+    bank = MemoryBank.load(bank_folder)
+    bank.delete([0, 12])
+    bank.save(bank_folder)
+    command = [sys.executable, "-m", "cm3_retrieval.cli", "add", bank_folder, picture_folder]
+    command = [str(part) for part in (*command, "--encoder", clip_folder)]
+    adds = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    news = sorted(re.search(r"(\d) new, 13", add.communicate()[0])[1] for add in adds)
+    assert [add.returncode for add in adds] == [0, 0] and news == ["0", "2"]
+    assert sorted(MemoryBank.load(bank_folder).keys.tolist()) == [*range(1, 12), 13, 14]
+
+
 def test_eval_info_and_verify(bank_folder, capsys, tmp_path):
     out = run(capsys, "eval", bank_folder, "-k", 5, "--histogram", tmp_path / "scores.png")
     figures = dict(line.split() for line in out.splitlines()[:5])

@@ -28,7 +28,7 @@ from cm3_retrieval.neighbours.strategy import RetrievalConfig
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
 
 _BATCH = 64
-"""Pictures held in memory at once."""
+"""Pictures held in memory at once, or as many as the encoder takes in a batch."""
 
 
 def train(options: argparse.Namespace) -> None:
@@ -81,10 +81,14 @@ def add(options: argparse.Namespace) -> None:
     kept: list[PictureFile] = []
     if files:
         vectors, kept = _encoded(encoder, files)
-        first = int(bank.keys.max()) + 1 if len(bank) else 0
-        keys = first + np.arange(len(kept))
-        bank.append(keys, vectors, _columns(kept), encoder.encoder_id)
-        bank.save(options.bank)
+        with MemoryBank.changing(options.bank):  # another `add` may have saved in the meantime
+            bank = MemoryBank.load(options.bank, encoder.encoder_id)
+            known = set(_column(bank, "path"))
+            new = [row for row, file in enumerate(kept) if str(file.path) not in known]
+            kept = [kept[row] for row in new]
+            keys = bank.next_key + np.arange(len(kept))
+            bank.append(keys, vectors[new], _columns(kept), encoder.encoder_id)
+            bank.save(options.bank)
     print(f"{options.bank}: {len(kept)} new, {len(bank)} documents")
 
 
@@ -200,9 +204,10 @@ def _encoded(encoder: Encoder, files: list[PictureFile]) -> tuple[np.ndarray, li
     """Encode the readable pictures; name the others on stderr and leave them out."""
     parts, kept = [], []
     with _bar("encoding") as progress:
-        for start in range(0, len(files), _BATCH):
+        step = max(_BATCH, getattr(encoder, "batch_size", 0))
+        for start in range(0, len(files), step):
             batch, images = [], []
-            for file in files[start : start + _BATCH]:
+            for file in files[start : start + step]:
                 try:
                     images.append(open_picture(file.path))
                     batch.append(file)
@@ -211,7 +216,7 @@ def _encoded(encoder: Encoder, files: list[PictureFile]) -> tuple[np.ndarray, li
             if batch:
                 parts.append(encode_documents(encoder, [file.caption for file in batch], images))
             kept.extend(batch)
-            progress(min(start + _BATCH, len(files)), len(files))
+            progress(min(start + step, len(files)), len(files))
     if not kept:
         raise ValueError(f"none of {len(files)} pictures can be read")
     return np.concatenate(parts), kept
@@ -222,11 +227,10 @@ def _queries(bank: MemoryBank, encoder: Encoder, count: int) -> dict[str, np.nda
     drawn = np.random.default_rng(1).permutation(bank.keys)[:count]
     documents = bank.metadata_of(drawn)
     texts = [document["caption"] for document in documents if document["caption"]]
+    step = max(_BATCH, getattr(encoder, "batch_size", 0))
     pictures = [
-        encoder.encode_images(
-            [open_picture(document["path"]) for document in documents[start:stop]]
-        )
-        for start, stop in ((start, start + _BATCH) for start in range(0, len(documents), _BATCH))
+        encoder.encode_images([open_picture(document["path"]) for document in part])
+        for part in (documents[start : start + step] for start in range(0, len(documents), step))
     ]
     return {"text": encoder.encode_texts(texts), "image": np.concatenate(pictures)}
 

@@ -172,3 +172,49 @@ def test_appended_columns_keep_their_values(unit_vectors):
     assert [(row["size"], row["note"]) for row in bank.metadata_of([0, 1, 9])] == [
         (1, None), (2, None), (3, "x"),
     ]  # fmt: skip
+
+
+def test_a_deleted_key_is_not_given_again(unit_vectors, tmp_path):
+    vectors = unit_vectors(6, 8)
+    bank = MemoryBank.build(np.array([3, 9, 4]), vectors[:3], {}, "e")
+    assert bank.next_key == 10
+    bank.append(np.array([20]), vectors[3:4], {}, "e")
+    bank.delete([20, 9])
+    assert bank.next_key == 21
+    bank.save(tmp_path)
+    loaded = MemoryBank.load(tmp_path)
+    assert loaded.next_key == loaded.reindexed().next_key == 21
+    loaded.delete(loaded.keys)
+    loaded.save(tmp_path)
+    assert MemoryBank.load(tmp_path).next_key == 21
+    assert MemoryBank.build(np.empty(0, np.int64), np.empty((0, 8)), {}, "e").next_key == 0
+
+
+@pytest.mark.parametrize("kind", ["Flat", "IVF2,SQ8"])
+def test_the_content_hash_is_that_of_the_state(unit_vectors, tmp_path, kind):
+    vectors, keys = unit_vectors(300, 8), np.arange(300)
+
+    def make(vectors=vectors, keys=keys, both=True, nprobe=2) -> MemoryBank:
+        columns = {"has_both": [both] * len(keys)}
+        return MemoryBank.build(
+            keys, vectors, columns, "e", IndexConfig(factory=kind, nprobe=nprobe)
+        )
+
+    bank = make()
+    bank.save(tmp_path)
+    assert bank.content_hash() == make().content_hash()
+    for mmap in (False, True):
+        assert MemoryBank.load(tmp_path, mmap=mmap).content_hash() == bank.content_hash()
+    changed = vectors.copy()
+    changed[[5, 7]] = changed[[7, 5]]  # a single row in the middle, as a sample would miss it
+    others = [make(changed), make(keys=keys[::-1]), make(both=False), make(vectors[:-1], keys[:-1])]
+    assert len({other.content_hash() for other in (bank, *others)}) == 5
+
+
+def test_a_bank_of_the_same_weights_elsewhere(unit_vectors, tmp_path):
+    here, there = (f"local-dir:/{place}/clip:{16 * '0'}" for place in ("here", "there"))
+    MemoryBank.build(KEYS, unit_vectors(4, 8), {}, here).save(tmp_path)
+    bank = MemoryBank.load(tmp_path, there)
+    bank.append(np.array([1]), unit_vectors(1, 8, seed=5), {}, there)
+    with pytest.raises(ValueError, match="wanted a bank of encoder"):
+        MemoryBank.load(tmp_path, f"local-dir:/here/clip:{16 * '1'}")

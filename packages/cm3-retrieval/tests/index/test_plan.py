@@ -88,6 +88,28 @@ def test_an_index_of_distances_is_refused():
         open_factory("HNSW8_PQ8", 32)
 
 
+def test_every_length_gets_pieces_that_tell_something():
+    """514 = 2 * 257 once got two pieces, of 257 numbers each."""
+    for dim in range(8, 2049):
+        factory = plan_index(10**6, dim).factory
+        pieces = int(factory.partition("PQ")[2].removesuffix("x4fs"))
+        assert dim % pieces == 0 and dim / pieces <= 6, dim
+
+
+@pytest.mark.parametrize("dim", [34, 37, 51, 57])
+def test_awkward_lengths_find_what_exact_search_finds(dim):
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((20, dim))[rng.integers(20, size=2000)]
+    vectors = vectors + 0.6 * rng.standard_normal((2000, dim))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    pieces = plan_index(10**6, dim).factory.partition("PQ")[2]
+    config = IndexConfig(factory=f"IVF8,PQ{pieces}", nprobe=8)
+    index = build_approximate(vectors, np.arange(2000), config)
+    found = index.search(vectors[::20], 10)[1]
+    true = np.argsort(-vectors[::20].dot(vectors.T), axis=1)[:, :10]
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, true, strict=True)]) > 0.9
+
+
 def test_wrong_configs():
     with pytest.raises(ValueError, match="the table of sizes ends at 1000000000"):
         plan_index(10**10, 512)

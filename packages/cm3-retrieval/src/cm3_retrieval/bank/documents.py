@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cm3_retrieval.bank.memory_bank import MemoryBank
-from cm3_retrieval.interface import Encoder
+from cm3_retrieval.interface import Encoder, same_encoder
 
 Picture = Image.Image | np.ndarray
 
@@ -82,7 +82,7 @@ def search_documents(
         ValueError: The encoder is not the bank's, or `encode_documents` or `MemoryBank.search`
             refuses the query.
     """
-    if bank.encoder_id != encoder.encoder_id:
+    if not same_encoder(bank.encoder_id, encoder.encoder_id):
         raise ValueError(
             f"encoder: wanted the bank's, {bank.encoder_id!r}, got {encoder.encoder_id!r}"
         )

@@ -18,7 +18,7 @@ from cm3_retrieval.index.canaries import check_canaries, make_canaries
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.exact import ExactIndex
 from cm3_retrieval.index.reading import read_index
-from cm3_retrieval.interface import BANK_COMPONENT
+from cm3_retrieval.interface import BANK_COMPONENT, same_encoder
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, open_folder, write_folder
 
 
@@ -28,6 +28,7 @@ def write_bank(
     table: pa.Table,
     encoder_id: str,
     *,
+    next_key: int = 0,
     replaces: str | None = None,
 ) -> str:
     """Write a bank; after a kill the folder holds the old bank or the new one.
@@ -37,6 +38,7 @@ def write_bank(
         index: A finished index.
         table: Column `key` (int64, the index's keys in its order), then the metadata.
         encoder_id: The encoder that made the vectors.
+        next_key: A key that no document of the bank ever had, if larger than the largest it has.
         replaces: The seal of the bank that may be replaced; None replaces any.
 
     Returns:
@@ -57,31 +59,36 @@ def write_bank(
         "dim": index.d,
         "metric": "inner_product",
         "count": index.ntotal,
+        "next_key": max(next_key, free_key(index.keys)),
         "index": asdict(index.config),
         "canaries": make_canaries(index),
     }
     return write_folder(folder, MANIFEST_NAME, BANK_COMPONENT, contents, facts, replaces=replaces)
 
 
+def free_key(keys: np.ndarray) -> int:
+    """Return the key after the largest one."""
+    return int(keys.max()) + 1 if len(keys) else 0
+
+
 def read_bank(
     folder: Path | str, encoder_id: str | None, *, mmap: bool
-) -> tuple[ExactIndex | ApproximateIndex, pa.Table, str, str]:
+) -> tuple[ExactIndex | ApproximateIndex, pa.Table, dict[str, Any]]:
     """Read a bank and check it; arguments and errors as of `MemoryBank.load`.
 
     Returns:
-        The index, the metadata, the bank's `encoder_id` and its seal.
+        The index, the metadata and the manifest.
     """
 
     def read(
         manifest: dict[str, Any], paths: dict[str, Path]
-    ) -> tuple[ExactIndex | ApproximateIndex, pa.Table, str, str]:
-        if encoder_id is not None and manifest["encoder_id"] != encoder_id:
+    ) -> tuple[ExactIndex | ApproximateIndex, pa.Table, dict[str, Any]]:
+        if encoder_id is not None and not same_encoder(manifest["encoder_id"], encoder_id):
             raise ValueError(
                 f"{folder}: wanted a bank of encoder {encoder_id!r}, "
                 f"got one of {manifest['encoder_id']!r}; rebuild it with your encoder"
             )
-        index, table = _opened(manifest, paths, mmap)
-        return index, table, manifest["encoder_id"], manifest["manifest_sha256"]
+        return *_opened(manifest, paths, mmap), manifest
 
     return open_folder(folder, MANIFEST_NAME, BANK_COMPONENT, read)
 

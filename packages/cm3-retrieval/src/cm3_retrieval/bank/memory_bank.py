@@ -7,6 +7,7 @@ adding and removing documents, and a folder on disk (`cm3_retrieval.bank.files`)
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,18 @@ import numpy as np
 import pyarrow as pa
 
 from cm3_retrieval.bank.columns import metadata_table
-from cm3_retrieval.bank.files import read_bank, write_bank
+from cm3_retrieval.bank.files import free_key, read_bank, write_bank
+from cm3_retrieval.digest import digest_of
 from cm3_retrieval.folder_lock import locked
 from cm3_retrieval.index.approximate import ApproximateIndex, build_approximate
 from cm3_retrieval.index.checks import checked_documents, checked_integers
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.exact import ExactIndex, build_index
 from cm3_retrieval.index.plan import holds_full_vectors, plan_index
+from cm3_retrieval.interface import same_encoder
+
+_HASHED_ROWS = 65_536
+"""Rows hashed at once."""
 
 
 class MemoryBank:
@@ -47,6 +53,7 @@ class MemoryBank:
         self._index = ExactIndex(index) if isinstance(index, faiss.IndexIDMap2) else index
         self._table = table
         self._mapped = mapped
+        self._next_key = free_key(self._index.keys)
         self._saved: tuple[Path, str] | None = None  # folder and seal of the state on disk
 
     @classmethod
@@ -94,6 +101,11 @@ class MemoryBank:
     def keys(self) -> np.ndarray:
         """The (N,) int64 keys, in the order in which documents were added."""
         return self._index.keys.copy()
+
+    @property
+    def next_key(self) -> int:
+        """A key for a new document: above all that the bank has or had, deleted ones included."""
+        return self._next_key
 
     @property
     def config(self) -> IndexConfig:
@@ -184,7 +196,7 @@ class MemoryBank:
             ValueError: An argument is invalid, or the bank is memory-mapped.
         """
         self._refuse_if_mapped("append")
-        if encoder_id != self.encoder_id:
+        if not same_encoder(encoder_id, self.encoder_id):
             raise ValueError(
                 f"encoder_id: wanted the bank's, {self.encoder_id!r}, got {encoder_id!r}"
             )
@@ -197,6 +209,7 @@ class MemoryBank:
             raise ValueError(f"metadata: wanted columns {columns}, got {sorted(metadata)}")
         table = metadata_table(keys, metadata, self._table.schema)
         self._index.append(vectors, keys)
+        self._next_key = max(self._next_key, free_key(keys))
         self._table = pa.concat_tables([self._table.cast(table.schema), table])
 
     def delete(self, keys: Sequence[int] | np.ndarray, *, threads: int = 1) -> None:
@@ -232,9 +245,23 @@ class MemoryBank:
             )
         vectors = self._index.vectors_at(np.arange(len(self)))
         columns = {name: self._table.column(name) for name in self._table.column_names[1:]}
-        return MemoryBank.build(
+        bank = MemoryBank.build(
             self.keys, vectors, columns, self.encoder_id, index, threads=threads
         )
+        bank._next_key = self._next_key
+        return bank
+
+    def content_hash(self) -> str:
+        """Return a SHA-256 over keys, vectors, `has_both` and the index's settings.
+
+        It tells whether what was made from the bank, such as a neighbour table, is of this state.
+        """
+        blocks = (
+            self._index.vectors_at(np.arange(start, min(start + _HASHED_ROWS, len(self))))
+            for start in range(0, len(self), _HASHED_ROWS)
+        )
+        keys = self._index.keys
+        return digest_of(keys, self.has_both(keys), asdict(self.config), *map(digest_of, blocks))
 
     def save(self, folder: Path | str) -> None:
         """Write the bank; after a kill the folder holds the old bank or the new one.
@@ -245,7 +272,10 @@ class MemoryBank:
         """
         place = Path(folder).resolve()
         replaces = self._saved[1] if self._saved and self._saved[0] == place else None
-        seal = write_bank(folder, self._index, self._table, self.encoder_id, replaces=replaces)
+        seal = write_bank(
+            folder, self._index, self._table, self.encoder_id,
+            next_key=self._next_key, replaces=replaces,
+        )  # fmt: skip
         self._saved = place, seal
 
     @staticmethod
@@ -280,9 +310,10 @@ class MemoryBank:
             ValueError: Changed bytes, another major version, another encoder, or other answers to
                 the canary queries.
         """
-        index, table, stored_id, seal = read_bank(folder, encoder_id, mmap=mmap)
-        bank = cls(index, table, stored_id, mapped=mmap)
-        bank._saved = Path(folder).resolve(), seal
+        index, table, manifest = read_bank(folder, encoder_id, mmap=mmap)
+        bank = cls(index, table, manifest["encoder_id"], mapped=mmap)
+        bank._next_key = max(bank._next_key, manifest.get("next_key", 0))
+        bank._saved = Path(folder).resolve(), manifest["manifest_sha256"]
         return bank
 
     def _refuse_if_mapped(self, what: str) -> None:

@@ -31,7 +31,7 @@ from cm3_retrieval.index.merging import as_trained, merge_indexes, shard_index
 from cm3_retrieval.index.plan import plan_index
 from cm3_retrieval.index.reading import read_index
 from cm3_retrieval.index.threads import FaissThreads
-from cm3_retrieval.interface import SHARD_COMPONENT, Encoder
+from cm3_retrieval.interface import SHARD_COMPONENT, Encoder, same_encoder
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
 
 
@@ -112,7 +112,7 @@ def embed_shard(work: Path | str, shard: int, read: ReadShard, encoder: Encoder)
     folder = Path(work) / "embedded" / f"{shard:06}"
     if (folder / MANIFEST_NAME).is_file():
         done = read_folder(folder, MANIFEST_NAME, SHARD_COMPONENT)[0]["encoder_id"]
-        if done != encoder.encoder_id:
+        if not same_encoder(done, encoder.encoder_id):
             raise ValueError(
                 f"work: {folder} is of another job, of encoder {done!r}; "
                 f"wanted one of {encoder.encoder_id!r}, or an empty folder"
@@ -252,7 +252,7 @@ def _embedded(work: Path | str, shards: int) -> list[_Embedded]:
         raise ValueError(f"shards: wanted at least 1, got {shards}")
     parts = [_read_embedded(work, shard) for shard in range(shards)]
     for shard, part in enumerate(parts):
-        if part.encoder_id != parts[0].encoder_id:
+        if not same_encoder(part.encoder_id, parts[0].encoder_id):
             raise ValueError(
                 f"work: shard {shard} is of encoder {part.encoder_id!r}, "
                 f"shard 0 of {parts[0].encoder_id!r}; wanted one encoder"

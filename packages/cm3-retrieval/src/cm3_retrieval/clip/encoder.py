@@ -190,7 +190,9 @@ class ClipEncoder:
         with torch.inference_mode():
             encode: Any = self.model.encode_text
             one = encode(self._tokenizer([""]).to(self.device))
-        return one.shape[1], f"{self.name}:{digest[:16]}"
+        kind, _, place = self.name.partition(":")
+        name = f"{kind}:{Path(place).name}" if kind == "local-dir" else self.name  # not where it is
+        return one.shape[1], f"{name}:{digest[:16]}"
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Encode N texts.

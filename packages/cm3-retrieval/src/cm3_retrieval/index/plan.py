@@ -22,7 +22,7 @@ class Tier:
     """Largest number of documents that the index is meant for."""
 
     factory: str
-    """FAISS's factory string; `{pieces}` is replaced by the number of PQ pieces, `dim / 4`."""
+    """FAISS's factory string; `{pieces}` stands for the number of PQ pieces, about `dim / 4`."""
 
     nprobe: int = 1
     """Cells visited by a query."""
@@ -138,6 +138,12 @@ def cells_of(factory: str) -> int:
 
 
 def _pieces(dim: int) -> int:
-    """Return the largest even divisor of `dim` up to `dim / 4`, or `dim` if there is none."""
-    fitting = [n for n in range(2, dim // 4 + 1, 2) if dim % n == 0]
-    return max(fitting, default=dim)
+    """Return the number of PQ pieces: an even divisor of `dim`, of 4 to 6 numbers each.
+
+    A length that has none, such as 514 = 2 * 257, gets the fewest pieces of at most 4 numbers:
+    with longer ones the codes would tell little.
+    """
+    even = max((n for n in range(2, dim // 4 + 1, 2) if dim % n == 0), default=0)
+    if 6 * even >= dim:
+        return even
+    return min((n for n in range(2, dim + 1) if dim % n == 0 and 4 * n >= dim), default=dim)

@@ -15,15 +15,15 @@ from cm3_retrieval.bank.documents import document_vectors
 from cm3_retrieval.bank.memory_bank import MemoryBank
 from cm3_retrieval.digest import digest_of
 from cm3_retrieval.index.checks import checked_integers, checked_keys, checked_vectors
-from cm3_retrieval.interface import Encoder
+from cm3_retrieval.interface import Encoder, same_encoder
 from cm3_retrieval.neighbours.draws import DROPOUT_STREAM, generator
 from cm3_retrieval.neighbours.pools import first_pools, take
-from cm3_retrieval.neighbours.strategy import RetrievalConfig, drop_query_tokens
+from cm3_retrieval.neighbours.strategy import RetrievalConfig, drop_query_tokens, query_words
 from cm3_retrieval.neighbours.table import KINDS, NeighbourTable
 from cm3_retrieval.sealed_folder import MANIFEST_NAME
 
 _BATCH = 256
-"""Documents encoded and searched at once."""
+"""Documents encoded and searched at once, or as many as the encoder takes in a batch."""
 
 _PART = 16 * _BATCH
 """Documents in one part of a resumable job."""
@@ -66,7 +66,7 @@ def build_neighbour_table(
         ValueError: An argument is invalid, or `parts` holds parts of another job.
     """
     keys = checked_keys("keys", keys)
-    if bank.encoder_id != encoder.encoder_id:
+    if not same_encoder(bank.encoder_id, encoder.encoder_id):
         raise ValueError(
             f"encoder: wanted the bank's, {bank.encoder_id!r}, got {encoder.encoder_id!r}"
         )
@@ -117,21 +117,21 @@ def build_neighbour_table(
                 found[kind][row, : len(taken)] = taken
                 scores[kind][row, : len(taken)] = relevance
 
-    job = None
+    job, bank_hash = None, bank.content_hash()
     if parts is not None:
         job = digest_of(
-            bank.keys, bank.vectors_of(bank.keys[:: max(1, len(bank) // 64)]), asdict(bank.config),
-            encoder.encoder_id, keys, list(captions),
+            bank_hash, encoder.encoder_id, keys, list(captions),
             groups, image_vectors, asdict(config), seed,
         )  # fmt: skip
+    step = max(_BATCH, getattr(encoder, "batch_size", 0))
     for start in range(0, len(keys), _PART):
         part = range(start, min(start + _PART, len(keys)))
         folder = None if parts is None else Path(parts) / f"part-{start:012}"
         if folder is None or not _read_part(folder, job, part, found, scores):
-            for first in range(part.start, part.stop, _BATCH):
-                fill(range(first, min(first + _BATCH, part.stop)))
+            for first in range(part.start, part.stop, step):
+                fill(range(first, min(first + step, part.stop)))
                 if progress is not None:
-                    progress(min(first + _BATCH, part.stop), len(keys))
+                    progress(min(first + step, part.stop), len(keys))
             if folder is not None:
                 of_part = slice(part.start, part.stop)
                 NeighbourTable(
@@ -142,7 +142,12 @@ def build_neighbour_table(
                 ).save(folder)
         elif progress is not None:
             progress(part.stop, len(keys))
-    facts = {"config": asdict(config), "seed": seed, "encoder_id": encoder.encoder_id}
+    facts = {
+        "config": asdict(config),
+        "seed": seed,
+        "encoder_id": encoder.encoder_id,
+        "bank": bank_hash,
+    }
     return NeighbourTable(keys, found, scores, facts)
 
 
@@ -157,7 +162,7 @@ def _encoded(encoder: Encoder, texts: Sequence[str | None]) -> np.ndarray:
 
 def _with_dropout(text: str, seed: int, key: int, config: RetrievalConfig) -> str:
     rng = generator(seed, DROPOUT_STREAM, 0, key)
-    return " ".join(drop_query_tokens(text.split(), rng, config.query_dropout))
+    return "".join(drop_query_tokens(query_words(text), rng, config.query_dropout)).strip()
 
 
 def _read_part(

@@ -9,10 +9,16 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import regex
 
 from cm3_retrieval.index.checks import checked_count, checked_integers
 
 Item = TypeVar("Item")
+
+_SPACELESS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+
+_WORD = regex.compile(rf"(?={_SPACELESS})\X|(?:(?!{_SPACELESS})\X)+")
+"""One character of a script without spaces, or a run of other ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +98,21 @@ def select(
         distinct[0] = False  # itself, whatever the threshold
         order = order[distinct]
     return np.array(taken, dtype=np.int64)
+
+
+def query_words(text: str) -> list[str]:
+    """Split a query into the tokens that dropout drops.
+
+    A token is a word with one space before it where it has some, or, in scripts that put no space
+    between words (Chinese, Japanese, Thai and their like), one character with its marks.
+
+    Example: "red 红苹果" gives ["red", " 红", "苹", "果"].
+    """
+    words = []
+    for place, part in enumerate(text.split()):
+        pieces = _WORD.findall(part)
+        words += [f" {pieces[0]}" if place else pieces[0], *pieces[1:]]
+    return words
 
 
 def drop_query_tokens(
