@@ -120,13 +120,14 @@ def neighbours(options: argparse.Namespace) -> None:
     parts = options.table / "parts"
     config = RetrievalConfig(
         max_relevance=options.max_relevance,
+        max_likeness=options.max_likeness,
         duplicate_threshold=options.duplicate_threshold,
         num_candidates=options.candidates,
     )
     with _bar("neighbours") as progress:
         table = build_neighbour_table(
             bank, encoder, keys, captions, lambda key: open_picture(path_of[key]), config,
-            options.seed, progress=progress, parts=parts,
+            options.seed, progress=progress, parts=parts, threads=options.threads,
         )  # fmt: skip
     table.save(options.table)
     shutil.rmtree(parts)

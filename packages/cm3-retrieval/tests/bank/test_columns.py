@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cm3_retrieval.bank.columns import joined_tables, metadata_table
+from cm3_retrieval.bank.columns import joined, joined_tables, metadata_table, rows_of_table
 
 KEYS = np.arange(2)
 
@@ -80,3 +80,32 @@ def test_joined_tables_keep_every_value():
     exact = metadata_table(KEYS, {"a": [2**53 + 1, 1]})
     with pytest.raises(ValueError, match="'a, two': wanted double"):
         joined_tables([tables[2], exact], ["one", "two"])
+
+
+def test_rows_of_many_chunks_come_in_the_order_asked_for():
+    sizes = [3, 0, 1, 7, 2]
+    parts = [
+        pa.table(
+            {
+                "key": np.arange(size) + 10 * part,
+                "a": pa.array([f"{part}-{row}" for row in range(size)], pa.string()),
+            }
+        )
+        for part, size in enumerate(sizes)
+    ]
+    table = pa.concat_tables(parts)
+    rows = np.random.default_rng(0).integers(0, table.num_rows, 50)
+    assert rows_of_table(table, rows) == table.take(rows).to_pylist()
+    assert rows_of_table(table, rows[:0]) == []
+    assert rows_of_table(table.slice(0, 0), rows[:0]) == []
+
+
+def test_a_table_that_grows_row_by_row_has_few_chunks():
+    base = pa.table({"a": np.arange(5000)})
+    table = base
+    for row in range(1000):
+        table = joined(table, pa.table({"a": [5000 + row]}))
+    assert table.column("a").to_pylist() == list(range(6000))
+    assert table.column("a").num_chunks < 14
+    first = table.column("a").chunk(0)
+    assert first.buffers()[1].address == base.column("a").chunk(0).buffers()[1].address  # no copy

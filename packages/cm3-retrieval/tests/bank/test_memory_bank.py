@@ -218,3 +218,24 @@ def test_a_bank_of_the_same_weights_elsewhere(unit_vectors, tmp_path):
     bank.append(np.array([1]), unit_vectors(1, 8, seed=5), {}, there)
     with pytest.raises(ValueError, match="wanted a bank of encoder"):
         MemoryBank.load(tmp_path, f"local-dir:/here/clip:{16 * '1'}")
+
+
+@pytest.mark.parametrize("kind", ["Flat", "IVF4,SQ8", "HNSW8"])
+def test_documents_added_one_by_one_are_all_there(unit_vectors, kind):
+    vectors, keys = unit_vectors(500, 8), np.random.default_rng(3).permutation(10_000)[:500]
+    columns = {"has_both": [bool(key % 2) for key in keys], "caption": [str(key) for key in keys]}
+
+    def part(rows: slice) -> tuple:
+        return keys[rows], vectors[rows], {name: values[rows] for name, values in columns.items()}
+
+    bank = MemoryBank.build(*part(slice(0, 300)), "e", IndexConfig(factory=kind, nprobe=4))
+    for row in range(300, 500):
+        bank.append(*part(slice(row, row + 1)), "e")
+        assert bank.has_both(keys[row : row + 1])[0] == bool(keys[row] % 2)
+    np.testing.assert_array_equal(bank.keys, keys)
+    np.testing.assert_allclose(bank.vectors_of(keys), vectors, atol=1e-6)
+    np.testing.assert_array_equal(bank.has_both(keys), columns["has_both"])
+    assert [row["caption"] for row in bank.metadata_of(keys)] == columns["caption"]
+    bank.delete(keys[::2])
+    np.testing.assert_array_equal(bank.has_both(keys[1::2]), columns["has_both"][1::2])
+    assert (bank.search(vectors[1::2], 1)[1][:, 0] == keys[1::2]).mean() > 0.95

@@ -21,6 +21,9 @@ _KINDS = (
 _LOSSLESS = {("integer", "number"), ("number", "integer")}
 """Kinds that may hold one value; Arrow's safe cast refuses 2.75 for an integer."""
 
+_LARGEST_COPIED = 65_536
+"""Rows of the largest chunk that `joined` makes of smaller ones."""
+
 _ARROW_ERRORS = (
     pa.ArrowInvalid,
     pa.ArrowTypeError,
@@ -72,6 +75,42 @@ def fitted(name: str, column: Any, wanted: pa.DataType) -> Any:
         return column.cast(wanted, safe=True)
     except _ARROW_ERRORS as error:
         raise ValueError(f"metadata: {name!r}: wanted {wanted}, {error}") from error
+
+
+def rows_of_table(table: pa.Table, rows: np.ndarray) -> list[dict[str, Any]]:
+    """Return one dict per row, column name -> value.
+
+    Each chunk gives its own rows. Arrow's `take` would put all chunks of a column together first,
+    which takes as long as the table is large, and fails beyond 2 GB of text.
+    """
+    batches = table.to_batches()
+    ends = np.cumsum([batch.num_rows for batch in batches])
+    found: list[dict[str, Any]] = [{} for _ in rows]
+    owners = np.searchsorted(ends, rows, side="right")
+    for owner in np.unique(owners):
+        places = np.flatnonzero(owners == owner)
+        first = ends[owner] - batches[owner].num_rows
+        taken = batches[owner].take(pa.array(rows[places] - first)).to_pylist()
+        for place, row in zip(places, taken, strict=True):
+            found[place] = row
+    return found
+
+
+def joined(table: pa.Table, more: pa.Table) -> pa.Table:
+    """Put `more` after a table of the same schema; small chunks at the end become one.
+
+    A chunk is copied only when as many rows have come after it, so a table that grows row by row
+    has few chunks, and its rows are copied a few times in all.
+    """
+    together = pa.concat_tables([table, more])
+    sizes = [batch.num_rows for batch in together.to_batches()]
+    tail = 0
+    while sizes and (sizes[-1] <= tail or not tail) and tail + sizes[-1] <= _LARGEST_COPIED:
+        tail += sizes.pop()
+    if tail <= more.num_rows:
+        return together
+    start = together.num_rows - tail
+    return pa.concat_tables([together.slice(0, start), together.slice(start).combine_chunks()])
 
 
 def joined_tables(tables: Sequence[pa.Table], names: Sequence[str]) -> pa.Table:

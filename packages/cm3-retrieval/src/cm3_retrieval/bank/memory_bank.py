@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from cm3_retrieval.bank.columns import metadata_table
+from cm3_retrieval.bank.columns import joined, metadata_table, rows_of_table
 from cm3_retrieval.bank.files import free_key, read_bank, write_bank
 from cm3_retrieval.digest import digest_of
 from cm3_retrieval.folder_lock import locked
@@ -52,6 +52,7 @@ class MemoryBank:
         self.encoder_id = encoder_id
         self._index = ExactIndex(index) if isinstance(index, faiss.IndexIDMap2) else index
         self._table = table
+        self._both: np.ndarray | None = None  # column `has_both`, once it was asked for
         self._mapped = mapped
         self._next_key = free_key(self._index.keys)
         self._saved: tuple[Path, str] | None = None  # folder and seal of the state on disk
@@ -160,7 +161,7 @@ class MemoryBank:
             KeyError: A key is not in the bank.
             ValueError: `keys` are no integers, such as a mask.
         """
-        return self._table.take(pa.array(self._rows_of(keys))).to_pylist()
+        return rows_of_table(self._table, self._rows_of(keys))
 
     def has_both(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
         """Tell which documents have text and image, by bool column `has_both`; all without one.
@@ -172,7 +173,10 @@ class MemoryBank:
         rows = self._rows_of(keys)
         if "has_both" not in self._table.column_names:
             return np.ones(len(rows), bool)
-        return self._table.column("has_both").to_numpy()[rows].astype(bool)
+        both = self._both
+        if both is None:
+            both = self._both = self._table.column("has_both").to_numpy().astype(bool)
+        return both[rows]
 
     def append(
         self,
@@ -201,7 +205,7 @@ class MemoryBank:
                 f"encoder_id: wanted the bank's, {self.encoder_id!r}, got {encoder_id!r}"
             )
         keys, vectors = checked_documents(keys, vectors, self.dim)
-        known = np.intersect1d(keys, self._index.keys)
+        known = keys[self._index.rows_of(keys) >= 0]
         if len(known):
             raise ValueError(f"keys: wanted new ones, got {int(known[0])}, which the bank has")
         columns = self._table.column_names[1:]
@@ -210,7 +214,7 @@ class MemoryBank:
         table = metadata_table(keys, metadata, self._table.schema)
         self._index.append(vectors, keys)
         self._next_key = max(self._next_key, free_key(keys))
-        self._table = pa.concat_tables([self._table.cast(table.schema), table])
+        self._table, self._both = joined(self._table.cast(table.schema), table), None
 
     def delete(self, keys: Sequence[int] | np.ndarray, *, threads: int = 1) -> None:
         """Remove documents for good, with vectors, keys and metadata: all of them, or none.
@@ -230,7 +234,7 @@ class MemoryBank:
         kept[rows] = False
         table = self._table.filter(pa.array(kept))
         self._index.delete(rows, threads=threads)
-        self._table = table
+        self._table, self._both = table, None
 
     def reindexed(self, index: IndexConfig | None = None, *, threads: int = 1) -> "MemoryBank":
         """Return a bank of the same documents under a new index; None chooses by their number.
@@ -321,16 +325,10 @@ class MemoryBank:
             raise ValueError(f"mmap: wanted a bank loaded with mmap=False for {what}, got True")
 
     def _rows_of(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return the rows of `keys` in the table, by binary search in the sorted keys.
-
-        Example: keys [7, 2, 5] have order [1, 2, 0]; looking up 5 finds place 1 among [2, 5, 7],
-        and order[1] = 2 is its row.
-        """
+        """Return the rows of `keys` in the table."""
         keys = checked_integers("keys", keys).reshape(-1)
-        own, order = self._index.keys, self._index.by_key
-        places = np.searchsorted(own, keys, sorter=order)
-        rows = order[np.minimum(places, len(order) - 1)] if len(self) else places
-        missing = keys[own[rows] != keys] if len(self) else keys
+        rows = self._index.rows_of(keys)
+        missing = keys[rows < 0]
         if len(missing):
             raise KeyError(f"key {int(missing[0])} is not in the bank of {len(self)} documents")
         return rows

@@ -16,6 +16,7 @@ from cm3_retrieval.bank.memory_bank import MemoryBank
 from cm3_retrieval.digest import digest_of
 from cm3_retrieval.index.checks import checked_integers, checked_keys, checked_vectors
 from cm3_retrieval.interface import Encoder, same_encoder
+from cm3_retrieval.neighbours.calibration import calibrated
 from cm3_retrieval.neighbours.draws import DROPOUT_STREAM, generator
 from cm3_retrieval.neighbours.pools import first_pools, take
 from cm3_retrieval.neighbours.strategy import RetrievalConfig, drop_query_tokens, query_words
@@ -40,10 +41,13 @@ def build_neighbour_table(
     groups: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
     parts: Path | str | None = None,
+    *,
+    threads: int = 1,
 ) -> NeighbourTable:
     """Find neighbours for N documents, in the bank or not.
 
-    Neither a document itself nor an exact copy under another key is its neighbour. A row depends
+    Neither a document itself nor a near copy under another key (`config.max_likeness`) is its
+    neighbour. A row depends
     only on its own document, the bank, the config and the seed, not on the order of documents.
 
     Args:
@@ -54,13 +58,15 @@ def build_neighbour_table(
         captions: N texts, of which a query drops the share `config.query_dropout` of the words. A
             document whose text is None has no neighbours by text.
         images: Key -> picture, called once per key; or (N, dim) image vectors made before.
-        config: The strategy.
+        config: The strategy; `max_likeness` is found on the bank where it is None, and stands in
+            the table's facts.
         seed: Decides, together with the key, which words are dropped.
         groups: N integers; documents of one group are never each other's neighbours. None makes
             each document a group of its own.
         progress: Called with (documents done, N).
         parts: Folder that receives a part every 4096 documents; after a kill, the same call
             continues from there. Not needed once the table is saved. None keeps no parts.
+        threads: FAISS's threads.
 
     Raises:
         ValueError: An argument is invalid, or `parts` holds parts of another job.
@@ -79,6 +85,7 @@ def build_neighbour_table(
         if len(image_vectors) != len(keys):
             raise ValueError(f"images: wanted {len(keys)}, one a key, got {len(image_vectors)}")
     groups = None if groups is None else checked_integers("groups", groups).tolist()
+    config = calibrated(bank, config, threads=threads)
     members = _members_of_groups(keys, groups)
     in_bank = np.isin(keys, bank.keys)
     found = {kind: np.full((len(keys), config.num_candidates), -1, np.int64) for kind in KINDS}
@@ -100,7 +107,7 @@ def build_neighbour_table(
         ]
         queries = {"image": pictures, "text": _encoded(encoder, dropped)}
         for kind in KINDS:
-            pools = first_pools(bank, queries[kind], config)
+            pools = first_pools(bank, queries[kind], config, threads=threads)
             for place, row in enumerate(rows):
                 if not queries[kind][place].any():  # the document has no such part
                     continue
@@ -113,6 +120,7 @@ def build_neighbour_table(
                     config.num_candidates,
                     config,
                     documents=np.stack([own[place], stored[place]]),
+                    threads=threads,
                 )
                 found[kind][row, : len(taken)] = taken
                 scores[kind][row, : len(taken)] = relevance

@@ -32,6 +32,12 @@ class RetrievalConfig:
     """Largest inner product of a candidate with one already taken. The paper gives one value, 0.9;
     here each of the two tests has its own knob."""
 
+    max_likeness: float | None = None
+    """Largest inner product of a candidate with the document itself, in training; above it both
+    show the same thing twice, such as a picture saved again. None: `calibrated` finds it on the
+    bank. The query's own cap does not do this: text and picture of published CLIPs lie far apart
+    (cosine 0.3), so a document's score for its own picture is 0.81, and its copies' too."""
+
     query_dropout: float = 0.2
     """Share of a text query's tokens dropped in training (paper 2.1)."""
 
@@ -46,9 +52,10 @@ class RetrievalConfig:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("max_relevance", "duplicate_threshold"):
-            if not -1 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: wanted -1 to 1, got {getattr(self, name)}")
+        for name in ("max_relevance", "duplicate_threshold", "max_likeness"):
+            value = getattr(self, name)
+            if not (name == "max_likeness" and value is None) and not -1 <= value <= 1:
+                raise ValueError(f"{name}: wanted -1 to 1, got {value}")
         if not 0 <= self.query_dropout < 1:
             raise ValueError(f"query_dropout: wanted 0 <= share < 1, got {self.query_dropout}")
         for name, least in (("num_candidates", 1), ("num_context", 0), ("pool_size", 1)):
