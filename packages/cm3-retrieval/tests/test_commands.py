@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cm3_retrieval import ClipEncoder, MemoryBank, NeighbourTable, train_clip
+from cm3_retrieval import ClipEncoder, IndexConfig, MemoryBank, NeighbourTable, train_clip
 from cm3_retrieval.cli import main
 
 
@@ -195,6 +195,29 @@ def test_neighbours_of_all_documents(bank_folder, clip_folder, capsys, tmp_path)
         assert len(found["text"]) == (3 if key < 12 else 0)  # the last has no text
 
 
+def test_a_new_picture_never_gets_the_key_of_a_deleted_one(
+    bank_folder, picture_folder, clip_folder, capsys
+):
+    bank = MemoryBank.load(bank_folder)
+    bank.delete([12])
+    bank.save(bank_folder)
+    out = run(capsys, "add", bank_folder, picture_folder, "--encoder", clip_folder)
+    assert "1 new, 13 documents" in out
+    assert MemoryBank.load(bank_folder).keys.tolist() == [*range(12), 13]
+
+
+def test_two_adds_at_once_add_each_picture_once(bank_folder, picture_folder, clip_folder, capsys):
+    bank = MemoryBank.load(bank_folder)
+    bank.delete([0, 12])
+    bank.save(bank_folder)
+    command = [sys.executable, "-m", "cm3_retrieval.cli", "add", bank_folder, picture_folder]
+    command = [str(part) for part in (*command, "--encoder", clip_folder)]
+    adds = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    news = sorted(re.search(r"(\d) new, 13", add.communicate()[0])[1] for add in adds)
+    assert [add.returncode for add in adds] == [0, 0] and news == ["0", "2"]
+    assert sorted(MemoryBank.load(bank_folder).keys.tolist()) == [*range(1, 12), 13, 14]
+
+
 def test_eval_info_and_verify(bank_folder, capsys, tmp_path):
     out = run(capsys, "eval", bank_folder, "-k", 5, "--histogram", tmp_path / "scores.png")
     figures = dict(line.split() for line in out.splitlines()[:5])
@@ -209,6 +232,27 @@ def test_eval_info_and_verify(bank_folder, capsys, tmp_path):
     index.write_bytes(changed)
     for command in ("verify", "info", "eval"):
         assert index.name in refusal(capsys, command, bank_folder)
+
+
+def test_eval_asks_with_captions_and_pictures_and_wants_true_vectors(
+    bank_folder, clip_folder, capsys, tmp_path
+):
+    out = run(capsys, "eval", bank_folder, "--encoder", clip_folder, "-k", 5)
+    figures = dict(line.split() for line in out.splitlines())
+    assert figures["recall_text"] == figures["recall_image"] == "1"
+    bank = MemoryBank.load(bank_folder)
+    vectors = bank.vectors_of(bank.keys)
+    short = MemoryBank.build(
+        bank.keys, vectors, {}, "e", IndexConfig(factory="PCA1,Flat", rescore=0)
+    )
+    short.save(tmp_path / "short")
+    assert "vectors: wanted the documents' own, (13, 16)" in refusal(
+        capsys, "eval", tmp_path / "short"
+    )
+    np.save(tmp_path / "v.npy", vectors)
+    given = ("--vectors", tmp_path / "v.npy")
+    out = run(capsys, "eval", tmp_path / "short", "-k", 5, *given)
+    assert 0 < float(dict(line.split() for line in out.splitlines())["recall"]) < 1
 
 
 def test_an_index_by_factory_string(tmp_path, picture_folder, clip_folder, capsys):

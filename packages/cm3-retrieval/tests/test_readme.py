@@ -13,7 +13,7 @@ README = Path(__file__).parents[1] / "README.md"
 def test_every_block_runs_in_turn(tmp_path, monkeypatch, capsys):
     text = README.read_text(encoding="utf-8")
     blocks = re.findall(r"```(python|sh)\n(.*?)```", text, re.DOTALL)
-    assert [kind for kind, _ in blocks].count("sh") == 1 and len(blocks) == 6
+    assert [kind for kind, _ in blocks].count("sh") == 1 and len(blocks) == 7
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     for kind, block in blocks:

@@ -1,11 +1,14 @@
 import errno
+import json
 import os
 import resource
 import signal
+import subprocess
+import sys
 
 import pytest
 
-from cm3_retrieval.sealed_folder import read_folder, write_folder
+from cm3_retrieval.sealed_folder import open_folder, read_folder, write_folder
 
 
 def save(folder, payload: bytes = b"payload") -> None:
@@ -100,3 +103,89 @@ def test_a_full_disk_gives_one_error_and_no_temporary(tmp_path):
     assert caught.value.errno == errno.EFBIG
     assert len(list(tmp_path.iterdir())) == 2
     assert read_folder(tmp_path, "m.json", "part")[1]["a.bin"].read_bytes() == b"old"
+
+
+def test_only_what_the_manifest_named_is_deleted(tmp_path):
+    """A file whose name looks like ours stays, as does one that a strange manifest names."""
+    strangers = [tmp_path / f"a-{16 * digit}.bin" for digit in "0f"]
+    outside = tmp_path.parent / f"a-{16 * '1'}.bin"
+    for stranger in (*strangers, outside):
+        stranger.write_bytes(b"not ours")
+    save(tmp_path, b"old")
+    save(tmp_path, b"new")
+    manifest = {"files": {"a.bin": {"name": f"../{outside.name}"}, "b": 3, "c": {"name": None}}}
+    (tmp_path / "m.json").write_text(json.dumps(manifest))
+    save(tmp_path, b"newer")
+    assert all(stranger.read_bytes() == b"not ours" for stranger in (*strangers, outside))
+    assert len(list(tmp_path.iterdir())) == 2 + 2 + 1  # "new" was in no manifest that could be read
+    outside.unlink()
+
+
+@pytest.mark.parametrize("when", ["content", "manifest"])
+def test_the_next_save_removes_what_a_killed_one_left(tmp_path, when):
+    save(tmp_path, b"old")
+    other = ("other.json", "part", {"b.bin": lambda f: f.write(b"b")}, {})
+    write_folder(tmp_path, *other)
+    code = f"""
+import os, sys
+from cm3_retrieval import sealed_folder
+replace = os.replace
+def kill(source, target):
+    if {when!r} == "manifest":
+        replace(source, target)
+    if str(target).endswith("m.json"):
+        os._exit(9)
+    replace(source, target) if {when!r} == "content" else None
+os.replace = kill
+contents = {{"a.bin": lambda file: file.write(b"new")}}
+sealed_folder.write_folder(sys.argv[1], "m.json", "part", contents, {{}})
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)]).returncode == 9
+    paths = read_folder(tmp_path, "m.json", "part")[1]
+    assert paths["a.bin"].read_bytes() == (b"old" if when == "content" else b"new")
+    assert len(list(tmp_path.glob("a-*.bin"))) == 2
+    write_folder(tmp_path, *other)  # a save under another manifest leaves them alone
+    read_folder(tmp_path, "m.json", "part")
+    save(tmp_path, b"newest")
+    assert len(list(tmp_path.iterdir())) == 4
+    read_folder(tmp_path, "other.json", "part")
+
+
+def test_a_save_may_name_what_it_replaces(tmp_path):
+    first = write_folder(tmp_path, "m.json", "part", {}, {"count": 1})
+    second = write_folder(tmp_path, "m.json", "part", {}, {"count": 2}, replaces=first)
+    with pytest.raises(ValueError, match="wanted the part that was loaded from there, got one"):
+        write_folder(tmp_path, "m.json", "part", {}, {"count": 3}, replaces=first)
+    assert read_folder(tmp_path, "m.json", "part")[0]["manifest_sha256"] == second
+    (tmp_path / "m.json").unlink()
+    write_folder(tmp_path, "m.json", "part", {}, {"count": 3}, replaces=first)
+
+
+@pytest.mark.parametrize("error", [ValueError, RuntimeError, FileNotFoundError])
+def test_a_reader_reads_again_when_a_writer_replaced_the_files(tmp_path, error):
+    save(tmp_path, b"0")
+    seen: list[bytes] = []
+
+    def read(_, paths):
+        if len(seen) < 3:
+            save(tmp_path, str(len(seen) + 1).encode())  # between the checks and the opening
+        seen.append(paths["a.bin"].read_bytes() if paths["a.bin"].exists() else b"gone")
+        if seen[-1] == b"gone":
+            raise error("gone")
+        return seen[-1]
+
+    assert open_folder(tmp_path, "m.json", "part", read) == b"3"
+    assert seen == [b"gone"] * 3 + [b"3"]
+
+
+def test_a_folder_that_nobody_changed_is_read_once(tmp_path):
+    save(tmp_path)
+    calls: list[int] = []
+
+    def read(*_):
+        calls.append(1)
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        open_folder(tmp_path, "m.json", "part", read)
+    assert len(calls) == 1

@@ -38,6 +38,9 @@ from .interface import (
 from .neighbours.building import (
     build_neighbour_table as build_neighbour_table,
 )
+from .neighbours.calibration import (
+    calibrated as calibrated,
+)
 from .neighbours.context import (
     inference_context as inference_context,
     training_context as training_context,

@@ -69,10 +69,18 @@ def _parser() -> argparse.ArgumentParser:
     near.add_argument("table", type=Path, help="folder of the table; a killed run continues there")
     defaults = RetrievalConfig()
     near.add_argument("--max-relevance", type=float, default=defaults.max_relevance)
+    near.add_argument(
+        "--max-likeness", type=float, help="of two documents; the default is found on the bank"
+    )
+    near.add_argument("--threads", type=int, default=1, help="threads of FAISS")
     near.add_argument("--duplicate-threshold", type=float, default=defaults.duplicate_threshold)
     near.add_argument("--candidates", type=int, default=defaults.num_candidates)
     near.add_argument("--seed", type=int, default=0)
-    judge = command("eval", "Measure recall against exact search, and duplicates.")
+    judge = command("eval", "Measure recall against exact search, and duplicates.", encodes=True)
+    judge.set_defaults(encoder=None)  # with one, captions and pictures of the bank are queries, too
+    judge.add_argument(
+        "--vectors", type=Path, help="NPY of the documents' vectors, for a bank that has none"
+    )
     judge.add_argument("-k", type=int, default=10)
     judge.add_argument(
         "--queries", type=int, default=1000, help="number of documents drawn as queries"

@@ -31,7 +31,7 @@ from cm3_retrieval.picture_file import ImageError, load_image, shown
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
 
 _BATCH = 64
-"""Pictures held in memory at once."""
+"""Pictures held in memory at once, or as many as the encoder takes in a batch."""
 
 
 def train(options: argparse.Namespace) -> None:
@@ -92,12 +92,17 @@ def add(options: argparse.Namespace) -> None:
     bank = MemoryBank.load(options.bank, encoder.encoder_id)
     known = set(_column(bank, "path"))
     files = [file for file in _listed(options.folder).files if str(file.path) not in known]
-    vectors, kept = _encoded(encoder, files)
-    if kept:
-        first = int(bank.keys.max()) + 1 if len(bank) else 0
-        keys = first + np.arange(len(kept))
-        bank.append(keys, vectors, _columns(kept), encoder.encoder_id)
-        bank.save(options.bank)
+    kept: list[PictureFile] = []
+    if files:
+        vectors, kept = _encoded(encoder, files)
+        with MemoryBank.changing(options.bank):  # another `add` may have saved in the meantime
+            bank = MemoryBank.load(options.bank, encoder.encoder_id)
+            known = set(_column(bank, "path"))
+            new = [row for row, file in enumerate(kept) if str(file.path) not in known]
+            kept = [kept[row] for row in new]
+            keys = bank.next_key + np.arange(len(kept))
+            bank.append(keys, vectors[new], _columns(kept), encoder.encoder_id)
+            bank.save(options.bank)
     print(f"{options.bank}: {len(kept)} new, {len(bank)} documents")
 
 
@@ -129,13 +134,14 @@ def neighbours(options: argparse.Namespace) -> None:
     parts = options.table / "parts"
     config = RetrievalConfig(
         max_relevance=options.max_relevance,
+        max_likeness=options.max_likeness,
         duplicate_threshold=options.duplicate_threshold,
         num_candidates=options.candidates,
     )
     with _bar("neighbours") as progress:
         table = build_neighbour_table(
             bank, encoder, keys, captions, lambda key: load_image(path_of[key]), config,
-            options.seed, progress=progress, parts=parts,
+            options.seed, progress=progress, parts=parts, threads=options.threads,
         )  # fmt: skip
     table.save(options.table)
     shutil.rmtree(parts)
@@ -145,11 +151,15 @@ def neighbours(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print recall against exact search and the share of duplicates."""
+    encoder = None if options.encoder is None else _encoder(options)
+    bank = MemoryBank.load(options.bank, None if encoder is None else encoder.encoder_id, mmap=True)
     figures, nearest = measure_bank(
-        MemoryBank.load(options.bank, mmap=True),
+        bank,
         k=options.k,
         queries=options.queries,
         duplicate=options.duplicate,
+        vectors=options.vectors and np.load(options.vectors, allow_pickle=False),
+        asked=None if encoder is None else _queries(bank, encoder, options.queries),
     )
     for name, value in figures.items():
         print(f"{name:14} {value:.4g}")
@@ -222,13 +232,14 @@ def _encoded(encoder: Encoder, files: list[PictureFile]) -> tuple[np.ndarray, li
     """Encode the pictures that can be read."""
     parts, kept = [np.empty((0, encoder.dim), np.float32)], []
     with _bar("encoding") as progress:
-        for start in range(0, len(files), _BATCH):
-            opened = list(_opened(files[start : start + _BATCH]))
+        step = max(_BATCH, getattr(encoder, "batch_size", 0))
+        for start in range(0, len(files), step):
+            opened = list(_opened(files[start : start + step]))
             if opened:
                 captions, images = [file.caption for file, _ in opened], [i for _, i in opened]
                 parts.append(encode_documents(encoder, captions, images))
             kept.extend(file for file, _ in opened)
-            progress(min(start + _BATCH, len(files)), len(files))
+            progress(min(start + step, len(files)), len(files))
     return np.concatenate(parts), kept
 
 
@@ -239,6 +250,19 @@ def _opened(files: Iterable[PictureFile]) -> Iterator[tuple[PictureFile, Image.I
             yield file, load_image(file.path)
         except ImageError as error:
             tqdm.write(f"left out: {error}", file=sys.stderr)  # above the progress line
+
+
+def _queries(bank: MemoryBank, encoder: Encoder, count: int) -> dict[str, np.ndarray]:
+    """Encode captions and pictures of random documents, each on its own."""
+    drawn = np.random.default_rng(1).permutation(bank.keys)[:count]
+    documents = bank.metadata_of(drawn)
+    texts = [document["caption"] for document in documents if document["caption"]]
+    step = max(_BATCH, getattr(encoder, "batch_size", 0))
+    pictures = [
+        encoder.encode_images([load_image(document["path"]) for document in part])
+        for part in (documents[start : start + step] for start in range(0, len(documents), step))
+    ]
+    return {"text": encoder.encode_texts(texts), "image": np.concatenate(pictures)}
 
 
 def _columns(files: list[PictureFile]) -> dict[str, list]:

@@ -5,6 +5,7 @@ Any class with the four members of `Encoder` can replace `ClipEncoder`;
 (arXiv 2309.02591) uses a frozen CLIP ViT-B-32.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -25,6 +26,18 @@ TABLE_COMPONENT = "cm3-retrieval/neighbour-table"
 
 SHARD_COMPONENT = "cm3-retrieval/shard"
 """Component name of each finished step of a bank built in shards."""
+
+
+def same_encoder(one: str, other: str) -> bool:
+    """Tell whether two encoder ids stand for the same vectors.
+
+    Ids of `ClipEncoder` end in the hash of all that decides the vectors, so the name before it,
+    which may be the place of a folder, does not count. Other ids are compared as they are.
+    """
+    hashes = [re.fullmatch(r".*:([0-9a-f]{16})", identity, re.DOTALL) for identity in (one, other)]
+    if all(hashes):
+        return len({found[1] for found in hashes if found}) == 1
+    return one == other
 
 
 @runtime_checkable

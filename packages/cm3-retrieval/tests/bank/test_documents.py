@@ -110,3 +110,13 @@ def test_documents_without_direction_are_refused():
         document_vectors(ones, -ones)
     with pytest.raises(ValueError, match="document 0"):
         document_vectors(ones * np.nan, ones)
+
+
+@pytest.mark.parametrize("size", [1e300, 3e38, 1e-300, 5e-324])
+def test_the_length_of_a_part_does_not_count(size):
+    parts = np.array([[3.0, 4.0], [1.0, 0.0]])
+    np.testing.assert_allclose(
+        document_vectors(parts * size, parts), document_vectors(parts, parts), atol=0.2
+    )
+    large = document_vectors(np.array([[size, 0.0]]), np.array([[0.0, 1.0]]))
+    np.testing.assert_allclose(large, [[0.5**0.5, 0.5**0.5]], atol=1e-6)

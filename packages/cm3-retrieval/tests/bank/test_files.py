@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -134,3 +135,114 @@ def test_killed_at_20_random_moments_the_old_bank_or_the_new_one_is_there(tmp_pa
     kept = json.loads(done.stdout)
     assert kept["old"] + kept["new"] == 20
     assert kept["finished"] < 15 and kept["old"] > 0
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize(
+    "factory", ["IVF16,PQ8x4fs", "IVF16_HNSW8,PQ8x4fs", "PCA8,IVF16,PQ4x4fs", "IVF16,RQ4x4fs"]
+)
+def test_a_fast_scan_bank_without_full_vectors_comes_back(unit_vectors, tmp_path, factory, mmap):
+    """Reading, eval's reconstruction, deleting and saving anew: each of them killed the process."""
+    config = IndexConfig(factory=factory, rescore=0, nprobe=16)
+    keys = np.arange(3000) * 7
+    bank = MemoryBank.build(keys, unit_vectors(3000, 16), {}, "enc:1", config)
+    bank.save(tmp_path)
+    loaded = MemoryBank.load(tmp_path, mmap=mmap)
+    np.testing.assert_array_equal(loaded.vectors_of(keys), bank.vectors_of(keys))
+    for ours, theirs in zip(
+        bank.search(unit_vectors(9, 16, seed=3), 9),
+        loaded.search(unit_vectors(9, 16, seed=3), 9),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    if not mmap:
+        loaded.delete(keys[:1000])
+        loaded.append(keys[:500], unit_vectors(500, 16), {}, "enc:1")
+    loaded.save(tmp_path / "again")
+    again = MemoryBank.load(tmp_path / "again")
+    assert len(again) == (3000 if mmap else 2500)
+    assert not again.keeps_vectors
+    with pytest.raises(ValueError, match="bank: wanted one that keeps .* with rescore=0"):
+        again.reindexed(IndexConfig(factory="Flat"))
+
+
+@pytest.mark.parametrize("mmap", [False, True])
+@pytest.mark.parametrize("name", [b"caf\xe9", b"\xff", "größe".encode()])
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,SQ8"])
+def test_a_folder_may_have_any_name(unit_vectors, tmp_path, factory, name, mmap):
+    bank = make_bank(unit_vectors, factory)
+    folder = tmp_path / os.fsdecode(name)
+    bank.save(folder)
+    loaded = MemoryBank.load(folder, "enc:1", mmap=mmap)
+    np.testing.assert_array_equal(
+        loaded.search(bank.vectors_of(bank.keys[:5]), 3)[1][:, 0], bank.keys[:5]
+    )
+    assert loaded.metadata.equals(bank.metadata)
+
+
+WRITER = """
+import sys
+import numpy as np
+from cm3_retrieval import MemoryBank
+
+folder, first, how = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+refused = 0
+for key in range(first, first + 25):
+    while True:
+        document = np.array([key]), np.eye(16, dtype=np.float32)[:1], {"caption": [str(key)]}
+        if how == "changing":
+            with MemoryBank.changing(folder):
+                bank = MemoryBank.load(folder)
+                bank.append(*document, "enc:1")
+                bank.save(folder)
+            break
+        bank = MemoryBank.load(folder)
+        bank.append(*document, "enc:1")
+        try:
+            bank.save(folder)
+            break
+        except ValueError as error:
+            assert "another writer has saved since" in str(error)
+            refused += 1
+print(refused)
+"""
+
+
+@pytest.mark.parametrize("how", ["changing", "again"])
+def test_two_writers_lose_nothing_and_a_reader_beside_them_never_fails(unit_vectors, tmp_path, how):
+    make_bank(unit_vectors, "IVF4,SQ8").save(tmp_path)
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path), str(first), how],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for first in (20_000, 30_000)
+    ]
+    counts = [len(MemoryBank.load(tmp_path))]
+    while any(writer.poll() is None for writer in writers):
+        counts.append(len(MemoryBank.load(tmp_path, mmap=bool(len(counts) % 2))))
+    assert counts == sorted(counts) and len(counts) > 5
+    refused = [int(writer.communicate()[0]) for writer in writers]
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert how == "again" or refused == [0, 0]
+    bank = MemoryBank.load(tmp_path)
+    added = [*range(20_000, 20_025), *range(30_000, 30_025)]
+    assert sorted(bank.keys[300:].tolist()) == added
+    assert [row["caption"] for row in bank.metadata_of(added)] == [str(key) for key in added]
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_a_bank_that_was_not_loaded_replaces_what_is_there(unit_vectors, tmp_path):
+    one, other = make_bank(unit_vectors, "Flat"), make_bank(unit_vectors, "Flat", 200)
+    one.save(tmp_path)
+    loaded = MemoryBank.load(tmp_path)
+    other.save(tmp_path)
+    with pytest.raises(ValueError, match=f"{tmp_path}: wanted the .* got one that another writer"):
+        loaded.save(tmp_path)
+    loaded.save(tmp_path / "elsewhere")
+    assert len(MemoryBank.load(tmp_path)) == 200
+    assert len(MemoryBank.load(tmp_path / "elsewhere")) == 300
+    other.delete(other.keys[:1])
+    other.save(tmp_path)  # its own earlier state
+    assert len(MemoryBank.load(tmp_path)) == 199

@@ -1,3 +1,4 @@
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -52,6 +53,7 @@ def in_one_piece(config) -> MemoryBank:
         None,
         IndexConfig(factory="IVF8,PQ4x4fs", nprobe=4, train_rows=1500),
         IndexConfig(factory="IVF8,PQ4", nprobe=4, rescore=0),
+        IndexConfig(factory="IVF8,PQ4x4fs", nprobe=4, rescore=0, train_rows=1500),
         IndexConfig(factory="SQ8"),
     ],
 )
@@ -127,13 +129,16 @@ def test_wrong_input(tmp_path):
         build_from_shards(work, 4, read, ENCODER, bank, IndexConfig(factory="HNSW8"))
     with pytest.raises(ValueError, match="shards: wanted at least 1, got 0"):
         build_from_shards(work, 0, read, ENCODER, bank)
-    with pytest.raises(ValueError, match="keys: wanted each key once, got .* twice"):
+    with pytest.raises(
+        ValueError, match="keys: wanted each key once, got .* twice, in shard 0 and in shard 1"
+    ):
         build_from_shards(work, 2, lambda shard: read(0), ENCODER, bank)
     other = SimpleNamespace(**{**vars(ENCODER), "encoder_id": "other"})
     with pytest.raises(ValueError, match="work: .* is of another job, of encoder 'words'"):
         embed_shard(work, 0, read, other)
-    with pytest.raises(ValueError, match="keys: wanted 700, one a vector, got 1"):
-        embed_shard(work, 5, lambda shard: Documents(keys=KEYS[:1], texts=read(0).texts), ENCODER)
+    one = Documents(keys=KEYS[:1], texts=read(0).texts, metadata={"caption": ["a"]})
+    with pytest.raises(ValueError, match="shard 5: keys: wanted 700, one of texts, got 1"):
+        embed_shard(work, 5, lambda shard: one, ENCODER)
     with pytest.raises(FileNotFoundError, match="000002: no manifest.json"):
         train_on_shards(work, 4)
     embed_shard(tmp_path / "mixed", 0, read, ENCODER)
@@ -158,3 +163,51 @@ def test_a_shard_that_was_not_added_and_a_flipped_byte(tmp_path):
     path.write_bytes(changed)
     with pytest.raises(ValueError, match=path.name):
         merge_shards(work, 2, tmp_path / "bank")
+
+
+def one_column(values) -> dict:
+    return {"keys": KEYS[: len(values)], "texts": texts_of(values), "metadata": {"n": values}}
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ([1, 2], ["3", "4"], "wanted int64 in 'n' of shard 7 as in shard 2, got string"),
+        ([1.5, 2], [True], "wanted double in 'n' of shard 7 as in shard 2, got bool"),
+        (["a"], [b"a"], "wanted string in 'n' of shard 7 as in shard 2, got binary"),
+        ([[1]], [1], "wanted list<item: int64> in 'n' of shard 7 as in shard 2, got int64"),
+        ([1], [1, "a"], "'n': Could not convert 'a'"),
+    ],
+)
+def test_columns_of_another_type_are_refused_before_the_encoder_works(
+    tmp_path, first, second, message
+):
+    embed_shard(tmp_path, 2, lambda shard: Documents(**one_column(first)), ENCODER)
+    silent = SimpleNamespace(**{**vars(ENCODER), "encode_texts": None})  # a call would be an error
+    with pytest.raises(ValueError, match=f"shard 7: metadata: {re.escape(message)}"):
+        embed_shard(tmp_path, 7, lambda shard: Documents(**one_column(second)), silent)
+
+
+def test_columns_that_fit_are_joined(tmp_path):
+    """None at first, then whole numbers, then others: a column of numbers."""
+    columns = [[None, None], [3, None], [2.5, 4.0]]
+
+    def shard_of(shard: int) -> Documents:
+        keys = 2 * shard + np.arange(2)
+        return Documents(keys=keys, texts=texts_of(keys), metadata={"n": columns[shard]})
+
+    build_from_shards(tmp_path / "work", 3, shard_of, ENCODER, tmp_path / "bank")
+    bank = MemoryBank.load(tmp_path / "bank")
+    assert [row["n"] for row in bank.metadata_of(bank.keys)] == [None, None, 3, None, 2.5, 4]
+
+
+def test_shards_embedded_side_by_side_are_compared_before_they_are_indexed(tmp_path):
+    """Where each worker began before another was done, none could see the other's columns."""
+    for shard, values in enumerate([[None], [1], ["a"]]):
+        keys = np.array([shard])
+        documents = Documents(keys=keys, texts=["a"], metadata={"n": values})
+        embed_shard(tmp_path / str(shard), shard, lambda _, documents=documents: documents, ENCODER)
+        folder = f"embedded/{shard:06}"
+        shutil.copytree(tmp_path / str(shard) / folder, tmp_path / "work" / folder)
+    with pytest.raises(ValueError, match="wanted int64 in 'n' of shard 2 as in shard 1, got str"):
+        train_on_shards(tmp_path / "work", 3)

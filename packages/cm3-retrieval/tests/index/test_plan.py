@@ -3,7 +3,13 @@ import pytest
 
 from cm3_retrieval.index.approximate import build_approximate
 from cm3_retrieval.index.config import IndexConfig
-from cm3_retrieval.index.plan import TIERS, expected_bytes, open_factory, plan_index
+from cm3_retrieval.index.plan import (
+    TIERS,
+    expected_bytes,
+    holds_full_vectors,
+    open_factory,
+    plan_index,
+)
 
 
 @pytest.mark.parametrize("dim", [4, 16, 100, 384, 512, 768, 1024])
@@ -47,6 +53,61 @@ def test_what_is_given_stays():
     assert (plan.factory, plan.nprobe, plan.rescore) == ("IVF64,SQ8", 64, 3)
     assert plan_index(100, 8).factory == "Flat"
     assert plan_index(10**6, 512, IndexConfig(factory="Flat")).factory == "Flat"
+
+
+@pytest.mark.parametrize(
+    ("factory", "full"),
+    [
+        ("Flat", True),
+        ("IVF16,Flat", True),
+        ("IVF16_HNSW8,Flat", True),
+        ("HNSW16", True),
+        ("HNSW16,Flat", True),
+        ("PCA8,Flat", False),
+        ("PCAR8,IVF16,Flat", False),
+        ("PCAR8,HNSW16", False),
+        ("RR16,Flat", False),
+        ("HNSW16_SQ8", False),
+        ("HNSW16,SQ8", False),
+        ("PQ8", False),
+        ("IVF16,SQ8", False),
+    ],
+)
+def test_full_vectors_are_those_that_come_back(unit_vectors, factory, full):
+    vectors = unit_vectors(1000, 32)
+    assert holds_full_vectors(factory) == full
+    config = IndexConfig(factory=factory, nprobe=16)
+    index = build_approximate(vectors, np.arange(1000), config)
+    assert (index.vectors is None) == full  # else they are kept beside it, to rescore
+    np.testing.assert_array_equal(index.vectors_at(np.arange(1000)), vectors)
+    assert (index.search(vectors, 1)[1][:, 0] == np.arange(1000)).mean() > 0.8
+
+
+def test_an_index_of_distances_is_refused():
+    with pytest.raises(ValueError, match="factory: wanted an index for inner products, .*HNSW8_PQ"):
+        open_factory("HNSW8_PQ8", 32)
+
+
+def test_every_length_gets_pieces_that_tell_something():
+    """514 = 2 * 257 once got two pieces, of 257 numbers each."""
+    for dim in range(8, 2049):
+        factory = plan_index(10**6, dim).factory
+        pieces = int(factory.partition("PQ")[2].removesuffix("x4fs"))
+        assert dim % pieces == 0 and dim / pieces <= 6, dim
+
+
+@pytest.mark.parametrize("dim", [34, 37, 51, 57])
+def test_awkward_lengths_find_what_exact_search_finds(dim):
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((20, dim))[rng.integers(20, size=2000)]
+    vectors = vectors + 0.6 * rng.standard_normal((2000, dim))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    pieces = plan_index(10**6, dim).factory.partition("PQ")[2]
+    config = IndexConfig(factory=f"IVF8,PQ{pieces}", nprobe=8)
+    index = build_approximate(vectors, np.arange(2000), config)
+    found = index.search(vectors[::20], 10)[1]
+    true = np.argsort(-vectors[::20].dot(vectors.T), axis=1)[:, :10]
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, true, strict=True)]) > 0.9
 
 
 def test_wrong_configs():

@@ -115,6 +115,46 @@ def test_a_killed_job_goes_on(world, bank, tmp_path, monkeypatch):
         build_neighbour_table(*job[:-1], 6, parts=parts)
 
 
+@pytest.mark.parametrize("change", ["vector", "delete", "has_both"])
+def test_parts_of_another_state_of_the_bank_are_refused(world, tmp_path, monkeypatch, change):
+    """One document changed that a sample of the bank may miss: its row, and others', are stale."""
+    monkeypatch.setattr("cm3_retrieval.neighbours.building._PART", 16)
+    bank = world.make_bank(has_both=[True] * world.count)
+    table = world.make_table(bank, parts=tmp_path)
+    again = world.make_table(bank, parts=tmp_path)
+    np.testing.assert_array_equal(again.candidate_keys["text"], table.candidate_keys["text"])
+    columns = {"has_both": [True] * world.count}
+    vectors, keys = bank.vectors_of(bank.keys), bank.keys
+    if change == "vector":
+        vectors[13] = -vectors[13]
+    elif change == "delete":
+        vectors, keys, columns = vectors[:-1], keys[:-1], {"has_both": [True] * (world.count - 1)}
+    else:
+        columns["has_both"][13] = False
+    changed = MemoryBank.build(keys, vectors, columns, "bag")
+    with pytest.raises(ValueError, match="parts: .* is of another job"):
+        world.make_table(changed, parts=tmp_path)
+    assert table.facts["bank"] == bank.content_hash() != changed.content_hash()
+
+
+def test_a_batch_is_as_large_as_the_encoder_takes(world, bank, monkeypatch):
+    monkeypatch.setattr("cm3_retrieval.neighbours.building._BATCH", 8)
+    sizes: list[int] = []
+
+    def encode_images(images):
+        sizes.append(len(images))
+        return world.encoder.encode_images(images)
+
+    for batch_size, wanted in ((4, [8] * 7 + [4]), (32, [32, 28])):
+        other = {**vars(world.encoder), "encode_images": encode_images, "batch_size": batch_size}
+        build_neighbour_table(
+            bank, SimpleNamespace(**other), world.keys, world.captions, world.row_of.__getitem__,
+            world.open, 5,
+        )  # fmt: skip
+        assert sizes == wanted
+        sizes.clear()
+
+
 def test_documents_outside_the_bank_have_neighbours_inside(world):
     table = world.make_table(world.make_bank(range(40)), rows=range(40, 60))
     inside = set(world.keys[:40].tolist())

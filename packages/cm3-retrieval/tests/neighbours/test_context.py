@@ -65,3 +65,21 @@ def test_wrong_queries(world, bank):
         inference_context(bank, {"sound": np.ones(world.dim)}, world.open, 1)
     with pytest.raises(ValueError, match=r"query_vectors\['text'\]: wanted finite"):
         inference_context(bank, {"text": np.full(world.dim, np.nan)}, world.open, 1)
+
+
+@pytest.mark.parametrize("exclude", [[1.9], [True, False], ["3"], np.array([True])])
+def test_excluded_keys_are_integers(world, bank, exclude):
+    query = {"text": world.encoder.encode_texts(["w1"])[0]}
+    with pytest.raises(ValueError, match="exclude: wanted N integers"):
+        inference_context(bank, query, world.open, exclude=exclude)
+    with pytest.raises(ValueError, match="n: wanted an integer"):
+        inference_context(bank, query, world.open, n=1.5)
+
+
+@pytest.mark.parametrize("key", [1.0, True, "3", None])
+def test_the_tables_keys_are_integers(world, bank, key):
+    table = world.make_table(bank, rows=range(3))
+    with pytest.raises(ValueError, match="key: wanted an integer"):
+        table.candidates(key)
+    with pytest.raises(ValueError, match="groups: wanted N integers"):
+        world.make_table(bank, rows=range(2), groups=[key, key])

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from cm3_retrieval.neighbours.strategy import RetrievalConfig, drop_query_tokens, select
+from cm3_retrieval.neighbours.strategy import (
+    RetrievalConfig,
+    drop_query_tokens,
+    query_words,
+    select,
+)
 
 
 def reference(query, vectors, scores, keys, exclude, has_both, n, config):
@@ -101,3 +106,31 @@ def test_dropout_drops_the_share():
 def test_wrong_knobs(knobs, message):
     with pytest.raises(ValueError, match=message):
         RetrievalConfig(**knobs)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a red  apple\n", ["a", " red", " apple"]),
+        ("红苹果", ["红", "苹", "果"]),
+        ("赤いりんご", ["赤", "い", "り", "ん", "ご"]),
+        ("ガラス", ["ガ", "ラ", "ス"]),
+        ("แอปเปิล", ["แ", "อ", "ป", "เ", "ปิ", "ล"]),  # a vowel sign stays with its consonant
+        ("red 红苹果", ["red", " 红", "苹", "果"]),
+        ("iPhone手机壳, new", ["iPhone", "手", "机", "壳", ",", " new"]),
+        ("빨간 사과", ["빨간", " 사과"]),
+        ("🍎 été", ["🍎", " été"]),
+        ("", []),
+        ("  ", []),
+    ],
+)
+def test_words_of_every_script(text, words):
+    assert query_words(text) == words
+    assert "".join(words) == " ".join(text.split())
+
+
+@pytest.mark.parametrize("text", ["红色的大苹果在桌子上", "テーブルの上のりんご", "แอปเปิลแดงบนโต๊ะ"])
+def test_dropout_reaches_scripts_without_spaces(text):
+    words, rng = query_words(text), np.random.default_rng(0)
+    kept = [len(drop_query_tokens(words, rng, 0.2)) / len(words) for _ in range(2000)]
+    assert np.mean(kept) == pytest.approx(0.8, abs=0.02)

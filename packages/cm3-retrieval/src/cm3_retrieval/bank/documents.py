@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cm3_retrieval.bank.memory_bank import MemoryBank
-from cm3_retrieval.interface import Encoder
+from cm3_retrieval.interface import Encoder, same_encoder
 
 Picture = Image.Image | np.ndarray
 
@@ -82,7 +82,7 @@ def search_documents(
         ValueError: The encoder is not the bank's, or `encode_documents` or `MemoryBank.search`
             refuses the query.
     """
-    if bank.encoder_id != encoder.encoder_id:
+    if not same_encoder(bank.encoder_id, encoder.encoder_id):
         raise ValueError(
             f"encoder: wanted the bank's, {bank.encoder_id!r}, got {encoder.encoder_id!r}"
         )
@@ -119,5 +119,7 @@ def document_vectors(texts_emb: np.ndarray | None, images_emb: np.ndarray | None
 
 
 def _unit_rows(array: np.ndarray) -> np.ndarray:
+    largest = np.abs(array).max(axis=1, keepdims=True, initial=0)
+    array = array / np.where(largest > 0, largest, 1)  # squares of 1e300 or 1e-300 leave float64
     lengths = np.linalg.norm(array, axis=1, keepdims=True)
     return array / np.where(lengths > 0, lengths, 1)

@@ -4,6 +4,7 @@ Takes an index and its metadata; gives them back after checking each file's SHA-
 keys, the encoder and the canary queries. Paper 2.1 (arXiv 2309.02591).
 """
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,20 @@ from cm3_retrieval.index.approximate import ApproximateIndex
 from cm3_retrieval.index.canaries import check_canaries, make_canaries
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.exact import ExactIndex
-from cm3_retrieval.interface import BANK_COMPONENT
-from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
+from cm3_retrieval.index.reading import read_index
+from cm3_retrieval.interface import BANK_COMPONENT, same_encoder
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, open_folder, write_folder
 
 
 def write_bank(
-    folder: Path | str, index: ExactIndex | ApproximateIndex, table: pa.Table, encoder_id: str
-) -> None:
+    folder: Path | str,
+    index: ExactIndex | ApproximateIndex,
+    table: pa.Table,
+    encoder_id: str,
+    *,
+    next_key: int = 0,
+    replaces: str | None = None,
+) -> str:
     """Write a bank; after a kill the folder holds the old bank or the new one.
 
     Args:
@@ -30,6 +38,14 @@ def write_bank(
         index: A finished index.
         table: Column `key` (int64, the index's keys in its order), then the metadata.
         encoder_id: The encoder that made the vectors.
+        next_key: A key that no document of the bank ever had, if larger than the largest it has.
+        replaces: The seal of the bank that may be replaced; None replaces any.
+
+    Returns:
+        The seal of the bank, which no other bank has.
+
+    Raises:
+        ValueError: The folder holds another bank than the one that may be replaced.
     """
     contents = {
         "index.faiss": lambda file: write_index(index.index, file),
@@ -43,28 +59,44 @@ def write_bank(
         "dim": index.d,
         "metric": "inner_product",
         "count": index.ntotal,
+        "next_key": max(next_key, free_key(index.keys)),
         "index": asdict(index.config),
         "canaries": make_canaries(index),
     }
-    write_folder(folder, MANIFEST_NAME, BANK_COMPONENT, contents, facts)
+    return write_folder(folder, MANIFEST_NAME, BANK_COMPONENT, contents, facts, replaces=replaces)
+
+
+def free_key(keys: np.ndarray) -> int:
+    """Return the key after the largest one."""
+    return int(keys.max()) + 1 if len(keys) else 0
 
 
 def read_bank(
     folder: Path | str, encoder_id: str | None, *, mmap: bool
-) -> tuple[ExactIndex | ApproximateIndex, pa.Table, str]:
+) -> tuple[ExactIndex | ApproximateIndex, pa.Table, dict[str, Any]]:
     """Read a bank and check it; arguments and errors as of `MemoryBank.load`.
 
     Returns:
-        The index, the metadata and the bank's `encoder_id`.
+        The index, the metadata and the manifest.
     """
-    manifest, paths = read_folder(folder, MANIFEST_NAME, BANK_COMPONENT)
-    if encoder_id is not None and manifest["encoder_id"] != encoder_id:
-        raise ValueError(
-            f"{folder}: wanted a bank of encoder {encoder_id!r}, "
-            f"got one of {manifest['encoder_id']!r}; rebuild it with your encoder"
-        )
-    flags = faiss.IO_FLAG_MMAP_IFC if mmap else 0
-    stored: Any = faiss.read_index(str(paths["index.faiss"]), flags)
+
+    def read(
+        manifest: dict[str, Any], paths: dict[str, Path]
+    ) -> tuple[ExactIndex | ApproximateIndex, pa.Table, dict[str, Any]]:
+        if encoder_id is not None and not same_encoder(manifest["encoder_id"], encoder_id):
+            raise ValueError(
+                f"{folder}: wanted a bank of encoder {encoder_id!r}, "
+                f"got one of {manifest['encoder_id']!r}; rebuild it with your encoder"
+            )
+        return *_opened(manifest, paths, mmap), manifest
+
+    return open_folder(folder, MANIFEST_NAME, BANK_COMPONENT, read)
+
+
+def _opened(
+    manifest: dict[str, Any], paths: dict[str, Path], mmap: bool
+) -> tuple[ExactIndex | ApproximateIndex, pa.Table]:
+    stored: Any = read_index(paths["index.faiss"], mmap=mmap)
     table = read_table(paths["metadata.arrow"])
     found = (stored.ntotal, table.num_rows, stored.d, stored.metric_type)
     wanted = (manifest["count"], manifest["count"], manifest["dim"], faiss.METRIC_INNER_PRODUCT)
@@ -76,13 +108,14 @@ def read_bank(
     exact = isinstance(stored, faiss.IndexIDMap2)
     same_keys = not exact or np.array_equal(faiss.vector_to_array(stored.id_map), keys)
     if found != wanted or not whole or not same_keys:
+        folder = paths["index.faiss"].parent
         raise ValueError(f"{folder}: index, metadata and manifest are not of one bank")
     if exact:
         index = ExactIndex(stored)
     else:
         index = ApproximateIndex(stored, keys, vectors, IndexConfig(**manifest["index"]))
     check_canaries(index, manifest.get("canaries", []), paths["index.faiss"])
-    return index, table, manifest["encoder_id"]
+    return index, table
 
 
 def write_index(index: faiss.Index, file: Any) -> None:
@@ -93,7 +126,7 @@ def write_index(index: faiss.Index, file: Any) -> None:
 
 def read_table(path: Path) -> pa.Table:
     """Read a table that `write_table` wrote; its columns stay in the memory-mapped file."""
-    with pa.memory_map(str(path)) as source:
+    with pa.memory_map(os.fsencode(path)) as source:  # a name need not be UTF-8
         return pa.ipc.open_file(source).read_all()
 
 

@@ -6,6 +6,8 @@ adding and removing documents, and a folder on disk (`cm3_retrieval.bank.files`)
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,19 @@ import faiss
 import numpy as np
 import pyarrow as pa
 
-from cm3_retrieval.bank.files import read_bank, write_bank
+from cm3_retrieval.bank.columns import joined, metadata_table, rows_of_table
+from cm3_retrieval.bank.files import free_key, read_bank, write_bank
+from cm3_retrieval.digest import digest_of
+from cm3_retrieval.folder_lock import locked
 from cm3_retrieval.index.approximate import ApproximateIndex, build_approximate
-from cm3_retrieval.index.checks import checked_keys, checked_lengths, checked_vectors
+from cm3_retrieval.index.checks import checked_documents, checked_integers
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.exact import ExactIndex, build_index
-from cm3_retrieval.index.plan import plan_index
+from cm3_retrieval.index.plan import holds_full_vectors, plan_index
+from cm3_retrieval.interface import same_encoder
+
+_HASHED_ROWS = 65_536
+"""Rows hashed at once."""
 
 
 class MemoryBank:
@@ -43,7 +52,10 @@ class MemoryBank:
         self.encoder_id = encoder_id
         self._index = ExactIndex(index) if isinstance(index, faiss.IndexIDMap2) else index
         self._table = table
+        self._both: np.ndarray | None = None  # column `has_both`, once it was asked for
         self._mapped = mapped
+        self._next_key = free_key(self._index.keys)
+        self._saved: tuple[Path, str] | None = None  # folder and seal of the state on disk
 
     @classmethod
     def build(
@@ -92,9 +104,19 @@ class MemoryBank:
         return self._index.keys.copy()
 
     @property
+    def next_key(self) -> int:
+        """A key for a new document: above all that the bank has or had, deleted ones included."""
+        return self._next_key
+
+    @property
     def config(self) -> IndexConfig:
         """The index and its settings."""
         return self._index.config
+
+    @property
+    def keeps_vectors(self) -> bool:
+        """Whether `vectors_of` gives the documents' own vectors, not what an index made of them."""
+        return self._index.vectors is not None or holds_full_vectors(self.config.factory)
 
     @property
     def metadata(self) -> pa.Table:
@@ -128,27 +150,33 @@ class MemoryBank:
 
         Raises:
             KeyError: A key is not in the bank.
+            ValueError: `keys` are no integers, such as a mask.
         """
-        return self._index.vectors_at(self._rows_of(np.asarray(keys, dtype=np.int64)))
+        return self._index.vectors_at(self._rows_of(keys))
 
     def metadata_of(self, keys: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """Return one dict per key: column name -> value, with the key itself under `key`.
 
         Raises:
             KeyError: A key is not in the bank.
+            ValueError: `keys` are no integers, such as a mask.
         """
-        return self._table.take(pa.array(self._rows_of(np.asarray(keys)))).to_pylist()
+        return rows_of_table(self._table, self._rows_of(keys))
 
     def has_both(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
         """Tell which documents have text and image, by bool column `has_both`; all without one.
 
         Raises:
             KeyError: A key is not in the bank.
+            ValueError: `keys` are no integers, such as a mask.
         """
-        rows = self._rows_of(np.asarray(keys))
+        rows = self._rows_of(keys)
         if "has_both" not in self._table.column_names:
             return np.ones(len(rows), bool)
-        return self._table.column("has_both").to_numpy()[rows].astype(bool)
+        both = self._both
+        if both is None:
+            both = self._both = self._table.column("has_both").to_numpy().astype(bool)
+        return both[rows]
 
     def append(
         self,
@@ -172,12 +200,12 @@ class MemoryBank:
             ValueError: An argument is invalid, or the bank is memory-mapped.
         """
         self._refuse_if_mapped("append")
-        if encoder_id != self.encoder_id:
+        if not same_encoder(encoder_id, self.encoder_id):
             raise ValueError(
                 f"encoder_id: wanted the bank's, {self.encoder_id!r}, got {encoder_id!r}"
             )
         keys, vectors = checked_documents(keys, vectors, self.dim)
-        known = np.intersect1d(keys, self._index.keys)
+        known = keys[self._index.rows_of(keys) >= 0]
         if len(known):
             raise ValueError(f"keys: wanted new ones, got {int(known[0])}, which the bank has")
         columns = self._table.column_names[1:]
@@ -185,7 +213,8 @@ class MemoryBank:
             raise ValueError(f"metadata: wanted columns {columns}, got {sorted(metadata)}")
         table = metadata_table(keys, metadata, self._table.schema)
         self._index.append(vectors, keys)
-        self._table = pa.concat_tables([self._table, table])
+        self._next_key = max(self._next_key, free_key(keys))
+        self._table, self._both = joined(self._table.cast(table.schema), table), None
 
     def delete(self, keys: Sequence[int] | np.ndarray, *, threads: int = 1) -> None:
         """Remove documents for good, with vectors, keys and metadata: all of them, or none.
@@ -194,29 +223,79 @@ class MemoryBank:
 
         Raises:
             KeyError: A key is not in the bank.
+            ValueError: `keys` are no integers, such as a mask.
             ValueError: The bank is memory-mapped.
         """
         self._refuse_if_mapped("delete")
-        rows = np.unique(self._rows_of(np.asarray(keys)))
+        rows = np.unique(self._rows_of(keys))
         if not len(rows):
             return
         kept = np.ones(len(self), bool)
         kept[rows] = False
         table = self._table.filter(pa.array(kept))
         self._index.delete(rows, threads=threads)
-        self._table = table
+        self._table, self._both = table, None
 
     def reindexed(self, index: IndexConfig | None = None, *, threads: int = 1) -> "MemoryBank":
-        """Return a bank of the same documents under a new index; None chooses by their number."""
+        """Return a bank of the same documents under a new index; None chooses by their number.
+
+        Raises:
+            ValueError: This bank has not kept the documents' vectors.
+        """
+        if not self.keeps_vectors:
+            raise ValueError(
+                f"bank: wanted one that keeps the documents' vectors, got {self.config.factory!r} "
+                f"with rescore=0, which only has shortened ones; build it from the documents"
+            )
         vectors = self._index.vectors_at(np.arange(len(self)))
         columns = {name: self._table.column(name) for name in self._table.column_names[1:]}
-        return MemoryBank.build(
+        bank = MemoryBank.build(
             self.keys, vectors, columns, self.encoder_id, index, threads=threads
         )
+        bank._next_key = self._next_key
+        return bank
+
+    def content_hash(self) -> str:
+        """Return a SHA-256 over keys, vectors, `has_both` and the index's settings.
+
+        It tells whether what was made from the bank, such as a neighbour table, is of this state.
+        """
+        blocks = (
+            self._index.vectors_at(np.arange(start, min(start + _HASHED_ROWS, len(self))))
+            for start in range(0, len(self), _HASHED_ROWS)
+        )
+        keys = self._index.keys
+        return digest_of(keys, self.has_both(keys), asdict(self.config), *map(digest_of, blocks))
 
     def save(self, folder: Path | str) -> None:
-        """Write the bank; after a kill the folder holds the old bank or the new one."""
-        write_bank(folder, self._index, self._table, self.encoder_id)
+        """Write the bank; after a kill the folder holds the old bank or the new one.
+
+        Raises:
+            ValueError: This bank was loaded from `folder`, and someone else has saved there since;
+                their documents would be lost. `changing` keeps others out from load to save.
+        """
+        place = Path(folder).resolve()
+        replaces = self._saved[1] if self._saved and self._saved[0] == place else None
+        seal = write_bank(
+            folder, self._index, self._table, self.encoder_id,
+            next_key=self._next_key, replaces=replaces,
+        )  # fmt: skip
+        self._saved = place, seal
+
+    @staticmethod
+    def changing(folder: Path | str) -> AbstractContextManager[object]:
+        """Wait for other writers of `folder`, and keep them out for a `with` block.
+
+        A single `save` needs no such block. Load, append and save in one block are one step for
+        all others; readers are never kept out.
+
+        Example:
+            with MemoryBank.changing("bank"):
+                bank = MemoryBank.load("bank")
+                bank.delete([7])
+                bank.save("bank")
+        """
+        return locked(folder)
 
     @classmethod
     def load(
@@ -235,57 +314,21 @@ class MemoryBank:
             ValueError: Changed bytes, another major version, another encoder, or other answers to
                 the canary queries.
         """
-        index, table, stored_id = read_bank(folder, encoder_id, mmap=mmap)
-        return cls(index, table, stored_id, mapped=mmap)
+        index, table, manifest = read_bank(folder, encoder_id, mmap=mmap)
+        bank = cls(index, table, manifest["encoder_id"], mapped=mmap)
+        bank._next_key = max(bank._next_key, manifest.get("next_key", 0))
+        bank._saved = Path(folder).resolve(), manifest["manifest_sha256"]
+        return bank
 
     def _refuse_if_mapped(self, what: str) -> None:
         if self._mapped:
             raise ValueError(f"mmap: wanted a bank loaded with mmap=False for {what}, got True")
 
-    def _rows_of(self, keys: np.ndarray) -> np.ndarray:
-        """Return the rows of `keys` in the table, by binary search in the sorted keys.
-
-        Example: keys [7, 2, 5] have order [1, 2, 0]; looking up 5 finds place 1 among [2, 5, 7],
-        and order[1] = 2 is its row.
-        """
-        keys = keys.astype(np.int64).reshape(-1)
-        own, order = self._index.keys, self._index.by_key
-        places = np.searchsorted(own, keys, sorter=order)
-        rows = order[np.minimum(places, len(order) - 1)] if len(self) else places
-        missing = keys[own[rows] != keys] if len(self) else keys
+    def _rows_of(self, keys: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the rows of `keys` in the table."""
+        keys = checked_integers("keys", keys).reshape(-1)
+        rows = self._index.rows_of(keys)
+        missing = keys[rows < 0]
         if len(missing):
             raise KeyError(f"key {int(missing[0])} is not in the bank of {len(self)} documents")
         return rows
-
-
-def checked_documents(
-    keys: np.ndarray, vectors: np.ndarray, dim: int | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return keys as int64 and vectors as float32, or raise a ValueError with the reason."""
-    keys = checked_keys("keys", keys)
-    vectors = checked_vectors("vectors", vectors, dim)
-    if len(keys) != len(vectors):
-        raise ValueError(f"keys: wanted {len(vectors)}, one a vector, got {len(keys)}")
-    checked_lengths("vectors", vectors)
-    return keys, vectors
-
-
-def metadata_table(
-    keys: np.ndarray, metadata: Mapping[str, Sequence[Any]], schema: pa.Schema | None = None
-) -> pa.Table:
-    """Return a table of column `key` and the metadata, with `schema` if one is given."""
-    columns: dict[str, Any] = {"key": pa.array(keys)}
-    for name, values in metadata.items():
-        if name == "key":
-            raise ValueError("metadata: wanted another column name than 'key', it is taken")
-        if len(values) != len(keys):
-            raise ValueError(f"metadata: wanted {len(keys)} of {name!r}, got {len(values)}")
-        if isinstance(values, pa.ChunkedArray):
-            columns[name] = values
-            continue
-        try:
-            columns[name] = pa.array(values, None if schema is None else schema.field(name).type)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            raise ValueError(f"metadata: {name!r}: {error}") from error
-    table = pa.table(columns)
-    return table if schema is None else table.select(schema.names).cast(schema)

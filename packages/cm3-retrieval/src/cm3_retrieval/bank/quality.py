@@ -1,8 +1,9 @@
 """Quality of a memory bank: recall against exact search, duplicates, spread of the scores.
 
-Takes a bank; gives figures and the picture of a histogram.
+Takes a bank, and queries of texts and pictures; gives figures and the picture of a histogram.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,21 @@ from PIL import Image, ImageDraw
 
 from cm3_retrieval.artifact import atomic_file
 from cm3_retrieval.bank.memory_bank import MemoryBank
+from cm3_retrieval.index.checks import checked_count, checked_lengths, checked_vectors
 from cm3_retrieval.index.exact import build_index, search
 
 
 def measure_bank(
-    bank: MemoryBank, *, k: int = 10, queries: int = 1000, duplicate: float = 0.99, seed: int = 0
+    bank: MemoryBank,
+    *,
+    k: int = 10,
+    queries: int = 1000,
+    duplicate: float = 0.99,
+    seed: int = 0,
+    vectors: np.ndarray | None = None,
+    asked: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Compare the bank's neighbours of random documents with those of exact search.
+    """Compare the bank's neighbours with those of exact search among the documents' own vectors.
 
     Args:
         bank: A bank of at least two documents.
@@ -24,23 +33,36 @@ def measure_bank(
         queries: Number of documents drawn, at most all.
         duplicate: A nearest neighbour with a larger inner product counts as a duplicate.
         seed: Seed of the draw.
+        vectors: (N, dim) floats, the documents' vectors in the order of `bank.keys`. Needed where
+            the bank has only what its index made of them (`bank.keeps_vectors`): compared with
+            that, any index looks good.
+        asked: Kind, such as `text` or `image`, -> (Q, dim) floats, queries as users ask them. A
+            document is an easy query, since it lies among the others.
 
     Returns:
         `queries`, `k`, `recall` (share of the true k found), `duplicates` (share of the drawn
-        documents that have one), `nearest_mean`; and the (queries,) scores of the true nearest.
+        documents that have one), `nearest_mean`, and `recall_KIND` for each kind that was asked;
+        and the (queries,) scores of the true nearest.
 
     Raises:
-        ValueError: The bank has fewer than two documents.
+        ValueError: The bank has fewer than two documents or does not keep their vectors, or an
+            argument is invalid.
     """
     if len(bank) < 2:
         raise ValueError(f"bank: wanted at least 2 documents, got {len(bank)}")
-    k = min(k, len(bank) - 1)
+    k = min(checked_count("k", k, 1), len(bank) - 1)
+    queries = checked_count("queries", queries, 1)
+    asked = {
+        kind: checked_vectors(f"asked[{kind!r}]", given, bank.dim)
+        for kind, given in (asked or {}).items()
+    }
     keys = bank.keys
-    drawn = np.random.default_rng(seed).permutation(keys)[:queries]
-    asked = bank.vectors_of(drawn)
-    exact = build_index(bank.vectors_of(keys), keys)
-    true_scores, true = search(exact, asked, k + 1)
-    found = bank.search(asked, k + 1)[1]
+    vectors = _own_vectors(bank, vectors)
+    rows = np.random.default_rng(seed).permutation(len(keys))[:queries]
+    drawn = keys[rows]
+    exact = build_index(vectors, keys)
+    true_scores, true = search(exact, vectors[rows], k + 1)
+    found = bank.search(vectors[rows], k + 1)[1]
     hits, nearest = 0, np.empty(len(drawn), np.float32)
     for row, key in enumerate(drawn):
         others = true[row] != key
@@ -54,7 +76,33 @@ def measure_bank(
         "duplicates": float((nearest > duplicate).mean()),
         "nearest_mean": float(nearest.mean()),
     }
+    for kind, given in asked.items():
+        if len(given):
+            same = shared_keys(bank.search(given, k)[1], search(exact, given, k)[1])
+            figures[f"recall_{kind}"] = float(same.mean())
     return figures, nearest
+
+
+def shared_keys(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Return the share of each row of `true` (Q, k) that is in the row of `found`, (Q,)."""
+    pairs = zip(found.tolist(), true.tolist(), strict=True)
+    return np.array([len(set(ours) & set(theirs)) / len(theirs) for ours, theirs in pairs])
+
+
+def _own_vectors(bank: MemoryBank, vectors: np.ndarray | None) -> np.ndarray:
+    """Return the documents' vectors, the given ones or the bank's."""
+    if vectors is None:
+        if not bank.keeps_vectors:
+            raise ValueError(
+                f"vectors: wanted the documents' own, ({len(bank)}, {bank.dim}), for the bank has "
+                f"only what its index {bank.config.factory!r} made of them; got None"
+            )
+        return bank.vectors_of(bank.keys)
+    vectors = checked_vectors("vectors", vectors, bank.dim)
+    if len(vectors) != len(bank):
+        raise ValueError(f"vectors: wanted {len(bank)}, one a document, got {len(vectors)}")
+    checked_lengths("vectors", vectors)
+    return vectors
 
 
 def score_histogram(scores: np.ndarray, bins: int = 40) -> Image.Image:

@@ -1,8 +1,8 @@
 """`cm3_retrieval.bank.shards` on many machines, with Ray (`pip install cm3-retrieval[ray]`).
 
 Takes the arguments of `build_from_shards`, with a function that opens the encoder and a work folder
-that every machine sees; gives the same bank. A worker that dies is replaced, and only its shard is
-repeated.
+that every machine sees; gives the same bank. A worker that dies, runs out of memory or is out of
+reach is replaced, and only its shard is repeated.
 """
 
 from collections import Counter, deque
@@ -126,7 +126,9 @@ def _share(
         worker, shard = busy.pop(ready)
         try:
             ray.get(ready)
-        except ray.exceptions.RayActorError as error:
+        except ray.exceptions.RayTaskError:
+            raise  # an error of the shard's own, which would come again
+        except ray.exceptions.RayError as error:  # died, out of reach, out of memory, its node lost
             deaths[shard] += 1
             if deaths[shard] >= attempts:
                 raise RuntimeError(
@@ -134,6 +136,7 @@ def _share(
                 ) from error
             waiting.append(shard)
             staff.remove(worker)
+            ray.kill(worker)  # one that is out of reach may live, and keep what Ray reserved for it
             worker = hire()
             staff.append(worker)
         else:

@@ -11,13 +11,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 
+from cm3_retrieval.bank.columns import joined_tables, metadata_table
 from cm3_retrieval.bank.documents import encode_documents
 from cm3_retrieval.bank.files import read_table, write_bank, write_index, write_table
-from cm3_retrieval.bank.memory_bank import checked_documents, metadata_table
 from cm3_retrieval.digest import digest_of
 from cm3_retrieval.index.approximate import (
     ApproximateIndex,
@@ -25,13 +24,14 @@ from cm3_retrieval.index.approximate import (
     train_index,
     training_rows,
 )
-from cm3_retrieval.index.checks import checked_keys
+from cm3_retrieval.index.checks import checked_documents, checked_keys
 from cm3_retrieval.index.config import AUTO, IndexConfig
 from cm3_retrieval.index.exact import ExactIndex, build_index
 from cm3_retrieval.index.merging import as_trained, merge_indexes, shard_index
 from cm3_retrieval.index.plan import plan_index
+from cm3_retrieval.index.reading import read_index
 from cm3_retrieval.index.threads import FaissThreads
-from cm3_retrieval.interface import SHARD_COMPONENT, Encoder
+from cm3_retrieval.interface import SHARD_COMPONENT, Encoder, same_encoder
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
 
 
@@ -112,16 +112,30 @@ def embed_shard(work: Path | str, shard: int, read: ReadShard, encoder: Encoder)
     folder = Path(work) / "embedded" / f"{shard:06}"
     if (folder / MANIFEST_NAME).is_file():
         done = read_folder(folder, MANIFEST_NAME, SHARD_COMPONENT)[0]["encoder_id"]
-        if done != encoder.encoder_id:
+        if not same_encoder(done, encoder.encoder_id):
             raise ValueError(
                 f"work: {folder} is of another job, of encoder {done!r}; "
                 f"wanted one of {encoder.encoder_id!r}, or an empty folder"
             )
         return
     documents = read(shard)
-    vectors = encode_documents(encoder, documents.texts, documents.images)
-    keys, vectors = checked_documents(documents.keys, vectors)
-    table = metadata_table(keys, documents.metadata)
+    try:  # all that can be refused without the encoder, before it works for hours
+        keys = checked_keys("keys", documents.keys)
+        table = metadata_table(keys, documents.metadata)
+        others = (path for path in sorted(folder.parent.glob("*")) if path != folder)
+        first = next((path for path in others if (path / MANIFEST_NAME).is_file()), None)
+        if first is not None:
+            own = read_folder(first, MANIFEST_NAME, SHARD_COMPONENT)[1]["metadata.arrow"]
+            joined_tables(
+                [read_table(own).slice(0, 0), table.slice(0, 0)], [_name(first), f"shard {shard}"]
+            )
+        for name, values in (("texts", documents.texts), ("images", documents.images)):
+            if values is not None and len(values) != len(keys):
+                raise ValueError(f"keys: wanted {len(values)}, one of {name}, got {len(keys)}")
+        vectors = encode_documents(encoder, documents.texts, documents.images)
+        keys, vectors = checked_documents(keys, vectors)
+    except ValueError as error:
+        raise ValueError(f"shard {shard}: {error}") from error
     contents = {
         "vectors.npy": lambda file: np.save(file, vectors, allow_pickle=False),
         "metadata.arrow": lambda file: write_table(table, file),
@@ -138,6 +152,7 @@ def train_on_shards(
     `MemoryBank.build` draws the same sample from the same documents.
     """
     parts = _embedded(work, shards)
+    _joined(parts)  # refuses early what could not be merged
     count, dim = sum(len(part.vectors) for part in parts), parts[0].vectors.shape[1]
     plan = plan_index(count, dim, index)
     job = digest_of([part.digest for part in parts], asdict(plan))
@@ -164,7 +179,7 @@ def add_shard(work: Path | str, shard: int, *, threads: int = 1) -> None:
     folder, job = Path(work) / "added" / f"{shard:06}", digest_of(manifest["job"], part.digest)
     if _finished(folder, job):
         return
-    trained = faiss.read_index(str(paths["index.faiss"]))
+    trained = read_index(paths["index.faiss"])
     index = shard_index(trained)
     with FaissThreads(threads):
         add_rows(index, part.vectors)
@@ -184,14 +199,7 @@ def merge_shards(work: Path | str, shards: int, folder: Path | str) -> None:
     manifest, trained = read_folder(work / "trained", MANIFEST_NAME, SHARD_COMPONENT)
     plan = IndexConfig(**manifest["index"])
     parts = _embedded(work, shards)
-    for shard, part in enumerate(parts):
-        if part.table.column_names != parts[0].table.column_names:
-            raise ValueError(
-                f"metadata: wanted columns {parts[0].table.column_names} in shard {shard} as in "
-                f"shard 0, got {part.table.column_names}"
-            )
-    table = pa.concat_tables([part.table for part in parts], promote_options="default")
-    keys = checked_keys("keys", table.column("key").to_numpy())
+    table, keys = _joined(parts)
     if plan.factory == "Flat":
         vectors = np.concatenate([part.vectors for part in parts])
         write_bank(folder, ExactIndex(build_index(vectors, keys)), table, parts[0].encoder_id)
@@ -203,9 +211,9 @@ def merge_shards(work: Path | str, shards: int, folder: Path | str) -> None:
             if not _finished(own, digest_of(manifest["job"], part.digest)):
                 raise ValueError(f"work: wanted shard {shard} added, {own} does not hold it")
             paths = read_folder(own, MANIFEST_NAME, SHARD_COMPONENT)[1]
-            yield faiss.read_index(str(paths["index.faiss"]))
+            yield read_index(paths["index.faiss"])
 
-    index = as_trained(merge_indexes(added()), faiss.read_index(str(trained["index.faiss"])))
+    index = as_trained(merge_indexes(added()), read_index(trained["index.faiss"]))
     scratch = work / "vectors.npy"
     vectors = None
     if plan.rescore:
@@ -224,6 +232,10 @@ class _Embedded:
     digest: str  # of the vectors
 
 
+def _name(folder: Path) -> str:
+    return f"shard {int(folder.name)}"
+
+
 def _read_embedded(work: Path | str, shard: int) -> _Embedded:
     folder = Path(work) / "embedded" / f"{shard:06}"
     manifest, paths = read_folder(folder, MANIFEST_NAME, SHARD_COMPONENT)
@@ -240,12 +252,34 @@ def _embedded(work: Path | str, shards: int) -> list[_Embedded]:
         raise ValueError(f"shards: wanted at least 1, got {shards}")
     parts = [_read_embedded(work, shard) for shard in range(shards)]
     for shard, part in enumerate(parts):
-        if part.encoder_id != parts[0].encoder_id:
+        if not same_encoder(part.encoder_id, parts[0].encoder_id):
             raise ValueError(
                 f"work: shard {shard} is of encoder {part.encoder_id!r}, "
                 f"shard 0 of {parts[0].encoder_id!r}; wanted one encoder"
             )
     return parts
+
+
+def _joined(parts: list[_Embedded]) -> tuple[pa.Table, np.ndarray]:
+    """Return the metadata and keys of all shards.
+
+    Raises:
+        ValueError: Columns differ, or a key occurs in two shards; names the shards.
+    """
+    table = joined_tables(
+        [part.table for part in parts], [f"shard {shard}" for shard in range(len(parts))]
+    )
+    keys = table.column("key").to_numpy()
+    order = np.argsort(keys, kind="stable")
+    twice = np.flatnonzero(np.diff(keys[order]) == 0)
+    if len(twice):
+        ends = np.cumsum([len(part.vectors) for part in parts])
+        one, other = np.searchsorted(ends, order[twice[0] : twice[0] + 2], side="right").tolist()
+        raise ValueError(
+            f"keys: wanted each key once, got {int(keys[order[twice[0]]])} twice, in shard {one} "
+            f"and in shard {other}"
+        )
+    return table, keys
 
 
 def _rows(parts: list[_Embedded], rows: np.ndarray) -> np.ndarray:

@@ -30,7 +30,8 @@ from cm3_retrieval.clip.open_clip_models import (
 )
 from cm3_retrieval.clip.pictures import as_rgb
 from cm3_retrieval.interface import ENCODER_COMPONENT
-from cm3_retrieval.sealed_folder import read_folder
+from cm3_retrieval.sealed_folder import open_folder
+from cm3_retrieval.utf8_path import utf8_path
 
 CONFIG_NAME = "clip_config.json"
 WEIGHTS_NAME = "clip.safetensors"
@@ -132,10 +133,17 @@ class ClipEncoder:
             FileNotFoundError: A file is missing.
             ValueError: Changed bytes, or another component or major version.
         """
-        manifest, paths = read_folder(folder, CONFIG_NAME, ENCODER_COMPONENT)
+
+        def read(
+            manifest: dict[str, Any], paths: dict[str, Path]
+        ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+            with utf8_path(paths[WEIGHTS_NAME]) as name:
+                return manifest, load_file(name)
+
+        manifest, weights = open_folder(folder, CONFIG_NAME, ENCODER_COMPONENT, read)
         with torch.random.fork_rng(devices=[]):
             model = CLIP(**manifest["model"])
-        model.load_state_dict(load_file(paths[WEIGHTS_NAME]))
+        model.load_state_dict(weights)
         return cls.from_model(
             manifest["name"], model, device=device, batch_size=batch_size, amp=amp,
             progress=progress,
@@ -182,7 +190,9 @@ class ClipEncoder:
         with torch.inference_mode():
             encode: Any = self.model.encode_text
             one = encode(self._tokenizer([""]).to(self.device))
-        return one.shape[1], f"{self.name}:{digest[:16]}"
+        kind, _, place = self.name.partition(":")
+        name = f"{kind}:{Path(place).name}" if kind == "local-dir" else self.name  # not where it is
+        return one.shape[1], f"{name}:{digest[:16]}"
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Encode N texts.

@@ -14,6 +14,7 @@ import numpy as np
 from cm3_retrieval.index.checks import checked_keys, checked_search
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.plan import open_factory, plan_index
+from cm3_retrieval.index.rows import GrowingRows, KeyRows
 from cm3_retrieval.index.threads import FaissThreads
 
 _ADDED_ROWS = 65_536
@@ -39,10 +40,9 @@ class ApproximateIndex:
             config: Settings, all of them given, as `plan_index` returns them.
         """
         self.index: Any = index
-        self.keys = keys
-        self.vectors = vectors
+        self._rows = KeyRows(keys)
+        self._vectors = None if vectors is None else GrowingRows(vectors)
         self.config = config
-        self.by_key = np.argsort(keys)
         set_search_width(self.index, config)
 
     @property
@@ -54,6 +54,20 @@ class ApproximateIndex:
     def d(self) -> int:
         """Length of a vector."""
         return self.index.d
+
+    @property
+    def keys(self) -> np.ndarray:
+        """(N,) int64, the key of each row."""
+        return self._rows.keys
+
+    @property
+    def vectors(self) -> np.ndarray | None:
+        """(N, dim) float32, or None where the index holds them or none are kept."""
+        return None if self._vectors is None else self._vectors.rows
+
+    def rows_of(self, keys: np.ndarray) -> np.ndarray:
+        """Return the row of each key, -1 where there is none."""
+        return self._rows.rows_of(keys)
 
     def search(
         self, queries: np.ndarray, k: int, *, threads: int = 1
@@ -99,10 +113,9 @@ class ApproximateIndex:
         """Add rows at the end; an IVF index keeps the cells it was trained with."""
         _without_direct_map(self.index)
         add_rows(self.index, vectors)
-        self.keys = np.concatenate([self.keys, keys])
-        if self.vectors is not None:
-            self.vectors = np.concatenate([self.vectors, vectors])
-        self.by_key = np.argsort(self.keys)
+        self._rows.append(keys)
+        if self._vectors is not None:
+            self._vectors.append(vectors)
 
     def delete(self, rows: np.ndarray, *, threads: int = 1) -> None:
         """Remove rows for good.
@@ -124,10 +137,9 @@ class ApproximateIndex:
             _without_direct_map(self.index)
             self.index.remove_ids(np.ascontiguousarray(rows, np.int64))
             _renumber(ivf, kept)
-        self.keys = self.keys[kept]
-        if self.vectors is not None:
-            self.vectors = self.vectors[kept]
-        self.by_key = np.argsort(self.keys)
+        self._rows = KeyRows(self.keys[kept])
+        if self._vectors is not None:
+            self._vectors = GrowingRows(self._vectors.rows[kept])
 
     def _nearest(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         if self.vectors is None or not self.config.rescore:

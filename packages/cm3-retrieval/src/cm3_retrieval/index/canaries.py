@@ -57,8 +57,8 @@ def check_canaries(
         ValueError: A score differs.
     """
     for canary in canaries:
-        row = index.by_key[np.searchsorted(index.keys, canary["key"], sorter=index.by_key)]
-        found = index.search(index.vectors_at(np.array([row])), len(canary["scores"]))[0][0]
+        row = index.rows_of(np.array([canary["key"]]))
+        found = index.search(index.vectors_at(row), len(canary["scores"]))[0][0]
         if not np.allclose(found, canary["scores"], atol=_TOLERANCE):
             raise ValueError(
                 f"{path}: the search for the document under key {canary['key']} gives scores "

@@ -4,10 +4,15 @@ Each takes an array from a caller; gives a contiguous float32 or int64 array, or
 names the argument, what was wanted and what came.
 """
 
+from typing import Any
+
 import numpy as np
 
 _CHECKED_ROWS = 65536
 """Rows checked in one step."""
+
+_LARGEST = 1e15
+"""Size that no number may exceed: products and squares of larger ones could leave float32."""
 
 
 def checked_vectors(name: str, vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
@@ -19,10 +24,18 @@ def checked_vectors(name: str, vectors: np.ndarray, dim: int | None = None) -> n
     if array.dtype.kind != "f":
         raise ValueError(f"{name}: wanted floats, got {array.dtype}")
     for start in range(0, len(array), _CHECKED_ROWS):  # in blocks: no second copy of a large array
-        finite = np.isfinite(array[start : start + _CHECKED_ROWS])
-        if not finite.all():
-            row = start + int(np.flatnonzero(~finite.all(axis=1))[0])
-            raise ValueError(f"{name}: wanted finite numbers, got NaN or infinity in row {row}")
+        block = array[start : start + _CHECKED_ROWS]
+        fine = np.abs(block) <= _LARGEST  # NaN is not
+        if not fine.all():
+            row, column = np.argwhere(~fine)[0]
+            if np.isfinite(block[row]).all():
+                raise ValueError(
+                    f"{name}: wanted numbers of at most {_LARGEST:.0e} in size, got "
+                    f"{block[row, column]} in row {start + row}"
+                )
+            raise ValueError(
+                f"{name}: wanted finite numbers, got NaN or infinity in row {start + row}"
+            )
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
@@ -39,18 +52,68 @@ def checked_lengths(name: str, vectors: np.ndarray) -> None:
             )
 
 
+def checked_documents(
+    keys: np.ndarray, vectors: np.ndarray, dim: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return keys as int64 and vectors as float32, or raise a ValueError with the reason."""
+    keys = checked_keys("keys", keys)
+    vectors = checked_vectors("vectors", vectors, dim)
+    if len(keys) != len(vectors):
+        raise ValueError(f"keys: wanted {len(vectors)}, one a vector, got {len(keys)}")
+    checked_lengths("vectors", vectors)
+    return keys, vectors
+
+
 def checked_keys(name: str, keys: np.ndarray) -> np.ndarray:
     """Return `keys` as int64 (N,), all at least 0 and all different, or raise a ValueError."""
-    array = np.asarray(keys)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+    array = checked_integers(name, keys)
+    if array.ndim != 1:
         raise ValueError(f"{name}: wanted N integers, got {array.dtype} of shape {array.shape}")
-    array = array.astype(np.int64)
     if (array < 0).any():
         raise ValueError(f"{name}: wanted keys of at least 0, got {int(array.min())}")
     unique, counts = np.unique(array, return_counts=True)
     if (counts > 1).any():
         raise ValueError(f"{name}: wanted each key once, got {int(unique[counts > 1][0])} twice")
     return array
+
+
+def checked_integers(name: str, values: Any) -> np.ndarray:
+    """Return integers as int64, in their shape; refuse all that only looks like some.
+
+    A mask, a float or a digit in a string would pass for a key once NumPy has converted it.
+
+    Args:
+        name: What to call them in the error.
+        values: An array, a sequence or one integer.
+
+    Raises:
+        ValueError: A value is no integer, or beyond int64.
+    """
+    array = np.asarray(values)
+    if not array.size:
+        return array.astype(np.int64)
+    mixed = [] if isinstance(values, np.ndarray) or not array.ndim else values
+    flag = next((value for value in mixed if isinstance(value, bool | np.bool_)), None)
+    if array.dtype.kind not in "iu" or flag is not None:
+        shown = array.reshape(-1)[:1].tolist()[0] if flag is None else flag
+        hint = "; a mask selects keys: keys[mask]" if array.dtype == bool else ""
+        raise ValueError(
+            f"{name}: wanted N integers, got {array.dtype} of shape {array.shape}, such as "
+            f"{shown!r}{hint}"
+        )
+    if array.dtype == np.uint64 and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: wanted integers below 2^63, got {int(array.max())}")
+    return array.astype(np.int64)
+
+
+def checked_count(name: str, value: Any, least: int, most: int | None = None, why: str = "") -> int:
+    """Return one integer in a range, or raise a ValueError that says why not."""
+    range_ = f"at least {least}" if most is None else f"{least} to {most}{why}"
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise ValueError(f"{name}: wanted an integer, {range_}, got {value!r}")
+    if value < least or (most is not None and value > most):
+        raise ValueError(f"{name}: wanted {range_}, got {value}")
+    return int(value)
 
 
 def checked_search(queries: np.ndarray, k: int, dim: int, count: int) -> np.ndarray:
@@ -68,6 +131,5 @@ def checked_search(queries: np.ndarray, k: int, dim: int, count: int) -> np.ndar
     queries = checked_vectors("queries", queries, dim)
     if count == 0:
         raise ValueError("index: wanted at least one row to search, got an empty index")
-    if not 1 <= k <= count:
-        raise ValueError(f"k: wanted 1 to {count}, the number of rows, got {k}")
+    checked_count("k", k, 1, count, ", the number of rows")
     return queries

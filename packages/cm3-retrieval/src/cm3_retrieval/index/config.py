@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from cm3_retrieval.index.checks import checked_count
+
 AUTO = "auto"
 """Placeholder for the factory string that suits the number of rows."""
 
@@ -37,7 +39,7 @@ class IndexConfig:
         least = {"nprobe": 1, "ef_search": 1, "ef_construction": 1, "rescore": 0, "train_rows": 1}
         for name, bound in least.items():
             value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ValueError(f"{name}: wanted at least {bound}, got {value}")
+            if value is not None:
+                checked_count(name, value, bound)
         if not self.factory:
             raise ValueError("factory: wanted a FAISS factory string or 'auto', got ''")

@@ -11,6 +11,7 @@ import numpy as np
 
 from cm3_retrieval.index.checks import checked_keys, checked_search, checked_vectors
 from cm3_retrieval.index.config import IndexConfig
+from cm3_retrieval.index.rows import KeyRows
 from cm3_retrieval.index.threads import FaissThreads
 
 _TIE_TOLERANCE = 1e-5
@@ -31,11 +32,16 @@ class ExactIndex:
         """Wrap an index from `build_index`."""
         self.index: Any = index
         self.config = IndexConfig(factory="Flat", rescore=0)
-        self._keys_changed()
+        self._rows = KeyRows(faiss.vector_to_array(index.id_map))
 
-    def _keys_changed(self) -> None:
-        self.keys = faiss.vector_to_array(self.index.id_map)
-        self.by_key = np.argsort(self.keys)
+    @property
+    def keys(self) -> np.ndarray:
+        """(N,) int64, the key of each row."""
+        return self._rows.keys
+
+    def rows_of(self, keys: np.ndarray) -> np.ndarray:
+        """Return the row of each key, -1 where there is none."""
+        return self._rows.rows_of(keys)
 
     @property
     def ntotal(self) -> int:
@@ -60,12 +66,12 @@ class ExactIndex:
     def append(self, vectors: np.ndarray, keys: np.ndarray) -> None:
         """Add rows at the end."""
         self.index.add_with_ids(vectors, keys)
-        self._keys_changed()
+        self._rows.append(keys)
 
     def delete(self, rows: np.ndarray, *, threads: int = 1) -> None:
         """Remove rows; the others keep their order."""
         self.index.remove_ids(np.ascontiguousarray(self.keys[rows]))
-        self._keys_changed()
+        self._rows = KeyRows(faiss.vector_to_array(self.index.id_map))
 
 
 def build_index(vectors: np.ndarray, keys: np.ndarray) -> faiss.IndexIDMap2:
@@ -121,11 +127,20 @@ def _search_block(
     index: faiss.IndexIDMap2, queries: np.ndarray, k: int, width: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fetch `width` rows for each query, recompute their scores and keep the k best."""
-    rough, keys = index.search(queries, width)  # pyright: ignore[reportCallIssue]
-    stored = index.reconstruct_batch(keys.ravel()).reshape(*keys.shape, index.d)  # (Q, width, dim)
-    scores = np.einsum("qd,qwd->qw", queries, stored)
-    order = np.lexsort((keys, -scores), axis=1)[:, :k]  # (Q, k), np.lexsort's last key counts first
-    scores, keys = np.take_along_axis(scores, order, 1), np.take_along_axis(keys, order, 1)
+    flat: Any = faiss.downcast_index(index.index)
+    rough, rows = flat.search(queries, width)
+    scores = np.empty_like(rough)
+    faiss.fvec_inner_products_by_idx(  # pyright: ignore[reportAttributeAccessIssue]
+        faiss.swig_ptr(scores),
+        faiss.swig_ptr(queries),
+        flat.get_xb(),
+        faiss.swig_ptr(rows),
+        index.d,
+        *rows.shape,
+    )
+    keys = faiss.rev_swig_ptr(index.id_map.data(), index.ntotal)[rows]
+    scores, keys = _in_order(scores, keys)
+    scores, keys = scores[:, :k].copy(), keys[:, :k].copy()
     if width < index.ntotal:
         # Copies of one document tie, and `width` may cut through such a tie: look further until
         # the last row is clearly worse than the k-th. Half the queries at twice the width need
@@ -135,4 +150,15 @@ def _search_block(
             if len(rows):
                 wider = min(2 * width, index.ntotal)
                 scores[rows], keys[rows] = _search_block(index, queries[rows], k, wider)
+    return scores, keys
+
+
+def _in_order(scores: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sort each row by score descending, then key ascending."""
+    order = np.argsort(-scores, axis=1)
+    scores, keys = np.take_along_axis(scores, order, 1), np.take_along_axis(keys, order, 1)
+    tied = np.flatnonzero((scores[:, 1:] == scores[:, :-1]).any(axis=1))
+    if len(tied):
+        order = np.lexsort((keys[tied], -scores[tied]), axis=1)
+        keys[tied] = np.take_along_axis(keys[tied], order, 1)
     return scores, keys

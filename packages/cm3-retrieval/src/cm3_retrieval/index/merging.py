@@ -9,6 +9,8 @@ from typing import Any
 
 import faiss
 
+from cm3_retrieval.index.reading import index_from_bytes
+
 
 def shard_index(trained: faiss.Index) -> faiss.Index:
     """Return an empty index for a shard's rows; it shares parts with `trained`.
@@ -65,7 +67,7 @@ def as_trained(merged: faiss.Index, trained: faiss.Index) -> faiss.Index:
         return merged
     packed: Any = faiss.IndexIVFPQFastScan(merged)
     # It points into `merged`; a copy by way of bytes does not.
-    return faiss.deserialize_index(faiss.serialize_index(packed))
+    return index_from_bytes(faiss.serialize_index(packed))
 
 
 def _holds_fast_scan(index: Any) -> bool:

@@ -5,6 +5,7 @@ the expected bytes. Paper 2.1 (arXiv 2309.02591) asks for maximum inner product 
 the index open (FAISS, arXiv 2401.08281).
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ class Tier:
     """Largest number of documents that the index is meant for."""
 
     factory: str
-    """FAISS's factory string; `{pieces}` is replaced by the number of PQ pieces, `dim / 4`."""
+    """FAISS's factory string; `{pieces}` stands for the number of PQ pieces, about `dim / 4`."""
 
     nprobe: int = 1
     """Cells visited by a query."""
@@ -106,19 +107,25 @@ def open_factory(factory: str, dim: int) -> faiss.Index:
         ValueError: FAISS does not understand the string, or it does not suit `dim`.
     """
     try:
-        return faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise ValueError(
             f"factory: wanted a FAISS factory string for vectors of {dim}, got {factory!r} "
             f"({reason})"
         ) from error
+    if index.metric_type != faiss.METRIC_INNER_PRODUCT:  # FAISS makes HNSW16_PQ8 for distances
+        raise ValueError(f"factory: wanted an index for inner products, FAISS has no {factory!r}")
+    return index
 
 
 def holds_full_vectors(factory: str) -> bool:
-    """Tell whether the index keeps float32 vectors: `Flat`, `IVF..,Flat` or plain `HNSW..`."""
-    parts = factory.split(",")
-    return parts[-1] == "Flat" or (len(parts) == 1 and parts[0].startswith("HNSW"))
+    """Tell whether the index keeps float32 vectors as they came: `Flat`, `IVF..,Flat`, `HNSW..`.
+
+    `PCA8,Flat` keeps eight numbers of each, and `HNSW32_PQ8` a code.
+    """
+    graph_or_cells = r"(IVF[^,]*|HNSW\d*|NSG\d*)"
+    return re.fullmatch(rf"({graph_or_cells},)?Flat|HNSW\d*|NSG\d*", factory) is not None
 
 
 def cells_of(factory: str) -> int:
@@ -131,6 +138,12 @@ def cells_of(factory: str) -> int:
 
 
 def _pieces(dim: int) -> int:
-    """Return the largest even divisor of `dim` up to `dim / 4`, or `dim` if there is none."""
-    fitting = [n for n in range(2, dim // 4 + 1, 2) if dim % n == 0]
-    return max(fitting, default=dim)
+    """Return the number of PQ pieces: an even divisor of `dim`, of 4 to 6 numbers each.
+
+    A length that has none, such as 514 = 2 * 257, gets the fewest pieces of at most 4 numbers:
+    with longer ones the codes would tell little.
+    """
+    even = max((n for n in range(2, dim // 4 + 1, 2) if dim % n == 0), default=0)
+    if 6 * even >= dim:
+        return even
+    return min((n for n in range(2, dim + 1) if dim % n == 0 and 4 * n >= dim), default=dim)

@@ -14,16 +14,17 @@ import numpy as np
 from cm3_retrieval.bank.documents import document_vectors
 from cm3_retrieval.bank.memory_bank import MemoryBank
 from cm3_retrieval.digest import digest_of
-from cm3_retrieval.index.checks import checked_keys, checked_vectors
-from cm3_retrieval.interface import Encoder
+from cm3_retrieval.index.checks import checked_integers, checked_keys, checked_vectors
+from cm3_retrieval.interface import Encoder, same_encoder
+from cm3_retrieval.neighbours.calibration import calibrated
 from cm3_retrieval.neighbours.draws import DROPOUT_STREAM, generator
 from cm3_retrieval.neighbours.pools import first_pools, take
-from cm3_retrieval.neighbours.strategy import RetrievalConfig, drop_query_tokens
+from cm3_retrieval.neighbours.strategy import RetrievalConfig, drop_query_tokens, query_words
 from cm3_retrieval.neighbours.table import KINDS, NeighbourTable
 from cm3_retrieval.sealed_folder import MANIFEST_NAME
 
 _BATCH = 256
-"""Documents encoded and searched at once."""
+"""Documents encoded and searched at once, or as many as the encoder takes in a batch."""
 
 _PART = 16 * _BATCH
 """Documents in one part of a resumable job."""
@@ -40,10 +41,13 @@ def build_neighbour_table(
     groups: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
     parts: Path | str | None = None,
+    *,
+    threads: int = 1,
 ) -> NeighbourTable:
     """Find neighbours for N documents, in the bank or not.
 
-    Neither a document itself nor an exact copy under another key is its neighbour. A row depends
+    Neither a document itself nor a near copy under another key (`config.max_likeness`) is its
+    neighbour. A row depends
     only on its own document, the bank, the config and the seed, not on the order of documents.
 
     Args:
@@ -54,19 +58,21 @@ def build_neighbour_table(
         captions: N texts, of which a query drops the share `config.query_dropout` of the words. A
             document whose text is None has no neighbours by text.
         images: Key -> picture, called once per key; or (N, dim) image vectors made before.
-        config: The strategy.
+        config: The strategy; `max_likeness` is found on the bank where it is None, and stands in
+            the table's facts.
         seed: Decides, together with the key, which words are dropped.
         groups: N integers; documents of one group are never each other's neighbours. None makes
             each document a group of its own.
         progress: Called with (documents done, N).
         parts: Folder that receives a part every 4096 documents; after a kill, the same call
             continues from there. Not needed once the table is saved. None keeps no parts.
+        threads: FAISS's threads.
 
     Raises:
         ValueError: An argument is invalid, or `parts` holds parts of another job.
     """
     keys = checked_keys("keys", keys)
-    if bank.encoder_id != encoder.encoder_id:
+    if not same_encoder(bank.encoder_id, encoder.encoder_id):
         raise ValueError(
             f"encoder: wanted the bank's, {bank.encoder_id!r}, got {encoder.encoder_id!r}"
         )
@@ -78,6 +84,8 @@ def build_neighbour_table(
         image_vectors = checked_vectors("images", images, bank.dim)
         if len(image_vectors) != len(keys):
             raise ValueError(f"images: wanted {len(keys)}, one a key, got {len(image_vectors)}")
+    groups = None if groups is None else checked_integers("groups", groups).tolist()
+    config = calibrated(bank, config, threads=threads)
     members = _members_of_groups(keys, groups)
     in_bank = np.isin(keys, bank.keys)
     found = {kind: np.full((len(keys), config.num_candidates), -1, np.int64) for kind in KINDS}
@@ -99,7 +107,7 @@ def build_neighbour_table(
         ]
         queries = {"image": pictures, "text": _encoded(encoder, dropped)}
         for kind in KINDS:
-            pools = first_pools(bank, queries[kind], config)
+            pools = first_pools(bank, queries[kind], config, threads=threads)
             for place, row in enumerate(rows):
                 if not queries[kind][place].any():  # the document has no such part
                     continue
@@ -112,26 +120,26 @@ def build_neighbour_table(
                     config.num_candidates,
                     config,
                     documents=np.stack([own[place], stored[place]]),
+                    threads=threads,
                 )
                 found[kind][row, : len(taken)] = taken
                 scores[kind][row, : len(taken)] = relevance
 
-    job = None
+    job, bank_hash = None, bank.content_hash()
     if parts is not None:
         job = digest_of(
-            bank.keys, bank.vectors_of(bank.keys[:: max(1, len(bank) // 64)]), asdict(bank.config),
-            encoder.encoder_id, keys, list(captions),
-            None if groups is None else [int(group) for group in groups],
-            image_vectors, asdict(config), seed,
+            bank_hash, encoder.encoder_id, keys, list(captions),
+            groups, image_vectors, asdict(config), seed,
         )  # fmt: skip
+    step = max(_BATCH, getattr(encoder, "batch_size", 0))
     for start in range(0, len(keys), _PART):
         part = range(start, min(start + _PART, len(keys)))
         folder = None if parts is None else Path(parts) / f"part-{start:012}"
         if folder is None or not _read_part(folder, job, part, found, scores):
-            for first in range(part.start, part.stop, _BATCH):
-                fill(range(first, min(first + _BATCH, part.stop)))
+            for first in range(part.start, part.stop, step):
+                fill(range(first, min(first + step, part.stop)))
                 if progress is not None:
-                    progress(min(first + _BATCH, part.stop), len(keys))
+                    progress(min(first + step, part.stop), len(keys))
             if folder is not None:
                 of_part = slice(part.start, part.stop)
                 NeighbourTable(
@@ -142,7 +150,12 @@ def build_neighbour_table(
                 ).save(folder)
         elif progress is not None:
             progress(part.stop, len(keys))
-    facts = {"config": asdict(config), "seed": seed, "encoder_id": encoder.encoder_id}
+    facts = {
+        "config": asdict(config),
+        "seed": seed,
+        "encoder_id": encoder.encoder_id,
+        "bank": bank_hash,
+    }
     return NeighbourTable(keys, found, scores, facts)
 
 
@@ -157,7 +170,7 @@ def _encoded(encoder: Encoder, texts: Sequence[str | None]) -> np.ndarray:
 
 def _with_dropout(text: str, seed: int, key: int, config: RetrievalConfig) -> str:
     rng = generator(seed, DROPOUT_STREAM, 0, key)
-    return " ".join(drop_query_tokens(text.split(), rng, config.query_dropout))
+    return "".join(drop_query_tokens(query_words(text), rng, config.query_dropout)).strip()
 
 
 def _read_part(
@@ -187,5 +200,5 @@ def _members_of_groups(keys: np.ndarray, groups: Sequence[int] | None) -> dict[i
         return {}
     by_group: dict[int, list[int]] = {}
     for key, group in zip(keys.tolist(), groups, strict=True):
-        by_group.setdefault(int(group), []).append(key)
+        by_group.setdefault(group, []).append(key)
     return {key: members for members in by_group.values() for key in members}

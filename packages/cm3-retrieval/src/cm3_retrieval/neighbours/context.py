@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from cm3_retrieval.bank.memory_bank import MemoryBank
-from cm3_retrieval.index.checks import checked_vectors
+from cm3_retrieval.index.checks import checked_count, checked_integers, checked_vectors
 from cm3_retrieval.neighbours.draws import CONTEXT_STREAM, generator
 from cm3_retrieval.neighbours.pools import first_pools, take
 from cm3_retrieval.neighbours.strategy import RetrievalConfig
@@ -56,19 +56,21 @@ def inference_context(
         At most n keys, best first; no two of them closer than `duplicate_threshold`.
 
     Raises:
-        ValueError: An unknown kind of query, or a vector of another shape or with NaN.
+        ValueError: An unknown kind of query, a vector of another shape or with NaN, or keys in
+            `exclude` that are no integers.
     """
     unknown = set(query_vectors) - set(KINDS)
     if unknown:
         raise ValueError(f"query_vectors: wanted kinds out of {KINDS}, got {sorted(unknown)}")
-    n = config.num_context if n is None else n
+    n = config.num_context if n is None else checked_count("n", n, 0)
     kinds = [kind for kind in KINDS if kind in query_vectors]
     queries = {
         kind: checked_vectors(f"query_vectors[{kind!r}]", query_vectors[kind][None], bank.dim)
         for kind in kinds
     }
     pools = {kind: first_pools(bank, queries[kind], config)[0] for kind in kinds}
-    excluded, picks, spent = set(exclude), [], set()
+    excluded = set(checked_integers("exclude", list(exclude)).tolist())
+    picks, spent = [], set()
     while len(picks) < n and len(spent) < len(kinds):
         kind = kinds.pop(0)  # this turn's kind goes to the back
         kinds.append(kind)

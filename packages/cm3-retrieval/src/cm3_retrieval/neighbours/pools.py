@@ -13,11 +13,13 @@ _COPY = 1 - 1e-5
 """Two documents whose vectors agree up to float32's rounding are copies."""
 
 
-def first_pools(bank: MemoryBank, queries: np.ndarray, config: RetrievalConfig) -> np.ndarray:
+def first_pools(
+    bank: MemoryBank, queries: np.ndarray, config: RetrievalConfig, *, threads: int = 1
+) -> np.ndarray:
     """Return the keys of the `config.pool_size` nearest documents, (Q, pool) int64."""
     if len(bank) == 0:
         return np.empty((len(queries), 0), np.int64)
-    return bank.search(queries, min(config.pool_size, len(bank)))[1]  # (Q, pool)
+    return bank.search(queries, min(config.pool_size, len(bank)), threads=threads)[1]
 
 
 def take(
@@ -30,6 +32,7 @@ def take(
     *,
     documents: np.ndarray | None = None,
     repeats: np.ndarray | None = None,
+    threads: int = 1,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Apply the strategy to a pool of keys, widening it while too few pass.
 
@@ -40,17 +43,20 @@ def take(
         exclude: Keys never taken.
         n: Largest number to take.
         config: The strategy.
-        documents: (D, dim) vectors of the document itself, whose copies are excluded.
+        documents: (D, dim) vectors of the document itself; what is closer to one of them than
+            `config.max_likeness` is excluded, exact copies always.
         repeats: (R, dim) vectors of documents taken before.
+        threads: FAISS's threads.
 
     Returns:
         At most n keys, best first, and their scores.
     """
+    likeness = _COPY if config.max_likeness is None else min(_COPY, config.max_likeness)
     while True:
         vectors = bank.vectors_of(pool)
         barred = np.zeros(len(pool), bool)
         if documents is not None:
-            barred |= (vectors.dot(documents.T) > _COPY).any(axis=1)
+            barred |= (vectors.dot(documents.T) > likeness).any(axis=1)
         if repeats is not None and len(repeats):
             barred |= (vectors.dot(repeats.T) > config.duplicate_threshold).any(axis=1)
         scores = np.einsum("pd,d->p", vectors, query)
@@ -62,4 +68,4 @@ def take(
         if len(places) >= n or len(pool) >= min(len(bank), 16 * config.pool_size):
             return pool[places], scores[places]
         width = min(4 * len(pool), len(bank))
-        pool = bank.search(query[None], width)[1][0]
+        pool = bank.search(query[None], width, threads=threads)[1][0]

@@ -9,8 +9,16 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import regex
+
+from cm3_retrieval.index.checks import checked_count, checked_integers
 
 Item = TypeVar("Item")
+
+_SPACELESS = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
+
+_WORD = regex.compile(rf"(?={_SPACELESS})\X|(?:(?!{_SPACELESS})\X)+")
+"""One character of a script without spaces, or a run of other ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +31,12 @@ class RetrievalConfig:
     duplicate_threshold: float = 0.9
     """Largest inner product of a candidate with one already taken. The paper gives one value, 0.9;
     here each of the two tests has its own knob."""
+
+    max_likeness: float | None = None
+    """Largest inner product of a candidate with the document itself, in training; above it both
+    show the same thing twice, such as a picture saved again. None: `calibrated` finds it on the
+    bank. The query's own cap does not do this: text and picture of published CLIPs lie far apart
+    (cosine 0.3), so a document's score for its own picture is 0.81, and its copies' too."""
 
     query_dropout: float = 0.2
     """Share of a text query's tokens dropped in training (paper 2.1)."""
@@ -38,14 +52,14 @@ class RetrievalConfig:
 
     def __post_init__(self) -> None:
         """Check every range."""
-        for name in ("max_relevance", "duplicate_threshold"):
-            if not -1 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}: wanted -1 to 1, got {getattr(self, name)}")
+        for name in ("max_relevance", "duplicate_threshold", "max_likeness"):
+            value = getattr(self, name)
+            if not (name == "max_likeness" and value is None) and not -1 <= value <= 1:
+                raise ValueError(f"{name}: wanted -1 to 1, got {value}")
         if not 0 <= self.query_dropout < 1:
             raise ValueError(f"query_dropout: wanted 0 <= share < 1, got {self.query_dropout}")
         for name, least in (("num_candidates", 1), ("num_context", 0), ("pool_size", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
+            checked_count(name, getattr(self, name), least)
 
 
 def select(
@@ -80,7 +94,7 @@ def select(
     order = np.lexsort((candidate_keys, -candidate_scores, ~has_both.astype(bool)))
     # dot, not @: some BLAS kernels raise spurious floating-point flags, and @ warns about them.
     allowed = candidate_vectors.dot(query_vector) <= config.max_relevance
-    allowed &= ~np.isin(candidate_keys, np.fromiter(exclude_keys, np.int64))
+    allowed &= ~np.isin(candidate_keys, checked_integers("exclude_keys", list(exclude_keys)))
     order = order[allowed[order]]
     taken: list[int] = []
     while len(taken) < n and len(order):
@@ -91,6 +105,21 @@ def select(
         distinct[0] = False  # itself, whatever the threshold
         order = order[distinct]
     return np.array(taken, dtype=np.int64)
+
+
+def query_words(text: str) -> list[str]:
+    """Split a query into the tokens that dropout drops.
+
+    A token is a word with one space before it where it has some, or, in scripts that put no space
+    between words (Chinese, Japanese, Thai and their like), one character with its marks.
+
+    Example: "red 红苹果" gives ["red", " 红", "苹", "果"].
+    """
+    words = []
+    for place, part in enumerate(text.split()):
+        pieces = _WORD.findall(part)
+        words += [f" {pieces[0]}" if place else pieces[0], *pieces[1:]]
+    return words
 
 
 def drop_query_tokens(

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from cm3_retrieval.bank.files import read_table, write_table
+from cm3_retrieval.index.checks import checked_count
 from cm3_retrieval.interface import TABLE_COMPONENT
-from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, open_folder, write_folder
 
 KINDS = ("image", "text")
 """The two kinds of query, in the order in which they alternate."""
@@ -52,7 +53,9 @@ class NeighbourTable:
 
         Raises:
             KeyError: The table has no such document.
+            ValueError: `key` is no integer.
         """
+        key = checked_count("key", key, 0)
         if key not in self._row_of:
             raise KeyError(f"key {key} is not in the neighbour table of {len(self)} documents")
         rows = {kind: self.candidate_keys[kind][self._row_of[key]] for kind in KINDS}
@@ -83,8 +86,11 @@ class NeighbourTable:
             FileNotFoundError: A file is missing.
             ValueError: Changed bytes, or another component or major version.
         """
-        manifest, paths = read_folder(folder, MANIFEST_NAME, TABLE_COMPONENT)
-        table = read_table(paths["neighbours.arrow"]).combine_chunks()
+        manifest, table = open_folder(
+            folder, MANIFEST_NAME, TABLE_COMPONENT,
+            lambda manifest, paths: (manifest, read_table(paths["neighbours.arrow"])),
+        )  # fmt: skip
+        table = table.combine_chunks()
 
         def rows(name: str) -> np.ndarray:
             column = table.column(name)
