@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cm3_model.checkpoint import CheckpointError, check_shapes
+from cm3_model.checkpoint import COMPILED, CheckpointError, check_shapes
 from cm3_model.config import DecoderConfig
 from cm3_model.transformer import Decoder
 
@@ -68,6 +68,10 @@ def read_safetensors(folder: Path, skip: str = "\0") -> Weights:
     names = ["model.safetensors"]
     if index.is_file():
         names = sorted(set(guard(index, lambda: read_json(index)["weight_map"]).values()))
+        if (folder / "model.safetensors").is_file() and "model.safetensors" not in names:
+            raise CheckpointError(
+                f"{folder}: wanted one checkpoint, got model.safetensors and an index of {names}"
+            )
     weights: Weights = {}
     for name in names:
         if not re.fullmatch(r"[\w.-]+", name):
@@ -76,7 +80,7 @@ def read_safetensors(folder: Path, skip: str = "\0") -> Weights:
         try:
             with safe_open(path, framework="pt") as file:
                 wanted = [key for key in file.keys() if not key.startswith(skip)]  # noqa: SIM118
-                weights |= {key: file.get_tensor(key) for key in wanted}
+                weights |= {key.replace(COMPILED, ""): file.get_tensor(key) for key in wanted}
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
     return weights
@@ -90,4 +94,4 @@ def unpickle_tensors(path: Path) -> Weights:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     if not isinstance(values, dict) or not all(isinstance(v, Tensor) for v in values.values()):
         raise CheckpointError(f"{path}: wanted tensors by name, got something else")
-    return values
+    return {name.replace(COMPILED, ""): value for name, value in values.items()}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from cm3_model.checkpoint import CheckpointError
+from cm3_model.checkpoint import CheckpointError, finish_replacement
 from cm3_model.config import DecoderConfig
 from cm3_model.foreign_files import Weights, build, guard, read_json, read_safetensors
 from cm3_model.transformer import Decoder
@@ -24,6 +24,7 @@ def import_opt(
         CheckpointError: If it has parts that the decoder lacks, or is damaged.
     """
     folder = Path(folder)
+    finish_replacement(folder)
     values = read_json(folder / "config.json")
     wanted = {
         "model_type": ("opt",), "enable_bias": (False,), "layer_norm_elementwise_affine": (False,),
