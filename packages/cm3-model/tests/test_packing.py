@@ -69,3 +69,9 @@ def test_a_pytorch_without_mkl_takes_another_way(paper_decoder, monkeypatch):
     pack_weights(paper_decoder, 2)
     layers = [m for m in paper_decoder.modules() if isinstance(m, PackedLinear)]
     assert layers and all(layer.way in ("plain", "reversed") for layer in layers)
+
+
+def test_packing_again_takes_the_new_number_of_rows(paper_decoder):
+    pack_weights(pack_weights(paper_decoder, 2), 5)
+    layers = [m for m in paper_decoder.modules() if isinstance(m, PackedLinear)]
+    assert [layer.rows for layer in layers] == [5] * 8

@@ -1,8 +1,17 @@
 import copy
 
+import pytest
 import torch
 
-from cm3_model import quantize_int8
+from cm3_model import (
+    CheckpointError,
+    export_chameleon,
+    load_decoder,
+    pack_weights,
+    quantize_int8,
+    save_decoder,
+)
+from cm3_model.config import CHAMELEON_PARTS
 from cm3_model.contract import check_language_model
 from cm3_model.quantization import Int8Linear
 
@@ -48,3 +57,30 @@ def test_a_row_of_zeros_stays_zero():
     out = Int8Linear(linear)(torch.ones(1, 4))
     assert out[0, 0] == 0
     assert bool(out.isfinite().all())
+
+
+@pytest.mark.parametrize("parts", [{}, {"tie_embeddings": False}, CHAMELEON_PARTS], ids=str)
+def test_int8_weights_are_not_saved_and_nothing_earlier_is_lost(make, ids, tmp_path, parts):
+    model = make(**parts)
+    save_decoder(model, tmp_path)
+    wanted = model(ids)
+    quantize_int8(model)
+    for save in (save_decoder, export_chameleon):
+        with pytest.raises(CheckpointError, match="weight, got torch.int8; save before quantize"):
+            save(model, tmp_path)
+    assert torch.equal(load_decoder(tmp_path)(ids), wanted)
+
+
+@torch.no_grad()
+def test_copies_and_packed_decoders_are_rounded_alike(make, ids):
+    wanted = quantize_int8(make())
+    packed = quantize_int8(pack_weights(make(), 2))
+    assert sum(isinstance(module, Int8Linear) for module in packed.modules()) == 8
+    for model in (copy.deepcopy(wanted), packed):
+        torch.testing.assert_close(model(ids), wanted(ids))
+    model = copy.deepcopy(wanted)
+    other = make(init_std=0.02)
+    for weight in other.parameters():
+        weight.data.mul_(-0.5)
+    model.load_state_dict(quantize_int8(other).state_dict())
+    torch.testing.assert_close(model(ids), other(ids))

@@ -27,16 +27,19 @@ def compile_decoding(model: Decoder, **options: Any) -> Decoder:
         model: A decoder in eval mode; quantize it before, not after.
         options: Options of `torch.compile`, such as `mode="reduce-overhead"` on a CUDA device.
     """
-    compiled = torch.compile(model.step, fullgraph=True, dynamic=False, **options)
+    # The decoder is an argument, so that a copy runs its own weights.
+    compiled = torch.compile(Decoder.step, fullgraph=True, dynamic=False, **options)
 
-    def step(input_ids: Tensor, layers: Layers, lengths: Tensor, end: int) -> Tensor:
+    def step(
+        decoder: Decoder, input_ids: Tensor, layers: Layers, lengths: Tensor, end: int
+    ) -> Tensor:
         if input_ids.device.type == "cuda":
             # A graph replays at fixed addresses: declare the cache's, copy the output.
             for memory in (part for layer in layers for part in layer):
                 torch._dynamo.mark_static_address(memory)
             torch.compiler.cudagraph_mark_step_begin()
-            return compiled(input_ids, layers, lengths, end).clone()
-        return compiled(input_ids, layers, lengths, end)
+            return compiled(decoder, input_ids, layers, lengths, end).clone()
+        return compiled(decoder, input_ids, layers, lengths, end)
 
     model.compiled_step = step
     return model

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -33,7 +34,7 @@ def can_pack() -> bool:
 class PackedLinear(nn.Module):
     """A linear layer without bias or training, fast for inputs of `rows` rows, right for all."""
 
-    def __init__(self, linear: nn.Linear, rows: int, way: Way = "packed") -> None:
+    def __init__(self, linear: AnyLinear, rows: int, way: Way = "packed") -> None:
         """Take `linear.weight` (out, in), float32 on the CPU."""
         super().__init__()
         self.rows = rows
@@ -55,6 +56,9 @@ class PackedLinear(nn.Module):
         return product.mT.reshape(*x.shape[:-1], -1)
 
 
+AnyLinear = nn.Linear | PackedLinear
+
+
 def pack_weights(model: Decoder, rows: int) -> Decoder:
     """Make the matrices fast for decode steps of `rows` rows, in place; return the decoder.
 
@@ -74,10 +78,10 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
         raise ValueError(f"rows: wanted at least 1, got {rows}")
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise ValueError(f"model: wanted float32 on a CPU, got {weight.dtype} on {weight.device}")
-    places: dict[torch.Size, list[tuple[nn.Module, str, nn.Linear]]] = defaultdict(list)
+    places: dict[torch.Size, list[tuple[nn.Module, str, AnyLinear]]] = defaultdict(list)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
+            if isinstance(child, AnyLinear):
                 places[child.weight.shape].append((module, name, child))
     for same_shape in places.values():
         chosen = fastest([linear for _, _, linear in same_shape], rows)
@@ -87,13 +91,13 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
 
 
 @torch.no_grad()
-def fastest(linears: list[nn.Linear], rows: int) -> list[PackedLinear]:
+def fastest(linears: Sequence[AnyLinear], rows: int) -> list[PackedLinear]:
     """Return replacements for `linears`, all of one shape, the fastest way for `rows` rows.
 
     All of them are timed in turn, as a decode step runs through them: a single one would stay in
     the processor's cache.
     """
-    x = torch.randn(rows, 1, linears[0].in_features, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(rows, 1, linears[0].weight.shape[1], generator=torch.Generator().manual_seed(0))
     seconds: dict[Way, float] = {}
     made: dict[Way, list[PackedLinear]] = {}
     for way in get_args(Way):

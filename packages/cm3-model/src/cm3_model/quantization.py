@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cm3_model.packing import AnyLinear
 from cm3_model.transformer import Decoder
 
 
@@ -20,7 +21,7 @@ class Int8Linear(nn.Module):
     weight: Tensor
     scale: Tensor
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: AnyLinear) -> None:
         """Round `linear.weight` (out, in); each row's largest magnitude becomes 127."""
         super().__init__()
         rows = linear.weight.detach().float()
@@ -37,10 +38,11 @@ class Int8Linear(nn.Module):
 def quantize_int8(model: Decoder) -> Decoder:
     """Replace the blocks' matrices by int8 ones, in place; return the decoder, in eval mode.
 
-    The token embedding stays as it is, and with it a tied output. Save before, not after.
+    The token embedding stays as it is, and with it a tied output. Save before: afterwards
+    `save_decoder` and `export_chameleon` refuse.
     """
     for module in list(model.blocks.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
+            if isinstance(child, AnyLinear):
                 setattr(module, name, Int8Linear(child))
     return model.requires_grad_(False).eval()
