@@ -16,6 +16,7 @@ from cm3_decoding.config import SamplingConfig, Stream
 from cm3_decoding.constraints import Constraint, ConstraintSegment, max_new_tokens, segments_per_row
 from cm3_decoding.finite import FiniteCheck
 from cm3_decoding.interface import LanguageModel
+from cm3_decoding.noise import Noise
 from cm3_decoding.sampling import choose
 from cm3_decoding.streams import Streams
 
@@ -51,10 +52,11 @@ def generate(
 ) -> list[Tensor]:
     """Continue every prompt as its segments say.
 
-    A row draws from its own random numbers, so it gets the same ids in any batch (if the model's
-    logits do not depend on the batch). All streams of all rows form one batch with one cache, which
-    is kept from text to picture and back. Equal streams of a row are read once, as are equal
-    prompts of several rows if the cache can repeat rows.
+    A row has random numbers of its own, so it draws in any batch what it draws alone, except where
+    the rounding of the model's logits, which depends on the batch, exceeds the margin between the
+    two best ids: about never in float32, now and then in bfloat16. All streams of all rows form one
+    batch with one cache, which is kept from text to picture and back. Equal streams of a row are
+    read once, as are equal prompts of several rows if the cache can repeat rows.
 
     Args:
         model: Any `LanguageModel` in eval mode, on `device`.
@@ -92,14 +94,12 @@ def generate(
     needed: dict[Stream, Sequence[Tensor]] = {
         name: _checked(name, given[name], len(prompts), config) for name in config.streams
     }
-    limits = [max_new_tokens(segments) for segments in rows]
-    steps = max(limits, default=0)
+    steps = max(map(max_new_tokens, rows), default=0)
     if steps == 0:
         return [torch.empty(0, dtype=torch.long) for _ in rows]
 
     streams = Streams(needed).to(device)
     cache = _make_cache(model, streams, steps)
-    uniforms = _uniforms(seeds, limits, steps).to(device)  # (B, steps)
     chosen = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
     new_lengths = torch.zeros(len(rows), dtype=torch.long, device=device)
     finite = FiniteCheck(steps, len(streams.lengths), device)
@@ -107,6 +107,8 @@ def generate(
         logits = _read_prompts(model, streams, cache)  # (N, V)
         state = Constraint(rows, logits.shape[-1], device)
         start, stop = state.span
+        noise = Noise(seeds, steps, start, stop, device)
+        draws = config.sampler != "greedy"
         active = ~state.finished()
         for step in range(steps):
             if step == config.guidance_interval[1] and hasattr(cache, "select_rows"):
@@ -117,7 +119,7 @@ def generate(
             logits = logits[:, start:stop].float()
             allowed = None if state.free else state.allowed()[:, start:stop]
             chosen[:, step] = start + choose(
-                streams.split(logits), allowed, uniforms[:, step], config, step
+                streams.split(logits), allowed, noise.at(step) if draws else None, config, step
             )
             new_lengths += active
             state.advance(chosen[:, step])
@@ -173,11 +175,3 @@ def _read_prompts(model: LanguageModel, streams: Streams, cache: Any) -> Tensor:
     logits = model.prefill(ids[streams.distinct], lengths[streams.distinct], cache)
     cache.select_rows(streams.copies)
     return logits[streams.copies]
-
-
-def _uniforms(seeds: Sequence[int], limits: Sequence[int], steps: int) -> Tensor:
-    """Draw random numbers (B, steps); row i depends on `seeds[i]` and `limits[i]` only."""
-    uniforms = torch.zeros(len(seeds), steps)
-    for row, (seed, limit) in enumerate(zip(seeds, limits, strict=True)):
-        uniforms[row, :limit] = torch.rand(limit, generator=torch.Generator().manual_seed(seed))
-    return uniforms

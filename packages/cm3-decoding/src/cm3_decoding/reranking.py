@@ -70,7 +70,7 @@ def candidate_pool(
         scorer: Returns one score (N,) per candidate's new ids; higher is better.
         unconditional: The prompt without text (length,), if a config needs it.
         image_conditional: The prompt with its source picture, without text, if a config needs it.
-        batch_size: Candidates drawn at once; does not affect them.
+        batch_size: Candidates drawn at once; it affects them no more than `generate` says.
         progress: Called with (steps done, most steps) over all batches.
         device: The model's device.
 
