@@ -8,10 +8,12 @@ form of murmur3's last step, with a key between its rounds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
+
+from cm3_decoding.whole_numbers import whole
 
 
 class Noise:
@@ -42,12 +44,29 @@ class Noise:
         return uniforms.neg_().log1p_().neg_()
 
 
+def check_seeds(seeds: Iterable[int], count: int | None = None) -> list[int]:
+    """Return seeds as ints.
+
+    Raises:
+        ValueError: There are not `count` (None: any number), or one has no place in 64 bits.
+    """
+    if not isinstance(seeds, Iterable) or getattr(seeds, "ndim", 1) != 1:
+        raise ValueError(f"seeds: wanted a sequence of whole numbers, got {seeds!r}")
+    found = [whole("seeds", seed) for seed in seeds]
+    if count is not None and len(found) != count:
+        raise ValueError(f"seeds: wanted one per prompt ({count}), got {len(found)}")
+    for seed in found:
+        if not -(2**63) <= seed < 2**64:
+            raise ValueError(f"seeds: wanted numbers from -2^63 to 2^64 - 1, got {seed}")
+    return found
+
+
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64
 
 
 def _int64(numbers: Sequence[int]) -> Tensor:
     """Return the numbers modulo 2^64, as the int64 with the same bits."""
-    return torch.tensor([(int(number) + 2**63) % 2**64 - 2**63 for number in numbers])
+    return torch.tensor([(number + 2**63) % 2**64 - 2**63 for number in numbers])
 
 
 def _split_mix(state: Tensor) -> Tensor:

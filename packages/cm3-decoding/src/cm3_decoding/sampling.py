@@ -23,37 +23,60 @@ def choose(
     config: SamplingConfig,
     step: int = 0,
 ) -> Tensor:
-    """Choose one id per row.
+    """Choose one id per row: `combine`, then `draw`; arguments and result are theirs."""
+    return draw(combine(logits, allowed, config, step), noise, config, step)
+
+
+def combine(
+    logits: Mapping[Stream, Tensor],
+    allowed: Tensor | None,
+    config: SamplingConfig,
+    step: int = 0,
+) -> Tensor:
+    """Combine the streams into what an id is chosen by.
 
     Args:
         logits: Logits (B, V) of each of `config.streams`.
         allowed: Mask (B, V); None allows all.
-        noise: Exponential numbers (B, V), which decide the draw; "greedy" needs none.
         config: The settings.
         step: Number of new ids so far, for `guidance_interval`.
 
     Returns:
-        Ids (B,).
+        Guided logits or contrast scores (B, V), -inf for ids that are not allowed.
     """
     cond = logits["conditional"]
-    first, end = config.guidance_interval
-    acts = step >= first and (end is None or step < end)
-    if config.sampler == "cd-k" and acts:
+    if config.sampler == "cd-k" and _acts(config, step):
         k = min(config.cd_k, cond.shape[-1])
         uncond = logits["unconditional"]
-        assert noise is not None, "noise: wanted numbers for a draw, got none"
-        scores = cd_k(restrict(cond, allowed), restrict(uncond, allowed), config.cd_alpha, k)
-        return sample(apply_temperature(scores, config.temperature), noise)
-    guided = restrict(_guided(logits, config) if acts else cond, allowed)
+        return cd_k(restrict(cond, allowed), restrict(uncond, allowed), config.cd_alpha, k)
+    return restrict(_guided(logits, config) if _acts(config, step) else cond, allowed)
+
+
+def draw(scores: Tensor, noise: Tensor | None, config: SamplingConfig, step: int = 0) -> Tensor:
+    """Choose one id per row, (B,), by the scores (B, V) of `combine`.
+
+    Args:
+        scores: At least one of a row is finite, none is NaN or infinity.
+        noise: Exponential numbers (B, V), which decide the draw; "greedy" needs none.
+        config: The settings.
+        step: Number of new ids so far, for `guidance_interval`.
+    """
     if config.sampler == "greedy":
-        return guided.argmax(-1)
+        return scores.argmax(-1)
     assert noise is not None, "noise: wanted numbers for a draw, got none"
-    guided = apply_temperature(guided, config.temperature)
-    if config.sampler == "top-p" and config.top_k > 0:
-        guided = top_k_filter(guided, config.top_k)
-    if config.sampler == "top-p" and config.top_p < 1:
-        guided = top_p_filter(guided, config.top_p)
-    return sample(guided, noise)
+    scores = apply_temperature(scores, config.temperature)
+    if config.sampler == "top-p" or not _acts(config, step):
+        if config.top_k > 0:
+            scores = top_k_filter(scores, config.top_k)
+        if config.top_p < 1:
+            scores = top_p_filter(scores, config.top_p)
+    return sample(scores, noise)
+
+
+def _acts(config: SamplingConfig, step: int) -> bool:
+    """Tell whether guidance or contrast acts in a step."""
+    first, end = config.guidance_interval
+    return step >= first and (end is None or step < end)
 
 
 def _guided(logits: Mapping[Stream, Tensor], config: SamplingConfig) -> Tensor:
