@@ -47,6 +47,23 @@ def test_an_exported_chameleon_has_transformers_logits(chameleon, ids, transform
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("eps", [1e-6, 1e-3])
+def test_the_norm_of_queries_and_keys_has_an_epsilon_of_its_own(eps, ids, transformers, tmp_path):
+    model = make_decoder(**(CHAMELEON | {"norm_eps": eps}))
+    for block in model.blocks:
+        block.attention.qkv.weight.mul_(1e-2)  # so that it matters
+    export_chameleon(model, tmp_path, config=NO_PICTURES)
+    theirs = peer(transformers, tmp_path)(ids).logits
+    for ours in (model, import_chameleon(tmp_path)):
+        torch.testing.assert_close(ours(ids), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_another_epsilon_is_no_chameleons(tmp_path):
+    with pytest.raises(CheckpointError, match=r"wanted Chameleon's parts, got other .*qk_norm_eps"):
+        export_chameleon(make_decoder(**(CHAMELEON | {"qk_norm_eps": 1e-6})), tmp_path)
+
+
+@torch.no_grad()
 def test_cached_steps_have_transformers_logits(chameleon, ids, transformers, tmp_path):
     export_chameleon(chameleon, tmp_path, config=NO_PICTURES)
     theirs = peer(transformers, tmp_path)

@@ -252,3 +252,47 @@ def test_what_is_no_decoder_with_weights_is_refused(paper_decoder, tmp_path):
             with pytest.raises(CheckpointError, match=words):
                 save(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def rewrite(folder, change):
+    """Change the weights of a folder, and what its config says of them, if it does."""
+    path = folder / "model.safetensors"
+    save_file({name: change(name, value) for name, value in load_file(path).items()}, path)
+    content = path.read_bytes()
+    if "weights" in json.loads((folder / "config.json").read_text()):
+        found = {"file": path.name, "bytes": len(content)}
+        edit_config(folder, weights=found | {"sha256": hashlib.sha256(content).hexdigest()})
+
+
+@pytest.mark.parametrize(
+    ("save", "load"), [(save_decoder, load_decoder), (export_chameleon, import_chameleon)]
+)
+def test_weights_are_of_one_format_or_the_error_says_what_to_do(make, ids, tmp_path, save, load):
+    def norms_stay(name, value):
+        return value if "norm" in name else value.bfloat16()
+
+    save(make(**CHAMELEON_PARTS), tmp_path)
+    rewrite(tmp_path, norms_stay)
+    with pytest.raises(CheckpointError, match="wanted one format, or dtype= .* got ") as error:
+        load(tmp_path)
+    for words in ("torch.bfloat16 in ", "torch.float32 in ", "norm", " more"):
+        assert words in str(error.value)
+    for dtype in (torch.float32, torch.bfloat16):
+        model = load(tmp_path, dtype=dtype)
+        assert {weight.dtype for weight in model.parameters()} == {dtype}
+        assert bool(model(ids).isfinite().all())
+    for odd in (torch.int8, torch.float8_e4m3fn):
+        save(make(**CHAMELEON_PARTS), tmp_path)
+        rewrite(tmp_path, lambda name, value, odd=odd: value.to(odd) if "mlp" in name else value)
+        for dtype in (None, torch.float32):
+            with pytest.raises(CheckpointError, match=f"wanted plain numbers, got {odd} in .*mlp"):
+                load(tmp_path, dtype=dtype)
+
+
+def test_a_decoder_saved_before_qk_norm_eps_had_a_name_is_the_same(make, ids, tmp_path):
+    model = make(qk_norm=True, norm_eps=1e-3, qk_norm_eps=1e-3)
+    save_decoder(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())["config"]
+    del config["qk_norm_eps"]
+    edit_config(tmp_path, config=config)
+    assert torch.equal(load_decoder(tmp_path)(ids), model(ids))

@@ -26,6 +26,7 @@ SMALL = {"vocab_size": 37, "max_length": 24, "num_layers": 2, "width": 24, "num_
         ({"mlp_width": 0}, "mlp_width"),
         ({"qk_norm_affine": True}, "qk_norm_affine"),
         ({"rotary_theta": 0.0}, "rotary_theta"),
+        ({"qk_norm_eps": 0}, "qk_norm_eps"),
         ({"position_init_std": float("nan")}, "position_init_std"),
     ],
 )

@@ -83,7 +83,7 @@ def import_chameleon(
             )
         shards = [unpickle_tensors(path) for path in paths]
         merged = guard(folder, lambda: merge(shards))
-        config = guard(folder, lambda: from_params(params, merged))
+        config = guard(folder, lambda: from_params(params, merged, folder))
         ours = guard(folder, lambda: from_original(merged, config))
     return build(config, ours, folder, device, dtype)
 

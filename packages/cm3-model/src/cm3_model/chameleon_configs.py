@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cm3_model.checkpoint import CheckpointError
 from cm3_model.config import CHAMELEON_PARTS, DecoderConfig
-from cm3_model.foreign_files import Weights, guard
+from cm3_model.foreign_files import Weights, check_meanings, guard, plain_rotary_theta
 
 
 def to_hf_config(config: DecoderConfig) -> dict[str, Any]:
@@ -44,9 +43,15 @@ def to_params(config: DecoderConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def from_params(params: Mapping[str, Any], merged: Weights) -> DecoderConfig:
-    """Read `params.json`; sizes that it leaves out come from the tensors, shards merged."""
+def from_params(params: Mapping[str, Any], merged: Weights, folder: Path) -> DecoderConfig:
+    """Read `params.json`; sizes that it leaves out come from the tensors, shards merged.
+
+    Raises:
+        CheckpointError: If it says what the decoder does not do.
+    """
     values = params.get("model", params)
+    flags = {"use_scaled_rope": (False, None), "qk_normalization": (True, None)}
+    check_meanings(values, flags | {"rope_scaling_factor": (None, 1)}, folder)
     return _chameleon(
         vocab_size=merged["output.weight"].shape[0],
         max_length=values.get("max_seq_len", 4096),
@@ -56,7 +61,7 @@ def from_params(params: Mapping[str, Any], merged: Weights) -> DecoderConfig:
         num_kv_heads=values.get("n_kv_heads") or values["n_heads"],
         mlp_width=merged["layers.0.feed_forward.w1.weight"].shape[0],
         norm_eps=values.get("norm_eps", 1e-5),
-        rotary_theta=float(values.get("rope_theta", 10_000.0)),
+        rotary_theta=plain_rotary_theta(values, folder),
         swin_norm=values.get("swin_norm", False),
     )
 
@@ -65,12 +70,18 @@ def from_hf_config(values: Mapping[str, Any], folder: Path) -> DecoderConfig:
     """Read transformers' `config.json`; `folder` is for errors.
 
     Raises:
-        CheckpointError: If it has parts that the decoder lacks, or lacks a size.
+        CheckpointError: If it says what the decoder does not do, or lacks a size.
     """
-    rotary = values.get("rope_parameters") or {"rope_theta": values.get("rope_theta", 10_000.0)}
-    kind = rotary.get("rope_type", "default")
-    if kind != "default" or values.get("attention_bias") or values.get("mlp_bias"):
-        raise CheckpointError(f"{folder}: wanted plain rotary positions and no biases, got other")
+    heads = values.get("num_attention_heads") or 1
+    wanted = {
+        "hidden_act": ("silu", "swish", None), "attention_bias": (False, None),
+        "mlp_bias": (False, None), "tie_word_embeddings": (False, None),
+        "head_dim": (values.get("hidden_size", 0) // heads, None),
+        "partial_rotary_factor": (1, None), "sliding_window": (None,),
+        "final_logit_softcapping": (None,), "attn_logit_softcapping": (None,),
+    }  # fmt: skip
+    guard(folder, lambda: check_meanings(values, wanted, folder))
+    theta = guard(folder, lambda: plain_rotary_theta(values, folder))
     return guard(
         folder,
         lambda: _chameleon(
@@ -82,7 +93,7 @@ def from_hf_config(values: Mapping[str, Any], folder: Path) -> DecoderConfig:
             num_kv_heads=values.get("num_key_value_heads") or values["num_attention_heads"],
             mlp_width=values["intermediate_size"],
             norm_eps=values.get("rms_norm_eps", 1e-5),
-            rotary_theta=float(rotary["rope_theta"]),
+            rotary_theta=theta,
             swin_norm=values.get("swin_norm", False),
         ),
     )

@@ -123,6 +123,7 @@ def load_decoder(
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
     check_shapes(model, weights, path)
+    check_dtypes(weights, dtype, path)
     if dtype is not None:
         weights = {name: value.to(dtype) for name, value in weights.items()}
     model.load_state_dict(weights, assign=True)
@@ -154,6 +155,8 @@ def _parse_config(values: object, path: Path) -> DecoderConfig:
     unknown = values.keys() - {field.name for field in fields(DecoderConfig)}
     if unknown:
         raise CheckpointError(f"{path}: config: unknown keys {sorted(unknown)}")
+    if "norm_eps" in values:  # before it had a name of its own
+        values = {"qk_norm_eps": values["norm_eps"], **values}
     try:
         return DecoderConfig(**values)
     except (TypeError, ValueError) as error:
@@ -173,6 +176,25 @@ def check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Path
     ]
     if problems:
         raise CheckpointError(f"{path}: does not fit its config: " + "; ".join(problems))
+
+
+def check_dtypes(
+    weights: Mapping[str, torch.Tensor], dtype: torch.dtype | None, path: Path | str
+) -> None:
+    """Refuse weights in formats that need scales, and several formats if none is asked for."""
+    found: dict[torch.dtype, list[str]] = {}
+    for name, value in weights.items():
+        found.setdefault(value.dtype, []).append(name)
+    plain = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    odd = [kind for kind in found if kind not in plain]
+    if odd or (len(found) > 1 and dtype is None):
+        wanted = "plain numbers" if odd else "one format, or dtype= to convert to"
+        shown = {kind: found[kind] for kind in odd or found}
+        listed = "; ".join(
+            f"{kind} in {', '.join(names[:3])}" + (f" and {len(names) - 3} more" * (len(names) > 3))
+            for kind, names in shown.items()
+        )
+        raise CheckpointError(f"{path}: weights: wanted {wanted}, got {listed}")
 
 
 def weights_to_save(model: Decoder) -> dict[str, torch.Tensor]:

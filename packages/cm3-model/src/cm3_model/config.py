@@ -44,7 +44,7 @@ class DecoderConfig:
     norm: Norm = "layer"
     """"layer" norm with nothing learnt, as in the paper, or "rms" with a learnt scale."""
     norm_eps: float = 1e-5
-    """Added to the variance, or mean square, in every norm."""
+    """Added to the variance, or mean square, in every norm but that of queries and keys."""
     norm_placement: Placement = "before"
     """Norm "before" each sublayer, or "after" it (Swin v2's, as Chameleon-34B)."""
     positions: Positions = "learned"
@@ -53,6 +53,8 @@ class DecoderConfig:
     """Normalise queries and keys per head (arXiv 2302.05442), for stability at high rates."""
     qk_norm_affine: bool = False
     """Learn a scale and a shift of every head's channels in that norm, as Chameleon does."""
+    qk_norm_eps: float = 1e-5
+    """Added to the variance in that norm; Chameleon's, whatever its `norm_eps`."""
     rotary_theta: float = 10_000.0
     """Base of the rotary positions' frequencies."""
     tie_embeddings: bool = True
@@ -84,7 +86,7 @@ class DecoderConfig:
         for name in ("qk_norm", "qk_norm_affine", "tie_embeddings"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name}: wanted true or false, got {getattr(self, name)!r}")
-        for name in ("init_std", "position_init_std", "norm_eps", "rotary_theta"):
+        for name in ("init_std", "position_init_std", "norm_eps", "qk_norm_eps", "rotary_theta"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
                 raise ValueError(f"{name}: wanted a number above 0, got {value!r}")
@@ -154,6 +156,7 @@ CHAMELEON_PARTS: Mapping[str, Any] = MappingProxyType(
         "positions": "rotary",
         "qk_norm": True,
         "qk_norm_affine": True,
+        "qk_norm_eps": 1e-5,
         "tie_embeddings": False,
     }
 )
