@@ -86,6 +86,25 @@ def test_caches_of_a_compiled_step_have_few_lengths(make):
     assert make().make_cache(1, 40).capacity == 40
 
 
+@torch.no_grad()
+def test_any_number_of_batch_sizes_and_lengths(make, counted):
+    model, eager = compile_decoding(make(max_length=4096), backend="eager"), make(max_length=4096)
+    shapes = [(rows, 30) for rows in range(1, 11)] + [(1, size) for size in range(256, 4097, 384)]
+    for rows, length in shapes:
+        ids = torch.arange(rows * 4).view(rows, 4) % 37
+        found, wanted = (one.make_cache(rows, length) for one in (model, eager))
+        for one, cache in ((model, found), (eager, wanted)):
+            one.prefill(ids[:, :3], torch.full((rows,), 3), cache)
+        torch.testing.assert_close(
+            model.decode_one_token(ids[:, 3], found),
+            eager.decode_one_token(ids[:, 3], wanted),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+    assert counted["stats"]["unique_graphs"] > 16
+    assert torch._dynamo.config.recompile_limit < 4096  # elsewhere it is as it was
+
+
 @pytest.mark.slow
 @torch.no_grad()
 def test_inductor_gives_the_eager_steps_logits(make, ids, counted):

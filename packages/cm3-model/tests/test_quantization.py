@@ -84,3 +84,44 @@ def test_copies_and_packed_decoders_are_rounded_alike(make, ids):
         weight.data.mul_(-0.5)
     model.load_state_dict(quantize_int8(other).state_dict())
     torch.testing.assert_close(model(ids), other(ids))
+
+
+def close_to_plain(linear, x, dtype, autocast):
+    quantized = Int8Linear(linear)
+    plain = torch.nn.Linear(*linear.weight.shape[::-1], bias=False).requires_grad_(False)
+    plain.weight.copy_(quantized.weight * quantized.scale[:, None])
+    wanted = plain(x)
+    if autocast:
+        with torch.autocast("cpu", dtype):
+            found = quantized(x)
+    else:
+        found = quantized.to(dtype)(x.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), wanted, rtol=2e-2, atol=2e-2 * wanted.abs().max())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("outlier", [1.0, 600.0, 3e4])
+def test_large_activations_do_not_overflow(dtype, autocast, outlier):
+    generator = torch.Generator().manual_seed(0)
+    linear = torch.nn.Linear(64, 32, bias=False)
+    linear.weight.normal_(0, 0.02, generator=generator)
+    x = torch.randn(3, 64, generator=generator)
+    x[0, 5] = outlier
+    close_to_plain(linear, x, dtype, autocast)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("size", [1e-3, 1e-5, 3e-6])
+def test_small_rows_keep_their_scale(dtype, size):
+    generator = torch.Generator().manual_seed(0)
+    linear = torch.nn.Linear(64, 32, bias=False)
+    linear.weight.normal_(0, size, generator=generator)
+    x = torch.randn(3, 64, generator=generator)
+    close_to_plain(linear, x * 100, dtype, False)
+    layer = Int8Linear(linear.to(dtype)).to(dtype).to(torch.float32)
+    assert layer.scale.dtype == torch.float32
+    torch.testing.assert_close(layer.scale * 127, linear.weight.float().abs().amax(1))

@@ -16,6 +16,9 @@ from torch import Tensor
 from cm3_model.kv_cache import Layers
 from cm3_model.transformer import Decoder
 
+MOST_GRAPHS = 4096
+"""Graphs of decode steps, over all decoders of a process."""
+
 
 def compile_decoding(model: Decoder, **options: Any) -> Decoder:
     """Compile the decode step of a decoder, in place; make its caches afterwards.
@@ -30,6 +33,11 @@ def compile_decoding(model: Decoder, **options: Any) -> Decoder:
     # The decoder is an argument, so that a copy runs its own weights.
     compiled = torch.compile(Decoder.step, fullgraph=True, dynamic=False, **options)
 
+    # Every batch size and cache length is a graph of its own; PyTorch stops at eight.
+    more_shapes = torch._dynamo.config.patch(
+        recompile_limit=MOST_GRAPHS, accumulated_recompile_limit=MOST_GRAPHS
+    )
+
     def step(
         decoder: Decoder, input_ids: Tensor, layers: Layers, lengths: Tensor, end: int
     ) -> Tensor:
@@ -38,8 +46,10 @@ def compile_decoding(model: Decoder, **options: Any) -> Decoder:
             for memory in (part for layer in layers for part in layer):
                 torch._dynamo.mark_static_address(memory)
             torch.compiler.cudagraph_mark_step_begin()
-            return compiled(decoder, input_ids, layers, lengths, end).clone()
-        return compiled(decoder, input_ids, layers, lengths, end)
+            with more_shapes:
+                return compiled(decoder, input_ids, layers, lengths, end).clone()
+        with more_shapes:
+            return compiled(decoder, input_ids, layers, lengths, end)
 
     model.compiled_step = step
     return model

@@ -136,7 +136,9 @@ def num_parameters(config: DecoderConfig) -> int:
     return config.num_layers * block + rows * config.width + scales
 
 
-def _paper_size(num_layers: int, width: int, num_heads: int) -> DecoderConfig:
+def _paper_size(num_layers: int, width: int, num_heads: int, tied: bool = True) -> DecoderConfig:
+    # Tied, an id's logit after itself is at first width * init_std: 6 at width 1024, but 25 at
+    # 4096, where a model would start by copying its input, at 21 nats. So 7B is not tied.
     # 56,320 text ids and 8,192 image codes. The paper gives neither heads nor activation; both are
     # those of the OPT (arXiv 2205.01068) and GPT-3 models of the same width.
     return DecoderConfig(
@@ -146,6 +148,7 @@ def _paper_size(num_layers: int, width: int, num_heads: int) -> DecoderConfig:
         width=width,
         num_heads=num_heads,
         activation="relu",
+        tie_embeddings=tied,
     )
 
 
@@ -166,7 +169,7 @@ PRESETS: Mapping[str, DecoderConfig] = MappingProxyType(
     {
         "cm3leon-350m": _paper_size(num_layers=24, width=1024, num_heads=16),
         "cm3leon-760m": _paper_size(num_layers=24, width=1536, num_heads=24),
-        "cm3leon-7b": _paper_size(num_layers=32, width=4096, num_heads=32),
+        "cm3leon-7b": _paper_size(num_layers=32, width=4096, num_heads=32, tied=False),
         "chameleon-7b": DecoderConfig(
             vocab_size=65536,
             max_length=4096,

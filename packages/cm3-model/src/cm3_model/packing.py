@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -40,11 +40,38 @@ class PackedLinear(nn.Module):
         self.rows = rows
         self.way = way
         self.weight = linear.weight.requires_grad_(False)
+        self._packed: Tensor | None = None
+        self._pack()
+
+    def _pack(self) -> None:
+        """Make MKL's copy anew, after every change of the weights; none in another format."""
+        weight = self.weight.detach()
+        fits = weight.device.type == "cpu" and weight.dtype == torch.float32
+        packs = self.way == "packed" and fits
         self._packed = (
-            torch.ops.mkl._mkl_reorder_linear_weight(self.weight.detach(), rows)
-            if way == "packed"
-            else None
+            torch.ops.mkl._mkl_reorder_linear_weight(weight, self.rows) if packs else None
         )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLinear:
+        super()._apply(fn, recurse)  # as of `to`
+        self._pack()
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self._pack()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave MKL's copy out, which can be neither copied nor pickled."""
+        return self.__dict__ | {"_packed": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore, and make MKL's copy anew."""
+        super().__setstate__(state)
+        if can_pack():
+            self._pack()
+        else:
+            self.way = "plain"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
