@@ -50,6 +50,57 @@ class TableModel:
         return self.by_sum[int(ids.sum()) % VOCAB_SIZE] + self.by_last[int(ids[-1])]
 
 
+class RealDecoder:
+    """A small decoder with attention and 8,192 codes, whose products round as the batch decides.
+
+    Its cache holds ids alone, and every pass reads all of them.
+    """
+
+    def __init__(self, dtype, vocab_size=8256, width=64, heads=4, layers=2):
+        generator = torch.Generator().manual_seed(0)
+
+        def weight(*shape):
+            return (torch.randn(shape, generator=generator) / shape[-1] ** 0.5).to(dtype)
+
+        self.embedding, self.positions = weight(vocab_size, width) * 8, weight(256, width) * 8
+        self.layers = [
+            (weight(3 * width, width), weight(width, width), weight(4 * width, width),
+             weight(width, 4 * width))
+            for _ in range(layers)
+        ]  # fmt: skip
+        self.output, self.heads = weight(vocab_size, width) * 2, heads
+
+    def make_cache(self, batch_size, length):
+        return {"ids": torch.zeros(batch_size, 0).long(), "lengths": torch.zeros(batch_size).long()}
+
+    def prefill(self, input_ids, lengths, cache):
+        cache["ids"], cache["lengths"] = input_ids, lengths
+        return self._read(cache)
+
+    def decode_one_token(self, input_ids, cache):
+        longer = torch.nn.functional.pad(cache["ids"], (0, 1))
+        cache["ids"] = longer.scatter(1, cache["lengths"][:, None], input_ids[:, None])
+        cache["lengths"] = cache["lengths"] + 1
+        return self._read(cache)
+
+    def _read(self, cache):
+        functional = torch.nn.functional
+        x = self.embedding[cache["ids"]] + self.positions[: cache["ids"].shape[1]]
+        for qkv, out, up, down in self.layers:
+            parts = functional.layer_norm(x, x.shape[-1:]) @ qkv.T
+            parts = parts.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+            mixed = functional.scaled_dot_product_attention(*parts, is_causal=True)
+            x = x + mixed.transpose(1, 2).flatten(2) @ out.T
+            x = x + functional.gelu(functional.layer_norm(x, x.shape[-1:]) @ up.T) @ down.T
+        last = x[torch.arange(len(x)), cache["lengths"] - 1]
+        return functional.layer_norm(last, last.shape[-1:]) @ self.output.T
+
+
+@pytest.fixture
+def real_decoder():
+    return RealDecoder
+
+
 @pytest.fixture
 def model():
     return TableModel()

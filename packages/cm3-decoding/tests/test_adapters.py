@@ -126,3 +126,65 @@ def test_what_does_not_fit_is_refused(opt):
     adapted = TransformersModel(opt)
     with pytest.raises(ValueError, match="cache: wanted room for 4 ids, got 3"):
         adapted.prefill(torch.ones(1, 4).long(), torch.tensor([4]), adapted.make_cache(1, 3))
+
+
+COMMON = {
+    **SHAPE, "num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 40,
+    "initializer_range": 0.3,
+}  # fmt: skip
+ALIBI = {"vocab_size": 60, "initializer_range": 0.3}
+KINDS = {
+    "window": ("Mistral", COMMON | {"sliding_window": 6}),
+    "windows between": ("Gemma2", COMMON | {"sliding_window": 6, "head_dim": 8}),
+    "recurrent": ("Lfm2", COMMON | {"layer_types": ["conv", "full_attention"]}),
+    "slots": ("Mpt", ALIBI | {"d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 40}),
+    "window in the mask": (
+        "GPTNeo",
+        {
+            "vocab_size": 60, "hidden_size": 32, "num_layers": 2, "num_heads": 4, "window_size": 6,
+            "attention_types": [[["global", "local"], 1]], "max_position_embeddings": 40,
+            "initializer_range": 0.3,
+        },
+    ),
+    "wide window": ("Mistral", COMMON | {"sliding_window": 40}),
+    "plain": ("Llama", COMMON),
+    "mask": ("Bloom", ALIBI | {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
+}  # fmt: skip
+
+
+def build(kind):
+    name, values = KINDS[kind]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(**values)
+    return TransformersModel(transformers.AutoModelForCausalLM.from_config(config).eval())
+
+
+def greedy(model, prompts):
+    return generate(
+        model,
+        [torch.tensor(prompt) for prompt in prompts],
+        constraint=CodeBlock(start=0, stop=60, length=10),
+        config=SamplingConfig(sampler="greedy"),
+        seeds=range(len(prompts)),
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_of_unequal_length_are_drawn_as_alone_or_refused(kind):
+    model = build(kind)
+    unequal = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3, 5, 8]]
+    alone = [greedy(model, [prompt])[0] for prompt in unequal]
+    equal = [unequal[0], [2, 7, 1]]
+    assert torch.equal(greedy(model, equal)[0], alone[0])
+    if kind in ("wide window", "plain", "mask"):
+        assert all(map(torch.equal, greedy(model, unequal), alone))
+    else:
+        with pytest.raises(ValueError, match="^prompts: wanted rows of one length for .* counts"):
+            greedy(model, unequal)
+
+
+def test_a_model_without_keys_and_values_is_refused():
+    config = transformers.MambaConfig(vocab_size=60, hidden_size=32, num_hidden_layers=1)
+    model = TransformersModel(transformers.MambaForCausalLM(config).eval())
+    with pytest.raises(ValueError, match="wanted one with past_key_values, got MambaForCausalLM"):
+        greedy(model, [[3, 1, 4]])

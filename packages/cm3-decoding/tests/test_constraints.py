@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cm3_decoding import CodeBlock, Constraint, Forced, Interleaved, TextUntil
-from cm3_decoding.constraints import max_new_tokens, segments_per_row
+from cm3_decoding.constraints import max_new_tokens
 
 CODES = CodeBlock(start=20, stop=24, length=3)
 TEXT = TextUntil(start=2, stop=10, stop_ids=(1, 5), max_new_tokens=4, forbidden=(3, 5))
@@ -55,14 +55,6 @@ def test_rows_move_on_their_own_and_stay_done():
     state.advance(torch.tensor([0, 20, 0]))
     assert state.finished().tolist() == [True, True, True]
     assert state.allowed().sum(1).tolist() == [1, 1, 1]
-
-
-def test_one_segment_one_list_or_a_list_per_row():
-    assert segments_per_row(CODES, 2) == [(CODES,), (CODES,)]
-    assert segments_per_row([CODES, TEXT], 2) == [(CODES, TEXT), (CODES, TEXT)]
-    assert segments_per_row([[CODES], [TEXT, CODES]], 2) == [(CODES,), (TEXT, CODES)]
-    with pytest.raises(ValueError, match="constraint: wanted segments for 3 rows, got 2"):
-        segments_per_row([[CODES], [TEXT]], 3)
 
 
 @pytest.mark.parametrize(
@@ -135,9 +127,51 @@ def test_a_picture_may_open_at_the_texts_last_id():
     assert seen[-1] == {20, 21, 22, 23}
 
 
+LIMITED = dataclasses.replace(INTERLEAVED, max_new_tokens=9)  # a picture is 5 ids
+
+
+def test_a_total_limit_keeps_room_for_the_pictures_that_are_opened():
+    words, codes, closing = set(range(2, 10)), {20, 21, 22, 23}, {11}
+    opening, last = words | {0, 1}, words | {1}
+    picture = [codes] * 3 + [closing]
+    # A picture after 3 ids of text leaves one id of text.
+    assert walk([LIMITED], [4, 4, 0, 20, 20, 20, 11, 5, 5]) == (
+        [opening] * 3 + picture + [last] * 2, True
+    )  # fmt: skip
+    # After one picture a second one does not fit.
+    assert walk([LIMITED], [0, 20, 20, 20, 11, 5, 1])[0][5:] == [last, last]
+    text = dataclasses.replace(INTERLEAVED.text, max_new_tokens=99)
+    long = dataclasses.replace(LIMITED, text=text)
+    seen, done = walk([long], [4] * 9)
+    assert seen == [opening] * 4 + [last] * 5
+    assert done
+    assert not walk([long], [4] * 8)[1]
+
+
+def test_a_total_limit_is_counted_for_each_segment_and_row():
+    rows = [[LIMITED, Forced(ids=(15,)), LIMITED], [LIMITED], [CODES, LIMITED]]
+    state = Constraint(rows, 30)
+    first = [4, 1, 15, 0, 20, 20, 20, 11, 5, 1]
+    second = [4, 4, 4, 2, 2, 2, 2, 2, 2, 2]
+    third = [20, 20, 20, 0, 20, 20, 20, 11, 1, 0]
+    for at, ids in enumerate(zip(first, second, third, strict=True)):
+        allowed = state.allowed()
+        for row, token in enumerate(ids):
+            if not bool(state.finished()[row]):
+                assert bool(allowed[row, token]), (at, row)
+        state.advance(torch.tensor(ids))
+    assert state.finished().tolist() == [True, True, True]
+    assert [max_new_tokens(row) for row in rows] == [9 + 1 + 9, 9, 3 + 9]
+    assert max_new_tokens([dataclasses.replace(INTERLEAVED, max_new_tokens=99)]) == 3 * 3 + 2 * 4
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
+        ({"max_new_tokens": 5}, "max_new_tokens"),
+        ({"max_new_tokens": 9.0}, "max_new_tokens"),
+        ({"open_id": 0.0}, "open_id"),
+        ({"max_pictures": None}, "max_pictures"),
         ({"open_id": 1}, "open_id"),
         ({"max_pictures": 0}, "max_pictures"),
         ({"close_ids": (-1,)}, "close_ids"),

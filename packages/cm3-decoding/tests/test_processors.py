@@ -69,7 +69,21 @@ def test_top_k_keeps_ties():
 def test_temperature_scales_differences():
     logits = random_logits(3)
     assert torch.equal(apply_temperature(logits, 1.0), logits)
-    torch.testing.assert_close(apply_temperature(logits, 0.5), logits * 2)
+    for temperature in (0.5, 0.9, 3.0):
+        got, wanted = apply_temperature(logits, temperature), logits / temperature
+        assert float(got.max()) == 0
+        torch.testing.assert_close(got.diff(dim=-1), wanted.diff(dim=-1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 1e-38, 1e-45, 1e-300])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e30, 1e37])
+def test_a_temperature_towards_0_is_greedy(temperature, scale):
+    logits = restrict(random_logits(6) * scale, torch.arange(20) < 15)
+    shares = apply_temperature(logits, temperature).softmax(-1)
+    assert bool(shares.isfinite().all())
+    if temperature < scale / 1e5:
+        wanted = torch.nn.functional.one_hot(logits.argmax(-1), 20).float()
+        torch.testing.assert_close(shares, wanted, atol=1e-6, rtol=0)
 
 
 def test_restrict_takes_one_mask_or_one_per_row():
@@ -85,6 +99,7 @@ def test_restrict_takes_one_mask_or_one_per_row():
         (lambda x: apply_temperature(x, 0), "temperature"),
         (lambda x: apply_temperature(x, float("nan")), "temperature"),
         (lambda x: top_k_filter(x, 0), "top_k"),
+        (lambda x: top_k_filter(x, 5.0), "top_k"),
         (lambda x: top_p_filter(x, 0.0), "top_p"),
         (lambda x: top_p_filter(x, 1.1), "top_p"),
     ],

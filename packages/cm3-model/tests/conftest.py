@@ -28,6 +28,14 @@ VARIANTS = {
     "all": {"positions": "rotary", "qk_norm": True, "tie_embeddings": False, "mlp_ratio": 3},
 }
 
+CHAMELEON = VARIANTS["chameleon"] | {"width": 32, "num_heads": 4, "vocab_size": 60}
+SHAPES = {
+    "7b": CHAMELEON,
+    "swin": CHAMELEON | {"norm_placement": "after", "init_std": 0.02},
+    "grouped": CHAMELEON | {"num_kv_heads": 2},
+}
+"""Chameleons of several kinds."""
+
 
 def make_decoder(**changes):
     """A small decoder with large random weights, so that no part of it is a no-op."""
@@ -37,6 +45,16 @@ def make_decoder(**changes):
     with torch.no_grad():
         for weight in model.parameters():
             weight.normal_(0, 0.3, generator=generator)
+    return model
+
+
+def alike_within_shards(model, shards):
+    """Give all heads of a shard the same norms, as the original layout has it."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "query_norm" in name or "key_norm" in name:
+                groups = weight.view(shards, -1, weight.shape[-1])
+                groups.copy_(groups[:, :1].expand_as(groups).clone())
     return model
 
 

@@ -88,3 +88,27 @@ def test_short_bf16_training_attends_as_sdpa_does():
     (found * weights.bfloat16()).sum().backward()
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a.grad.float(), b.grad, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 12.0])
+@pytest.mark.parametrize("groups", [1, 2, 6])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_one_query_with_float32_keys_is_as_exact_as_sdpa(dtype, groups, sharpness):
+    generator = torch.Generator().manual_seed(0)
+    query = (torch.randn(3, 6, 1, 16, generator=generator) * sharpness).to(dtype)
+    slots = torch.randn(2, 3, 6 // groups, 50, 16, generator=generator).to(dtype)
+    key, value = slots[:, :, :, :40]  # a cache with more slots than are seen
+    hidden = torch.arange(40) >= torch.tensor([40, 25, 1])[:, None]
+    visible = torch.zeros(3, 1, 1, 40, dtype=dtype).masked_fill(hidden[:, None, None], -torch.inf)
+    parts = (part.double() for part in (query, key, value))
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    wanted = sdpa(*parts, attn_mask=visible.double(), enable_gqa=True)
+    theirs = sdpa(query, key, value, attn_mask=visible, enable_gqa=True)
+    found = attend(query, key.float(), value, visible)
+    assert (found.dtype, found.shape) == (dtype, query.shape)
+
+    def error(mixed):
+        return float((mixed.double() - wanted).square().mean().sqrt())
+
+    assert error(found) < 1.5 * error(theirs)
+    torch.testing.assert_close(found[2], value[2, :, :1].repeat_interleave(groups, 0))

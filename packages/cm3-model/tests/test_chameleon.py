@@ -10,14 +10,9 @@ from cm3_model import CheckpointError, export_chameleon, import_chameleon
 spec = importlib.util.spec_from_file_location("decoders", Path(__file__).with_name("conftest.py"))
 decoders = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(decoders)
-VARIANTS, make_decoder = decoders.VARIANTS, decoders.make_decoder
+alike_within_shards, make_decoder = decoders.alike_within_shards, decoders.make_decoder
+CHAMELEON, SHAPES = decoders.CHAMELEON, decoders.SHAPES
 
-CHAMELEON = VARIANTS["chameleon"] | {"width": 32, "num_heads": 4, "vocab_size": 60}
-SHAPES = {
-    "7b": CHAMELEON,
-    "swin": CHAMELEON | {"norm_placement": "after", "init_std": 0.02},
-    "grouped": CHAMELEON | {"num_kv_heads": 2},
-}
 NO_PICTURES = {
     "vocabulary_map": {"<image>": 5},
     "vq_config": {
@@ -30,16 +25,6 @@ NO_PICTURES = {
 @pytest.fixture(params=SHAPES)
 def chameleon(request):
     return make_decoder(**SHAPES[request.param])
-
-
-def alike_within_shards(model, shards):
-    """Give all heads of a shard the same norms, as the original layout has it."""
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "query_norm" in name or "key_norm" in name:
-                groups = weight.view(shards, -1, weight.shape[-1])
-                groups.copy_(groups[:, :1].expand_as(groups).clone())
-    return model
 
 
 @pytest.fixture
@@ -59,6 +44,23 @@ def test_an_exported_chameleon_has_transformers_logits(chameleon, ids, transform
     for length in (1, 2, 9):
         wanted = theirs(ids[:, :length]).logits
         torch.testing.assert_close(chameleon(ids[:, :length]), wanted, rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("eps", [1e-6, 1e-3])
+def test_the_norm_of_queries_and_keys_has_an_epsilon_of_its_own(eps, ids, transformers, tmp_path):
+    model = make_decoder(**(CHAMELEON | {"norm_eps": eps}))
+    for block in model.blocks:
+        block.attention.qkv.weight.mul_(1e-2)  # so that it matters
+    export_chameleon(model, tmp_path, config=NO_PICTURES)
+    theirs = peer(transformers, tmp_path)(ids).logits
+    for ours in (model, import_chameleon(tmp_path)):
+        torch.testing.assert_close(ours(ids), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_another_epsilon_is_no_chameleons(tmp_path):
+    with pytest.raises(CheckpointError, match=r"wanted Chameleon's parts, got other .*qk_norm_eps"):
+        export_chameleon(make_decoder(**(CHAMELEON | {"qk_norm_eps": 1e-6})), tmp_path)
 
 
 @torch.no_grad()
@@ -110,7 +112,8 @@ def test_original_to_a_picture_to_transformers(chameleon, ids, transformers, tmp
     model = alike_within_shards(chameleon, shards)
     export_chameleon(model, tmp_path / "original", "original", num_shards=shards)
     names = sorted(path.name for path in (tmp_path / "original").iterdir())
-    assert names[:-1] == (
+    assert names[-2:] == ["consolidate_params.json", "params.json"] or names[-1] == "params.json"
+    assert [name for name in names if name.endswith(".pth")] == (
         ["consolidated.pth"] if shards == 1 else ["consolidated.00.pth", "consolidated.01.pth"]
     )
     back = import_chameleon(tmp_path / "original")
@@ -125,17 +128,6 @@ def test_original_to_a_picture_to_transformers(chameleon, ids, transformers, tmp
     wanted = peer(transformers, tmp_path / "hf")(drawn).logits
     torch.testing.assert_close(back(drawn), wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(logits, wanted[:, -1], rtol=1e-5, atol=1e-5)
-
-
-def test_the_originals_layout_is_llamas(tmp_path):
-    model = alike_within_shards(make_decoder(**CHAMELEON), 1)
-    export_chameleon(model, tmp_path, "original")
-    saved = torch.load(tmp_path / "consolidated.pth", weights_only=True)
-    assert saved["layers.1.attention.wq.weight"].shape == (32, 32)
-    assert saved["layers.0.attention.q_normalization.weight"].shape == (8,)
-    qkv = model.blocks[1].attention.qkv.weight
-    assert torch.equal(saved["layers.1.attention.wk.weight"], qkv[32:64])
-    assert torch.equal(saved["layers.1.feed_forward.w3.weight"], model.blocks[1].mlp.up.weight[40:])
 
 
 def test_heads_of_their_own_do_not_fit_the_originals_shards(tmp_path):
@@ -175,4 +167,14 @@ def test_every_key_that_does_not_fit_is_named(tmp_path):
     assert "misshapen blocks.1.mlp.down.weight: wanted (32, 41), got (32, 40)" in str(error.value)
     (tmp_path / "config.json").write_text(json.dumps(values | {"num_hidden_layers": 3}))
     with pytest.raises(CheckpointError, match=r"missing model\.layers\.2\."):
+        import_chameleon(tmp_path)
+
+
+def test_a_folder_above_the_weights_is_told_where_they_are(tmp_path):
+    model = alike_within_shards(make_decoder(**CHAMELEON), 1)
+    with pytest.raises(CheckpointError, match="wanted config.json or .*, got neither$"):
+        import_chameleon(tmp_path)
+    for size in ("7b", "30b"):
+        export_chameleon(model, tmp_path / "models" / size, "original")
+    with pytest.raises(CheckpointError, match="there are models/30b, models/7b in it"):
         import_chameleon(tmp_path)

@@ -10,7 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from cm3_model import (
     CheckpointError,
+    Decoder,
     export_chameleon,
+    import_chameleon,
     load_decoder,
     read_manifest,
     save_decoder,
@@ -167,3 +169,130 @@ def test_a_manifest_cannot_name_a_file_elsewhere(saved):
     edit_config(saved, weights={"file": "../model.safetensors", "bytes": 1, "sha256": ""})
     with pytest.raises(CheckpointError, match="weights: wanted names of weight files, got"):
         load_decoder(saved)
+
+
+def tie(model, name, to):
+    module, _, part = name.rpartition(".")
+    setattr(model.get_submodule(module), part, model.get_parameter(to))
+
+
+SAVERS = [
+    save_decoder,
+    export_chameleon,
+    lambda model, folder: export_chameleon(model, folder, "original", num_shards=3),
+]
+
+
+@pytest.mark.parametrize("save", SAVERS)
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("output.weight", "token_embedding.weight"),
+        ("blocks.1.mlp.up.weight", "blocks.0.mlp.up.weight"),
+        ("blocks.1.attention_norm.weight", "norm.weight"),
+    ],
+)
+def test_weights_that_the_config_does_not_tie_are_named(make, tmp_path, save, one, other):
+    model = make(**CHAMELEON_PARTS)
+    tie(model, one, other)
+    with pytest.raises(CheckpointError, match="wanted weights of their own, got ") as error:
+        save(model, tmp_path)
+    assert one in str(error.value) and other in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_views_of_one_memory_that_do_not_overlap_are_saved(make, ids, tmp_path):
+    model = make()
+    flat = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+    wanted = model(ids)
+    torch.nn.utils.vector_to_parameters(flat, model.parameters())
+    save_decoder(model, tmp_path)
+    assert torch.equal(load_decoder(tmp_path)(ids), wanted)
+    save_decoder(load_decoder(tmp_path), tmp_path)  # mapped weights, replaced by themselves
+    assert torch.equal(load_decoder(tmp_path)(ids), wanted)
+
+
+def wrapped(model):
+    return torch.compile(model, backend="eager")
+
+
+def wrapped_inside(model):
+    for at, block in enumerate(model.blocks):
+        model.blocks[at] = torch.compile(block, backend="eager")
+    return model
+
+
+@pytest.mark.parametrize("wrap", [wrapped, wrapped_inside, lambda m: wrapped(wrapped_inside(m))])
+def test_a_compiled_decoder_is_saved_as_a_plain_one(make, ids, tmp_path, wrap):
+    wanted = make(**CHAMELEON_PARTS)(ids)
+    save_decoder(wrap(make(**CHAMELEON_PARTS)), tmp_path / "ours")
+    export_chameleon(wrap(make(**CHAMELEON_PARTS)), tmp_path / "hf")
+    assert torch.equal(load_decoder(tmp_path / "ours")(ids), wanted)
+    assert torch.equal(import_chameleon(tmp_path / "hf")(ids), wanted)
+
+
+def test_a_file_with_names_of_a_compiled_decoder_is_read(saved, paper_decoder, ids):
+    path = saved / "model.safetensors"
+    save_file({f"_orig_mod.{name}": value for name, value in load_file(path).items()}, path)
+    content = path.read_bytes()
+    found = {"file": path.name, "bytes": len(content)}
+    edit_config(saved, weights=found | {"sha256": hashlib.sha256(content).hexdigest()})
+    assert torch.equal(load_decoder(saved)(ids), paper_decoder(ids))
+
+
+def test_what_is_no_decoder_with_weights_is_refused(paper_decoder, tmp_path):
+    with torch.device("meta"):
+        empty = Decoder(paper_decoder.config)
+    for model, words in (
+        (torch.nn.Linear(2, 2), "model: wanted a Decoder, got Linear"),
+        (torch.nn.DataParallel(paper_decoder), "model: wanted a Decoder, got DataParallel"),
+        (empty, "wanted numbers in token_embedding.weight, got no memory"),
+    ):
+        for save in (save_decoder, export_chameleon):
+            with pytest.raises(CheckpointError, match=words):
+                save(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def rewrite(folder, change):
+    """Change the weights of a folder, and what its config says of them, if it does."""
+    path = folder / "model.safetensors"
+    save_file({name: change(name, value) for name, value in load_file(path).items()}, path)
+    content = path.read_bytes()
+    if "weights" in json.loads((folder / "config.json").read_text()):
+        found = {"file": path.name, "bytes": len(content)}
+        edit_config(folder, weights=found | {"sha256": hashlib.sha256(content).hexdigest()})
+
+
+@pytest.mark.parametrize(
+    ("save", "load"), [(save_decoder, load_decoder), (export_chameleon, import_chameleon)]
+)
+def test_weights_are_of_one_format_or_the_error_says_what_to_do(make, ids, tmp_path, save, load):
+    def norms_stay(name, value):
+        return value if "norm" in name else value.bfloat16()
+
+    save(make(**CHAMELEON_PARTS), tmp_path)
+    rewrite(tmp_path, norms_stay)
+    with pytest.raises(CheckpointError, match="wanted one format, or dtype= .* got ") as error:
+        load(tmp_path)
+    for words in ("torch.bfloat16 in ", "torch.float32 in ", "norm", " more"):
+        assert words in str(error.value)
+    for dtype in (torch.float32, torch.bfloat16):
+        model = load(tmp_path, dtype=dtype)
+        assert {weight.dtype for weight in model.parameters()} == {dtype}
+        assert bool(model(ids).isfinite().all())
+    for odd in (torch.int8, torch.float8_e4m3fn):
+        save(make(**CHAMELEON_PARTS), tmp_path)
+        rewrite(tmp_path, lambda name, value, odd=odd: value.to(odd) if "mlp" in name else value)
+        for dtype in (None, torch.float32):
+            with pytest.raises(CheckpointError, match=f"wanted plain numbers, got {odd} in .*mlp"):
+                load(tmp_path, dtype=dtype)
+
+
+def test_a_decoder_saved_before_qk_norm_eps_had_a_name_is_the_same(make, ids, tmp_path):
+    model = make(qk_norm=True, norm_eps=1e-3, qk_norm_eps=1e-3)
+    save_decoder(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())["config"]
+    del config["qk_norm_eps"]
+    edit_config(tmp_path, config=config)
+    assert torch.equal(load_decoder(tmp_path)(ids), model(ids))

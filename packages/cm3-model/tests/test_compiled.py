@@ -1,7 +1,9 @@
+import copy
+
 import pytest
 import torch
 
-from cm3_model import compile_decoding, quantize_int8
+from cm3_model import compile_decoding, load_decoder, pack_weights, quantize_int8, save_decoder
 from cm3_model.config import CHAMELEON_PARTS
 
 LENGTH = 40
@@ -52,11 +54,55 @@ def test_int8_weights_compile_too(make, ids, counted):
     assert counted["stats"]["unique_graphs"] == 1
 
 
+@torch.no_grad()
+def test_a_copy_runs_its_own_weights(make, ids, counted):
+    """Copied, loaded into, quantized, packed: the compiled step is that of the model it is on."""
+    model = compile_decoding(make(), backend="aot_eager")
+    wanted = steps(make(), ids, 5)
+    torch.testing.assert_close(steps(model, ids, 5), wanted, rtol=1e-4, atol=1e-4)
+    other = copy.deepcopy(model)
+    weights = {name: value * -0.5 for name, value in model.state_dict().items()}
+    other.load_state_dict(weights)
+    eager = make()
+    eager.load_state_dict(weights)
+    for change in (lambda model: model, lambda model: pack_weights(model, 3), quantize_int8):
+        theirs = steps(change(eager), ids, 5)
+        torch.testing.assert_close(steps(change(other), ids, 5), theirs, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(steps(model, ids, 5), wanted, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(theirs, wanted, atol=0.1)
+    assert not counted["graph_break"]
+
+
+@torch.no_grad()
+def test_a_decoder_with_a_compiled_step_is_saved(make, ids, counted, tmp_path):
+    save_decoder(compile_decoding(make(), backend="eager"), tmp_path)
+    assert torch.equal(load_decoder(tmp_path)(ids), make()(ids))
+
+
 def test_caches_of_a_compiled_step_have_few_lengths(make):
     model = compile_decoding(make(), backend="eager")
     lengths = [1, 256, 257, 500, 512]
     assert [model.make_cache(1, n).capacity for n in lengths] == [256, 256, 512, 512, 512]
     assert make().make_cache(1, 40).capacity == 40
+
+
+@torch.no_grad()
+def test_any_number_of_batch_sizes_and_lengths(make, counted):
+    model, eager = compile_decoding(make(max_length=4096), backend="eager"), make(max_length=4096)
+    shapes = [(rows, 30) for rows in range(1, 11)] + [(1, size) for size in range(256, 4097, 384)]
+    for rows, length in shapes:
+        ids = torch.arange(rows * 4).view(rows, 4) % 37
+        found, wanted = (one.make_cache(rows, length) for one in (model, eager))
+        for one, cache in ((model, found), (eager, wanted)):
+            one.prefill(ids[:, :3], torch.full((rows,), 3), cache)
+        torch.testing.assert_close(
+            model.decode_one_token(ids[:, 3], found),
+            eager.decode_one_token(ids[:, 3], wanted),
+            rtol=1e-4,
+            atol=1e-4,
+        )
+    assert counted["stats"]["unique_graphs"] > 16
+    assert torch._dynamo.config.recompile_limit < 4096  # elsewhere it is as it was
 
 
 @pytest.mark.slow

@@ -1,6 +1,8 @@
 import pytest
 import torch
 
+from cm3_model.kv_cache import AppendOne
+
 
 @pytest.fixture
 def filled(paper_decoder, ids):
@@ -65,3 +67,40 @@ def test_only_what_counts_is_written(paper_decoder, filled):
     for row, length in enumerate((3, 8, 5)):
         assert filled.keys[:, row, :, length:].count_nonzero() == 0
         assert filled.keys[:, row, :, :length].count_nonzero() > 0
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_one_token_goes_behind_its_row_and_nowhere_else(dtype, gradients):
+    generator = torch.Generator().manual_seed(0)
+    layers = [
+        tuple(torch.randn(3, 2, 9, 4, generator=generator).to(dtype) for _ in range(2))
+        for _ in range(2)
+    ]
+    before = [tuple(part.clone() for part in layer) for layer in layers]
+    new = torch.randn(2, 2, 3, 2, 1, 4, generator=generator)  # layers, key and value, (B, H, 1, W)
+    with torch.set_grad_enabled(gradients):
+        append = AppendOne(layers, torch.tensor([2, 6, 0]), 7)
+        for layer in range(2):
+            found = append.write(layer, *new[layer])
+            for part in range(2):
+                wanted = before[layer][part]
+                for row, slot in enumerate((2, 6, 0)):
+                    wanted[row, :, slot] = new[layer, part, row, :, 0].to(dtype)
+                assert torch.equal(layers[layer][part], wanted)
+                assert torch.equal(found[part].to(dtype), wanted[:, :, :7])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_steps_in_a_short_format_are_near_those_of_all_ids_at_once(decoder, ids, dtype):
+    wanted = decoder(ids).softmax(-1)
+    half, rows, lengths = decoder.to(dtype), torch.arange(3), torch.tensor([4, 9, 7])
+    cache = half.make_cache(3, 24)
+    half.prefill(ids[:, :9], lengths, cache)
+    while lengths.max() < 24:
+        step = half.decode_one_token(ids[rows, lengths], cache).float().softmax(-1)
+        at_once = half(ids)[rows, lengths].float().softmax(-1)
+        ours, theirs = (step - wanted[rows, lengths]), (at_once - wanted[rows, lengths])
+        assert ours.abs().max() < 0.05 + 1.5 * theirs.abs().max()
+        lengths = lengths + 1

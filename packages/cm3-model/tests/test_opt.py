@@ -51,3 +51,9 @@ def test_an_opt_with_biases_is_refused(transformers, tmp_path):
     save_opt(transformers, tmp_path, enable_bias=True)
     with pytest.raises(CheckpointError, match="enable_bias: wanted False, got True"):
         import_opt(tmp_path)
+
+
+def test_an_opt_without_the_last_norm_is_refused(transformers, tmp_path):
+    save_opt(transformers, tmp_path, _remove_final_layer_norm=True)
+    with pytest.raises(CheckpointError, match="_remove_final_layer_norm: wanted False, got True"):
+        import_opt(tmp_path)

@@ -1,3 +1,6 @@
+import copy
+import pickle
+
 import pytest
 import torch
 
@@ -69,3 +72,55 @@ def test_a_pytorch_without_mkl_takes_another_way(paper_decoder, monkeypatch):
     pack_weights(paper_decoder, 2)
     layers = [m for m in paper_decoder.modules() if isinstance(m, PackedLinear)]
     assert layers and all(layer.way in ("plain", "reversed") for layer in layers)
+
+
+def test_packing_again_takes_the_new_number_of_rows(paper_decoder):
+    pack_weights(pack_weights(paper_decoder, 2), 5)
+    layers = [m for m in paper_decoder.modules() if isinstance(m, PackedLinear)]
+    assert [layer.rows for layer in layers] == [5] * 8
+
+
+WAYS = ["plain", "reversed", pytest.param("packed", marks=packable)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_changed_weights_are_the_ones_that_count(way):
+    """Loaded, assigned, copied, pickled, moved to another format and back: for any rows."""
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.nn.Linear(48, 80, bias=False) for _ in range(2))
+    x = {rows: torch.randn(rows, 1, 48, generator=generator) for rows in (1, 4, 16)}
+
+    def check(layer, linear, tolerance=1e-5):
+        for value in x.values():
+            value = value.to(linear.weight.dtype)
+            torch.testing.assert_close(layer(value), linear(value), rtol=tolerance, atol=tolerance)
+
+    layer = PackedLinear(copy.deepcopy(first), 4, way)
+    layer.load_state_dict(second.state_dict())
+    check(layer, second)
+    layer.load_state_dict(first.state_dict(), assign=True)
+    check(layer, first)
+    other = copy.deepcopy(layer)
+    other.load_state_dict(second.state_dict())
+    check(other, second)
+    check(layer, first)
+    check(pickle.loads(pickle.dumps(layer)), first)
+    for dtype in (torch.bfloat16, torch.float64, torch.float32):
+        layer.to(dtype)
+        check(layer, copy.deepcopy(first).to(torch.bfloat16).to(dtype), 1e-2)
+
+
+@torch.no_grad()
+def test_a_packed_decoder_is_loaded_copied_and_converted(paper_decoder, make, ids):
+    weights = {name: value * -0.5 for name, value in paper_decoder.state_dict().items()}
+    packed = pack_weights(paper_decoder, 3)
+    twin = copy.deepcopy(packed)
+    before = twin(ids[:, :1])
+    packed.load_state_dict(weights)
+    plain = make(max_length=24)
+    plain.load_state_dict(weights)
+    for length in (1, 5):
+        torch.testing.assert_close(packed(ids[:, :length]), plain(ids[:, :length]))
+    torch.testing.assert_close(twin(ids[:, :1]), before)
+    half = copy.deepcopy(packed).to(torch.bfloat16)
+    torch.testing.assert_close(half(ids), plain.to(torch.bfloat16)(ids), rtol=0.05, atol=0.05)

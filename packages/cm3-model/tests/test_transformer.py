@@ -12,8 +12,8 @@ def numpy_logits(model, ids):
     config = model.config
     weights = {name: value.double().numpy() for name, value in model.state_dict().items()}
 
-    def standard(x):
-        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + config.norm_eps)
+    def standard(x, eps=config.norm_eps):
+        return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
 
     def norm(x, name):
         if config.norm == "layer":
@@ -22,7 +22,7 @@ def numpy_logits(model, ids):
         return x / np.sqrt(mean_square + config.norm_eps) * weights[name + ".weight"]
 
     def head_norm(x, name, head):
-        x = standard(x)
+        x = standard(x, config.qk_norm_eps)
         if not config.qk_norm_affine:
             return x
         return x * weights[name + ".weight"][head] + weights[name + ".bias"][head]

@@ -7,12 +7,7 @@ from .config import (
     SamplingConfig as SamplingConfig,
 )
 from .constraints import (
-    CodeBlock as CodeBlock,
     Constraint as Constraint,
-    ConstraintSegment as ConstraintSegment,
-    Forced as Forced,
-    Interleaved as Interleaved,
-    TextUntil as TextUntil,
 )
 from .contrastive import (
     cd_k as cd_k,
@@ -39,4 +34,11 @@ from .reranking import (
     best_of as best_of,
     candidate_pool as candidate_pool,
     rerank as rerank,
+)
+from .segments import (
+    CodeBlock as CodeBlock,
+    ConstraintSegment as ConstraintSegment,
+    Forced as Forced,
+    Interleaved as Interleaved,
+    TextUntil as TextUntil,
 )

@@ -5,11 +5,16 @@ Works with any model that accepts `past_key_values`; does not import transformer
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+
+_WINDOWS = ("window_size", "attention_window_size", "attention_chunk_size")
+_POSITIONS_BY_MASK = ("bloom",)
+"""Models that take no positions, since they count the ones of the attention mask."""
 
 
 @dataclass
@@ -36,7 +41,9 @@ class TransformersModel:
     """A causal language model of transformers, with the three methods of `LanguageModel`.
 
     Prompts are padded on the right. The attention mask hides the padding and every id has an
-    explicit position, so rows do not depend on each other.
+    explicit position, so rows do not depend on each other. Models whose memory counts the padding
+    all the same (windows shorter than the row, recurrent states, positions counted by slot) are
+    refused as soon as rows have unequal lengths.
     """
 
     def __init__(self, model: Any, *, from_hidden: bool = False) -> None:
@@ -65,7 +72,12 @@ class TransformersModel:
         )
 
     def prefill(self, input_ids: Tensor, lengths: Tensor, cache: TransformersCache) -> Tensor:
-        """Read right-padded prompts (B, T); return the logits (B, V) after each row's last id."""
+        """Read right-padded prompts (B, T); return the logits (B, V) after each row's last id.
+
+        Raises:
+            ValueError: The ids do not fit the cache, or lengths differ and the model would count
+                the padding.
+        """
         if int((cache.lengths + lengths).max()) > cache.room:
             raise ValueError(
                 f"cache: wanted room for {int((cache.lengths + lengths).max())} ids, "
@@ -91,6 +103,12 @@ class TransformersModel:
             past_key_values=cache.past,
             use_cache=True,
         )
+        if getattr(output, "past_key_values", None) is None:
+            raise ValueError(
+                f"model: wanted one with past_key_values, got {type(self.model).__name__}"
+            )
+        if bool((lengths != input_ids.shape[1]).any()):
+            self._check_padding(output.past_key_values, cache.room)
         rows = torch.arange(len(lengths), device=input_ids.device)
         if self.from_hidden:
             last = output.last_hidden_state[rows, lengths - 1]  # (B, D)
@@ -100,3 +118,25 @@ class TransformersModel:
         cache.past, cache.mask = output.past_key_values, mask
         cache.lengths = cache.lengths + lengths
         return logits
+
+    def _check_padding(self, past: Any, room: int) -> None:
+        """Refuse a model that would count padding among a row's ids."""
+        config = self.model.config
+        problem = None
+        for layer in getattr(past, "layers", ()):
+            kind = type(layer).__name__
+            window = getattr(layer, "sliding_window", None)
+            if kind != "DynamicLayer" and (window is None or window < room):
+                problem = kind if window is None else f"{kind} of {window} for {room} ids"
+        for name in _WINDOWS:  # of models that slide without such a layer
+            window = getattr(config, name, None)
+            if isinstance(window, int) and window < room:
+                problem = f"{name} {window} for {room} ids"
+        positions = inspect.signature(self.model.forward).parameters
+        if "position_ids" not in positions and config.model_type not in _POSITIONS_BY_MASK:
+            problem = "positions counted by slot"
+        if problem is not None:
+            raise ValueError(
+                f"prompts: wanted rows of one length for {type(self.model).__name__}, which counts "
+                f"padding ({problem}); draw each length by itself"
+            )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
+
+from cm3_decoding.whole_numbers import whole
 
 Sampler = Literal["top-p", "cd-k", "greedy"]
 Stream = Literal["conditional", "image_conditional", "unconditional"]
@@ -18,9 +22,10 @@ class SamplingConfig:
     temperature: float = 1.0
     """Divisor of logits or scores before a draw; unused by "greedy"."""
     top_p: float = 1.0
-    """Joint probability of the likeliest ids, from which "top-p" draws; 1 keeps all."""
+    """Joint probability of the likeliest ids, from which "top-p" draws; 1 keeps all. "cd-k" uses it
+    outside its interval, where it draws from the conditional stream as "top-p" does."""
     top_k: int = 0
-    """Most ids that "top-p" draws from; 0 keeps all."""
+    """Most ids that "top-p" draws from; 0 keeps all. Used by "cd-k" as `top_p` is."""
     guidance_scale: float = 1.0
     """Scale of classifier-free guidance; 1 switches it off. Unused by "cd-k", itself a contrast."""
     image_guidance_scale: float | None = None
@@ -36,27 +41,29 @@ class SamplingConfig:
     """The k of "cd-k". The paper names none; 1 is plain contrastive decoding."""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """Refuse values of another type or out of range."""
         if self.sampler not in get_args(Sampler):
             raise ValueError(f"sampler: wanted one of {get_args(Sampler)}, got {self.sampler!r}")
-        image_scale = 1.0 if self.image_guidance_scale is None else self.image_guidance_scale
-        first, end = self.guidance_interval
-        for name, wanted, good in (
-            ("temperature", "a number above 0", 0 < self.temperature < float("inf")),
-            ("top_p", "a number above 0 and at most 1", 0 < self.top_p <= 1),
-            ("top_k", "0 or more", self.top_k >= 0),
-            ("guidance_scale", "0 or more", 0 <= self.guidance_scale < float("inf")),
-            ("image_guidance_scale", "0 or more, or None", 0 <= image_scale < float("inf")),
-            (
-                "guidance_interval",
-                "0 <= first <= end",
-                first >= 0 and (end is None or end >= first),
-            ),
-            ("cd_alpha", "a number above 0 and at most 1", 0 < self.cd_alpha <= 1),
-            ("cd_k", "at least 1", self.cd_k >= 1),
+        for name, at_least in (("top_k", 0), ("cd_k", 1)):
+            object.__setattr__(self, name, whole(name, getattr(self, name), at_least))
+        interval = self.guidance_interval
+        if not isinstance(interval, Sequence) or len(interval) != 2:
+            raise ValueError(f"guidance_interval: wanted two numbers, got {interval!r}")
+        first = whole("guidance_interval", interval[0], 0)
+        end = None if interval[1] is None else whole("guidance_interval", interval[1], first)
+        object.__setattr__(self, "guidance_interval", (first, end))
+        scale, infinity = self.image_guidance_scale, float("inf")
+        for name, wanted, value, good in (
+            ("temperature", "a number above 0", self.temperature, lambda x: 0 < x < infinity),
+            ("top_p", "a number above 0 and at most 1", self.top_p, lambda x: 0 < x <= 1),
+            ("guidance_scale", "0 or more", self.guidance_scale, lambda x: 0 <= x < infinity),
+            ("image_guidance_scale", "0 or more, or None", scale, lambda x: 0 <= x < infinity),
+            ("cd_alpha", "a number above 0 and at most 1", self.cd_alpha, lambda x: 0 < x <= 1),
         ):
-            if not good:
-                raise ValueError(f"{name}: wanted {wanted}, got {getattr(self, name)}")
+            if name == "image_guidance_scale" and value is None:
+                continue
+            if not isinstance(value, Real) or not good(value):
+                raise ValueError(f"{name}: wanted {wanted}, got {value!r}")
 
     @property
     def streams(self) -> tuple[Stream, ...]:

@@ -1,10 +1,7 @@
 """The ids allowed at each step: every row of a batch goes through its own segments.
 
-A picture is one `CodeBlock`, a caption one `TextUntil`, and a text that may open pictures anywhere
-one `Interleaved`. A region to redraw is a run of codes, then a `Forced` mask token, then the next
-run; a gap in a text is filled in the same way. `Constraint` walks all rows through their segments
-together: at each step it says which ids are allowed, takes the chosen ones, and says which rows
-have finished.
+`Constraint` walks all rows through their segments together: at each step it says which ids are
+allowed, takes the chosen ones, and says which rows have finished.
 """
 
 from __future__ import annotations
@@ -15,125 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, kw_only=True)
-class CodeBlock:
-    """Exactly `length` ids from `start` to `stop - 1`."""
-
-    start: int
-    """First id allowed."""
-    stop: int
-    """First id behind those allowed."""
-    length: int
-    """Number of ids."""
-
-    def __post_init__(self) -> None:
-        """Refuse an empty range or block."""
-        if not 0 <= self.start < self.stop:
-            raise ValueError(
-                f"start, stop: wanted 0 <= start < stop, got {self.start}, {self.stop}"
-            )
-        if self.length < 1:
-            raise ValueError(f"length: wanted at least 1, got {self.length}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextUntil:
-    """Ids from `start` to `stop - 1`, except `forbidden`, up to and including one of `stop_ids`."""
-
-    start: int
-    """First id allowed."""
-    stop: int
-    """First id behind those allowed."""
-    stop_ids: tuple[int, ...]
-    """Ids that end the segment. They are allowed, and part of the output."""
-    max_new_tokens: int
-    """Length at which the segment ends if no stop id has come."""
-    forbidden: tuple[int, ...] = ()
-    """Ids of the range that are not allowed, such as structural tokens, unless in `stop_ids`."""
-    stop_sequences: tuple[tuple[int, ...], ...] = ()
-    """Sequences of ids that end the segment too; part of the output."""
-
-    def __post_init__(self) -> None:
-        """Refuse an empty range or segment."""
-        if not 0 <= self.start < self.stop:
-            raise ValueError(
-                f"start, stop: wanted 0 <= start < stop, got {self.start}, {self.stop}"
-            )
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens: wanted at least 1, got {self.max_new_tokens}")
-        for name in ("stop_ids", "forbidden"):
-            if any(token < 0 for token in getattr(self, name)):
-                raise ValueError(f"{name}: wanted ids of at least 0, got {getattr(self, name)}")
-        if any(not run or min(run) < 0 for run in self.stop_sequences):
-            raise ValueError(
-                f"stop_sequences: wanted runs of ids of at least 0, got {self.stop_sequences}"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interleaved:
-    """Text in which the model may open a picture, after which the text goes on."""
-
-    text: TextUntil
-    """A stretch of text; its stop ids, stop sequences and limit end the whole segment."""
-    picture: CodeBlock
-    """The picture after `open_id`."""
-    open_id: int
-    """The id that opens a picture, such as `<break>`; allowed while pictures are left."""
-    close_ids: tuple[int, ...] = ()
-    """Ids forced after every picture, before the text goes on."""
-    max_pictures: int
-    """Most pictures that may be opened."""
-
-    def __post_init__(self) -> None:
-        """Refuse an id that both opens a picture and ends the text, and no pictures at all."""
-        if self.open_id < 0 or self.open_id in self.text.stop_ids:
-            raise ValueError(
-                f"open_id: wanted an id of at least 0 that is no stop id, got {self.open_id}"
-            )
-        if any(token < 0 for token in self.close_ids):
-            raise ValueError(f"close_ids: wanted ids of at least 0, got {self.close_ids}")
-        if self.max_pictures < 1:
-            raise ValueError(f"max_pictures: wanted at least 1, got {self.max_pictures}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Forced:
-    """These ids, one after the other, whatever their logits."""
-
-    ids: tuple[int, ...]
-    """The ids."""
-
-    def __post_init__(self) -> None:
-        """Refuse an empty segment."""
-        if not self.ids or any(token < 0 for token in self.ids):
-            raise ValueError(f"ids: wanted at least one id, each at least 0, got {self.ids}")
-
-
-ConstraintSegment = CodeBlock | TextUntil | Interleaved | Forced
-"""A part of a row's output."""
-
-
-def segments_per_row(
-    constraint: ConstraintSegment
-    | Sequence[ConstraintSegment]
-    | Sequence[Sequence[ConstraintSegment]],
-    num_rows: int,
-) -> list[tuple[ConstraintSegment, ...]]:
-    """Return a tuple of segments per row, given a segment or list for all, or a list per row."""
-    if isinstance(constraint, ConstraintSegment):
-        return [(constraint,)] * num_rows
-    if all(isinstance(part, ConstraintSegment) for part in constraint):
-        return [tuple(constraint)] * num_rows  # type: ignore[arg-type]
-    if len(constraint) != num_rows:
-        raise ValueError(f"constraint: wanted segments for {num_rows} rows, got {len(constraint)}")
-    return [tuple(row) for row in constraint]  # type: ignore[arg-type]
+from cm3_decoding.segments import CodeBlock, ConstraintSegment, Forced, Interleaved, TextUntil
 
 
 def max_new_tokens(segments: Sequence[ConstraintSegment]) -> int:
     """Return the most ids that a row with these segments can produce."""
-    return sum(phase.limit for phase, _ in _phases(segments))
+    total = 0
+    for segment in segments:
+        most = sum(phase.limit for phase, _ in _phases([segment]))
+        limit = segment.max_new_tokens if isinstance(segment, Interleaved) else None
+        total += most if limit is None else min(most, limit)
+    return total
 
 
 class Constraint:
@@ -146,7 +35,8 @@ class Constraint:
         after its second code it is in phase 1, where only 9 is allowed
 
     A text that may open a picture leads either to the next phase, the picture, or past all phases
-    of the segment.
+    of the segment. Where the segment has a limit for all its phases, ids are counted from its start
+    as well, and the id that opens a picture is allowed only while the picture fits.
     """
 
     def __init__(
@@ -163,9 +53,12 @@ class Constraint:
         allowed = torch.zeros(len(lines) + 1, vocab_size, dtype=torch.bool)
         ends, opens = torch.zeros_like(allowed), torch.zeros_like(allowed)
         limits = torch.zeros(len(lines) + 1, dtype=torch.long)
+        totals, last_opens = (torch.full_like(limits, _UNLIMITED) for _ in range(2))
         for phase, line in lines.items():
             phase.mark(allowed[line], ends[line], opens[line])
             limits[line] = phase.limit
+            if phase.total is not None:
+                totals[line], last_opens[line] = phase.total, phase.total - phase.picture_cost - 1
         possible = allowed.any(0).nonzero()[:, 0].tolist() or [0]
         self.span = (possible[0], possible[-1] + 1)
         """Range `[start, stop)` that holds every id allowed in any row at any step."""
@@ -178,12 +71,21 @@ class Constraint:
         longest = max(map(len, plans), default=0) + 1
         plan = torch.full((len(rows), longest), len(lines))
         skip = torch.ones_like(plan)
+        segment = torch.zeros_like(plan)
+        for row, segments in enumerate(rows):
+            counts = [len(_phases([part])) for part in segments]
+            numbers = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts).long())
+            segment[row, : len(numbers)] = numbers
         for row, steps in enumerate(plans):
             plan[row, : len(steps)] = torch.tensor([lines[phase] for phase, _ in steps])
             skip[row, : len(steps)] = torch.tensor([jump for _, jump in steps])
         self._allowed, self._ends = allowed.to(device), ends.to(device)  # (P, V)
         self._opens = opens.to(device)  # (P, V)
         self._limits = limits.to(device)  # (P,)
+        self._totals, self._last_opens = totals.to(device), last_opens.to(device)  # (P,)
+        self._limited = bool((totals != _UNLIMITED).any())
+        self._segment = segment.to(device)  # (B, phases of the longest + 1)
+        self._spent = torch.zeros(len(rows), dtype=torch.long, device=device)
         self._plan, self._skip = plan.to(device), skip.to(device)  # (B, phases of the longest + 1)
         self._done = len(lines)
         self._phase = torch.zeros(len(rows), 1, dtype=torch.long, device=device)
@@ -193,7 +95,12 @@ class Constraint:
 
     def allowed(self) -> Tensor:
         """Return the mask (B, V) of the ids that may come next."""
-        return self._allowed[self._line()]
+        line = self._line()
+        allowed = self._allowed[line]
+        if self._limited:
+            late = self._spent > self._last_opens[line]
+            allowed = allowed & ~(self._opens[line] & late[:, None])
+        return allowed
 
     def finished(self) -> Tensor:
         """Return the mask (B,) of the rows whose segments are all complete."""
@@ -204,13 +111,20 @@ class Constraint:
         line = self._line()
         self._count = self._count + 1
         over = (self._count >= self._limits[line]) | self._ends[line, input_ids]
+        if self._limited:
+            self._spent = self._spent + 1
+            over |= self._spent >= self._totals[line]
         if self._runs.numel():
             over |= self._a_run_ends(line, input_ids)
         over &= line != self._done
         self._count = self._count.masked_fill(over, 0)
         self._recent = self._recent.masked_fill(over[:, None], _NOTHING)
         jump = self._skip.gather(1, self._phase)[:, 0].masked_fill(self._opens[line, input_ids], 1)
-        self._phase = self._phase + (jump * over)[:, None]
+        before = self._phase
+        self._phase = before + (jump * over)[:, None]
+        if self._limited:
+            same = self._segment.gather(1, before) == self._segment.gather(1, self._phase)
+            self._spent = self._spent * same[:, 0]
 
     def _a_run_ends(self, line: Tensor, input_ids: Tensor) -> Tensor:
         """Return the mask (B,) of the rows whose last ids are a stop sequence of their phase."""
@@ -222,6 +136,7 @@ class Constraint:
         return self._plan.gather(1, self._phase)[:, 0]  # (B,)
 
 
+_UNLIMITED = 2**62
 _ANYTHING, _NOTHING, _NEVER = -1, -2, -3
 """Placeholders for an id: before a short stop sequence, before the phase, and in no sequence."""
 
@@ -247,6 +162,8 @@ class _Phase:
     forbidden: tuple[int, ...] = ()
     runs: tuple[tuple[int, ...], ...] = ()
     open_ids: tuple[int, ...] = ()
+    total: int | None = None  # ids of the whole segment
+    picture_cost: int = 0
 
     def mark(self, allowed: Tensor, ends: Tensor, opens: Tensor) -> None:
         """Write the phase into its lines (V,) of the three tables."""
@@ -280,10 +197,12 @@ def _phases(segments: Sequence[ConstraintSegment]) -> list[tuple[_Phase, int]]:
             case Interleaved():
                 after = [(_codes(segment.picture), 1)]
                 after += [(_one(token), 1) for token in segment.close_ids]
+                total, cost, text = segment.max_new_tokens, segment.picture_cost, segment.text
+                opening = _text(text, (segment.open_id,), total=total, picture_cost=cost)
                 for left in range(segment.max_pictures, 0, -1):
                     rest = left * (1 + len(after)) + 1  # past the last stretch of text
-                    phases += [(_text(segment.text, open_ids=(segment.open_id,)), rest), *after]
-                phases.append((_text(segment.text, forbidden=(segment.open_id,)), 1))
+                    phases += [(opening, rest), *after]
+                phases.append((_text(text, forbidden=(segment.open_id,), total=total), 1))
     return phases
 
 
@@ -296,7 +215,11 @@ def _one(token: int) -> _Phase:
 
 
 def _text(
-    text: TextUntil, open_ids: tuple[int, ...] = (), forbidden: tuple[int, ...] = ()
+    text: TextUntil,
+    open_ids: tuple[int, ...] = (),
+    forbidden: tuple[int, ...] = (),
+    total: int | None = None,
+    picture_cost: int = 0,
 ) -> _Phase:
     return _Phase(
         text.start,
@@ -306,4 +229,6 @@ def _text(
         text.forbidden + forbidden,
         text.stop_sequences,
         open_ids,
+        total,
+        picture_cost,
     )

@@ -11,6 +11,8 @@ import math
 
 from torch import Tensor
 
+from cm3_decoding.whole_numbers import whole
+
 
 def cd_k(expert_logits: Tensor, amateur_logits: Tensor, alpha: float, k: int) -> Tensor:
     """Score plausible ids by `log p_exp - log p_ama`, all others by -inf.
@@ -30,7 +32,7 @@ def cd_k(expert_logits: Tensor, amateur_logits: Tensor, alpha: float, k: int) ->
     """
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha: wanted a number above 0 and at most 1, got {alpha}")
-    if not 1 <= k <= expert_logits.shape[-1]:
+    if not 1 <= whole("k", k) <= expert_logits.shape[-1]:
         raise ValueError(f"k: wanted a number from 1 to {expert_logits.shape[-1]}, got {k}")
     expert = expert_logits.log_softmax(-1)
     amateur = amateur_logits.log_softmax(-1)

@@ -5,7 +5,7 @@ Paper: CM3Leon (arXiv 2309.02591), section 3.1, and 4.1 for guidance by picture 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from cm3_decoding.config import SamplingConfig, Stream
-from cm3_decoding.constraints import Constraint, ConstraintSegment, max_new_tokens, segments_per_row
+from cm3_decoding.constraints import Constraint, max_new_tokens
 from cm3_decoding.finite import FiniteCheck
 from cm3_decoding.interface import LanguageModel
-from cm3_decoding.sampling import choose
+from cm3_decoding.noise import Noise, check_seeds
+from cm3_decoding.sampling import combine, draw
+from cm3_decoding.segments import ConstraintSegment, segments_per_row
 from cm3_decoding.streams import Streams
 
 
@@ -41,7 +43,7 @@ def generate(
     constraint: ConstraintSegment
     | Sequence[ConstraintSegment]
     | Sequence[Sequence[ConstraintSegment]],
-    seeds: Sequence[int],
+    seeds: Iterable[int],
     unconditional: Sequence[Tensor] | None = None,
     image_conditional: Sequence[Tensor] | None = None,
     config: SamplingConfig = SamplingConfig(),  # noqa: B008, frozen
@@ -51,16 +53,17 @@ def generate(
 ) -> list[Tensor]:
     """Continue every prompt as its segments say.
 
-    A row draws from its own random numbers, so it gets the same ids in any batch (if the model's
-    logits do not depend on the batch). All streams of all rows form one batch with one cache, which
-    is kept from text to picture and back. Equal streams of a row are read once, as are equal
-    prompts of several rows if the cache can repeat rows.
+    A row has random numbers of its own, so it draws in any batch what it draws alone, except where
+    the rounding of the model's logits, which depends on the batch, exceeds the margin between the
+    two best ids: about never in float32, now and then in bfloat16. All streams of all rows form one
+    batch with one cache, which is kept from text to picture and back. Equal streams of a row are
+    read once, as are equal prompts of several rows if the cache can repeat rows.
 
     Args:
         model: Any `LanguageModel` in eval mode, on `device`.
         prompts: B tensors of ids (length,), one per row.
         constraint: The segments of every row, or one list (or one segment) for all.
-        seeds: One seed per row.
+        seeds: One seed per row, whole numbers from -2^63 to 2^64 - 1.
         unconditional: B prompts without the text, for guidance and "cd-k"; with
             `config.image_guidance_scale`, without the source picture too. A negative prompt goes
             here as well: the prompt with unwanted content in place of the caption. The new ids
@@ -79,11 +82,11 @@ def generate(
 
     Raises:
         ValueError: The inputs do not fit each other, or prompt and new ids exceed the context.
-        FloatingPointError: The model's logits are not finite.
+        FloatingPointError: What ids are chosen by is not finite: logits of allowed ids, or what
+            guidance makes of them.
     """
     rows = segments_per_row(constraint, len(prompts))
-    if len(seeds) != len(prompts):
-        raise ValueError(f"seeds: wanted one per prompt ({len(prompts)}), got {len(seeds)}")
+    seeds = check_seeds(seeds, len(prompts))
     given: dict[Stream, Sequence[Tensor] | None] = {
         "conditional": prompts,
         "image_conditional": image_conditional,
@@ -92,33 +95,32 @@ def generate(
     needed: dict[Stream, Sequence[Tensor]] = {
         name: _checked(name, given[name], len(prompts), config) for name in config.streams
     }
-    limits = [max_new_tokens(segments) for segments in rows]
-    steps = max(limits, default=0)
+    steps = max(map(max_new_tokens, rows), default=0)
     if steps == 0:
         return [torch.empty(0, dtype=torch.long) for _ in rows]
 
     streams = Streams(needed).to(device)
     cache = _make_cache(model, streams, steps)
-    uniforms = _uniforms(seeds, limits, steps).to(device)  # (B, steps)
     chosen = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
     new_lengths = torch.zeros(len(rows), dtype=torch.long, device=device)
-    finite = FiniteCheck(steps, len(streams.lengths), device)
+    finite = FiniteCheck(steps, len(rows), device)
     with torch.inference_mode():
         logits = _read_prompts(model, streams, cache)  # (N, V)
         state = Constraint(rows, logits.shape[-1], device)
         start, stop = state.span
+        noise = Noise(seeds, steps, start, stop, device)
+        draws = config.sampler != "greedy"
         active = ~state.finished()
         for step in range(steps):
             if step == config.guidance_interval[1] and hasattr(cache, "select_rows"):
                 cache.select_rows(streams.keep_conditional())  # the others are no longer read
             if step > 0:
                 logits = model.decode_one_token(streams.feed(chosen[:, step - 1]), cache)
-            finite.see(logits, step)
             logits = logits[:, start:stop].float()
             allowed = None if state.free else state.allowed()[:, start:stop]
-            chosen[:, step] = start + choose(
-                streams.split(logits), allowed, uniforms[:, step], config, step
-            )
+            scores = combine(streams.split(logits), allowed, config, step)
+            finite.see(scores, step)
+            chosen[:, step] = start + draw(scores, noise.at(step) if draws else None, config, step)
             new_lengths += active
             state.advance(chosen[:, step])
             if progress is not None:
@@ -173,11 +175,3 @@ def _read_prompts(model: LanguageModel, streams: Streams, cache: Any) -> Tensor:
     logits = model.prefill(ids[streams.distinct], lengths[streams.distinct], cache)
     cache.select_rows(streams.copies)
     return logits[streams.copies]
-
-
-def _uniforms(seeds: Sequence[int], limits: Sequence[int], steps: int) -> Tensor:
-    """Draw random numbers (B, steps); row i depends on `seeds[i]` and `limits[i]` only."""
-    uniforms = torch.zeros(len(seeds), steps)
-    for row, (seed, limit) in enumerate(zip(seeds, limits, strict=True)):
-        uniforms[row, :limit] = torch.rand(limit, generator=torch.Generator().manual_seed(seed))
-    return uniforms

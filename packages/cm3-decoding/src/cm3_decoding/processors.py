@@ -8,20 +8,29 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
+
+from cm3_decoding.whole_numbers import whole
 
 
 def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """Divide logits by a temperature above 0: below 1 it sharpens, above 1 it flattens."""
+    """Divide logits by a temperature above 0: below 1 it sharpens, above 1 it flattens.
+
+    A row's largest logit becomes 0 first, so that nothing overflows: towards a temperature of 0
+    the others become -inf.
+    """
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature: wanted a number above 0, got {temperature}")
-    return logits if temperature == 1 else logits / temperature
+    if temperature == 1:
+        return logits
+    least = torch.finfo(logits.dtype).tiny  # below it, the division would be one by 0
+    return (logits - logits.amax(-1, keepdim=True)) / max(temperature, least)
 
 
 def top_k_filter(logits: Tensor, top_k: int) -> Tensor:
     """Keep the `top_k` largest logits of every row, and ties with the last of them."""
-    if top_k < 1:
-        raise ValueError(f"top_k: wanted at least 1, got {top_k}")
+    top_k = whole("top_k", top_k, 1)
     smallest = logits.topk(min(top_k, logits.shape[-1])).values[..., -1:]  # (..., 1)
     return logits.masked_fill(logits < smallest, -math.inf)
 

@@ -7,16 +7,18 @@ number of candidates, while either alone does not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from cm3_decoding.config import SamplingConfig
-from cm3_decoding.constraints import ConstraintSegment
 from cm3_decoding.generation import generate
 from cm3_decoding.interface import LanguageModel
+from cm3_decoding.noise import check_seeds
+from cm3_decoding.segments import ConstraintSegment
+from cm3_decoding.whole_numbers import whole
 
 Candidate = TypeVar("Candidate")
 
@@ -40,7 +42,7 @@ def best_of(
         scorer: Returns one score (N,) per candidate; higher is better.
         n: Number of candidates to keep.
     """
-    if not 1 <= n <= len(candidates):
+    if not 1 <= whole("n", n) <= len(candidates):
         raise ValueError(f"n: wanted a number from 1 to {len(candidates)}, got {n}")
     return [candidates[i] for i in rerank(_score(candidates, scorer))[:n].tolist()]
 
@@ -50,8 +52,8 @@ def candidate_pool(
     prompt: Tensor,
     *,
     constraint: ConstraintSegment | Sequence[ConstraintSegment],
-    configs: Sequence[SamplingConfig],
-    seeds: Sequence[int],
+    configs: SamplingConfig | Sequence[SamplingConfig],
+    seeds: Iterable[int],
     scorer: Callable[[Sequence[Tensor]], Tensor],
     unconditional: Tensor | None = None,
     image_conditional: Tensor | None = None,
@@ -65,22 +67,25 @@ def candidate_pool(
         model: Any `LanguageModel`.
         prompt: The prompt's ids (length,).
         constraint: The segments of each candidate.
-        configs: Settings; candidate i uses `configs[i % len(configs)]`, so two configs make halves.
+        configs: Settings, one or several; candidate i uses `configs[i % len(configs)]`, so two make
+            halves.
         seeds: One seed per candidate.
         scorer: Returns one score (N,) per candidate's new ids; higher is better.
         unconditional: The prompt without text (length,), if a config needs it.
         image_conditional: The prompt with its source picture, without text, if a config needs it.
-        batch_size: Candidates drawn at once; does not affect them.
+        batch_size: Candidates drawn at once; it affects them no more than `generate` says.
         progress: Called with (steps done, most steps) over all batches.
         device: The model's device.
 
     Returns:
         The candidates' new ids, best first, and their scores (N,).
     """
+    if isinstance(configs, SamplingConfig):
+        configs = [configs]
+    seeds = check_seeds(seeds)
     if not configs or not seeds:
         raise ValueError(f"configs, seeds: wanted some of both, got {len(configs)}, {len(seeds)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size: wanted at least 1, got {batch_size}")
+    batch_size = whole("batch_size", batch_size, 1)
     batches: list[tuple[SamplingConfig, range]] = []
     for first, config in enumerate(configs):
         members = range(first, len(seeds), len(configs))

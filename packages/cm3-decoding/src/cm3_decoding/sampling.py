@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from cm3_decoding.config import SamplingConfig, Stream
@@ -20,39 +19,64 @@ from cm3_decoding.processors import apply_temperature, restrict, top_k_filter, t
 def choose(
     logits: Mapping[Stream, Tensor],
     allowed: Tensor | None,
-    uniforms: Tensor,
+    noise: Tensor | None,
     config: SamplingConfig,
     step: int = 0,
 ) -> Tensor:
-    """Choose one id per row.
+    """Choose one id per row: `combine`, then `draw`; arguments and result are theirs."""
+    return draw(combine(logits, allowed, config, step), noise, config, step)
+
+
+def combine(
+    logits: Mapping[Stream, Tensor],
+    allowed: Tensor | None,
+    config: SamplingConfig,
+    step: int = 0,
+) -> Tensor:
+    """Combine the streams into what an id is chosen by.
 
     Args:
         logits: Logits (B, V) of each of `config.streams`.
         allowed: Mask (B, V); None allows all.
-        uniforms: Numbers (B,) in [0, 1), which decide the draw.
         config: The settings.
         step: Number of new ids so far, for `guidance_interval`.
 
     Returns:
-        Ids (B,).
+        Guided logits or contrast scores (B, V), -inf for ids that are not allowed.
     """
     cond = logits["conditional"]
-    first, end = config.guidance_interval
-    acts = step >= first and (end is None or step < end)
-    if config.sampler == "cd-k" and acts:
+    if config.sampler == "cd-k" and _acts(config, step):
         k = min(config.cd_k, cond.shape[-1])
         uncond = logits["unconditional"]
-        scores = cd_k(restrict(cond, allowed), restrict(uncond, allowed), config.cd_alpha, k)
-        return sample(apply_temperature(scores, config.temperature), uniforms)
-    guided = restrict(_guided(logits, config) if acts else cond, allowed)
+        return cd_k(restrict(cond, allowed), restrict(uncond, allowed), config.cd_alpha, k)
+    return restrict(_guided(logits, config) if _acts(config, step) else cond, allowed)
+
+
+def draw(scores: Tensor, noise: Tensor | None, config: SamplingConfig, step: int = 0) -> Tensor:
+    """Choose one id per row, (B,), by the scores (B, V) of `combine`.
+
+    Args:
+        scores: At least one of a row is finite, none is NaN or infinity.
+        noise: Exponential numbers (B, V), which decide the draw; "greedy" needs none.
+        config: The settings.
+        step: Number of new ids so far, for `guidance_interval`.
+    """
     if config.sampler == "greedy":
-        return guided.argmax(-1)
-    guided = apply_temperature(guided, config.temperature)
-    if config.sampler == "top-p" and config.top_k > 0:
-        guided = top_k_filter(guided, config.top_k)
-    if config.sampler == "top-p" and config.top_p < 1:
-        guided = top_p_filter(guided, config.top_p)
-    return sample(guided, uniforms)
+        return scores.argmax(-1)
+    assert noise is not None, "noise: wanted numbers for a draw, got none"
+    scores = apply_temperature(scores, config.temperature)
+    if config.sampler == "top-p" or not _acts(config, step):
+        if config.top_k > 0:
+            scores = top_k_filter(scores, config.top_k)
+        if config.top_p < 1:
+            scores = top_p_filter(scores, config.top_p)
+    return sample(scores, noise)
+
+
+def _acts(config: SamplingConfig, step: int) -> bool:
+    """Tell whether guidance or contrast acts in a step."""
+    first, end = config.guidance_interval
+    return step >= first and (end is None or step < end)
 
 
 def _guided(logits: Mapping[Stream, Tensor], config: SamplingConfig) -> Tensor:
@@ -71,27 +95,19 @@ def _guided(logits: Mapping[Stream, Tensor], config: SamplingConfig) -> Tensor:
     )
 
 
-def sample(logits: Tensor, uniforms: Tensor) -> Tensor:
-    """Draw an id per row by inverting the cumulative distribution.
+def sample(logits: Tensor, noise: Tensor) -> Tensor:
+    """Draw an id per row: the first to arrive, if id i arrives with the rate of its probability.
 
-    Probabilities 0.2, 0, 0.8 have the sums 0.2, 0.2, 1. The first sum above 0.1 is that of id 0,
-    the first above 0.2 that of id 2; id 1 cannot be hit.
+    The least of exponential numbers over rates falls on each with the probability of its share.
+    This is the Gumbel-max draw, without its logarithms. An id that wins does so by a margin, so
+    the rounding of logits, which differs between batches, matters only where two ids arrive
+    nearly at once. Where cumulative sums are inverted, every boundary between ids is such a place.
 
     Args:
         logits: Logits (B, V).
-        uniforms: Numbers (B,) in [0, 1).
+        noise: Exponential numbers (B, V), above 0.
 
     Returns:
         Ids (B,).
     """
-    probabilities = logits.double().softmax(-1)
-    sums = probabilities.cumsum(-1)
-    # Scaled by the last sum, which rounding may keep from being 1.
-    target = uniforms[:, None].double() * sums[:, -1:]
-    ids = torch.searchsorted(sums, target, right=True)  # (B, 1)
-    ids = ids.clamp(max=logits.shape[-1] - 1)
-    if logits.device.type == "cpu":
-        return ids[:, 0]
-    # An accelerator sums in parallel: rounding may raise a sum where the probability is 0.
-    impossible = probabilities.gather(-1, ids) == 0
-    return torch.where(impossible, probabilities.argmax(-1, keepdim=True), ids)[:, 0]
+    return (logits.softmax(-1) / noise).argmax(-1)

@@ -48,8 +48,7 @@ class Streams:
         for stream, rows in prompts.items():
             place = []
             for row, prompt in enumerate(rows):
-                _check_prompt(prompt, row, stream)
-                ids = prompt.long().cpu()
+                ids = _ids(prompt, row, stream)
                 text = tuple(ids.tolist())
                 key = row, text
                 if key not in seen:
@@ -112,13 +111,20 @@ def _run(places: Sequence[int]) -> slice | None:
     return slice(places[0], places[0] + len(places))
 
 
-def _check_prompt(prompt: Tensor, row: int, stream: Stream) -> None:
-    if prompt.ndim != 1 or len(prompt) == 0 or prompt.is_floating_point():
-        name = "prompts" if stream == "conditional" else stream
+def _ids(prompt: Tensor | Sequence[int], row: int, stream: Stream) -> Tensor:
+    """Return a prompt, a tensor or any sequence of whole numbers, as ids (length,) on the CPU."""
+    name = "prompts" if stream == "conditional" else stream
+    try:
+        ids = torch.as_tensor(prompt)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name}: wanted ids (length,) in row {row}, got {prompt!r}") from error
+    kinds = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    if ids.ndim != 1 or len(ids) == 0 or ids.dtype not in kinds:
         raise ValueError(
             f"{name}: wanted at least one id (length,) in row {row}, "
-            f"got {prompt.dtype} {tuple(prompt.shape)}"
+            f"got {ids.dtype} {tuple(ids.shape)}"
         )
-    if int(prompt.min()) < 0:
-        name = "prompts" if stream == "conditional" else stream
-        raise ValueError(f"{name}: wanted ids of at least 0 in row {row}, got {int(prompt.min())}")
+    ids = ids.long().cpu()
+    if int(ids.min()) < 0:
+        raise ValueError(f"{name}: wanted ids of at least 0 in row {row}, got {int(ids.min())}")
+    return ids

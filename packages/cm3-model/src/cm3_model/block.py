@@ -65,7 +65,7 @@ class HeadNorm(nn.Module):
         """Build for `num_heads` heads."""
         super().__init__()
         shape = (num_heads, config.head_width)
-        self.eps = config.norm_eps
+        self.eps = config.qk_norm_eps
         affine = config.qk_norm_affine
         self.weight = nn.Parameter(torch.ones(shape)) if affine else None
         self.bias = nn.Parameter(torch.zeros(shape)) if affine else None

@@ -1,7 +1,7 @@
 """A decoder on disk: `model.safetensors` with the weights, `config.json` with everything else.
 
 `config.json` names the component and the interface version, and holds the `DecoderConfig` and the
-size and SHA-256 of the weights. It is written last, so a folder without it was never finished.
+size and SHA-256 of the weights. All files of a checkpoint appear at once, see `replacement.py`.
 Weights above 5 GB are split into shards, `model-00001-of-00003.safetensors` and so on, with the
 `model.safetensors.index.json` that other libraries read. Loading maps the weights into a model that
 was built without memory of its own.
@@ -24,11 +24,14 @@ from safetensors.torch import load_file, save_file
 from cm3_model.artifact import atomic_file, check_stamp, sha256_of_file, stamp, write_json
 from cm3_model.config import DecoderConfig
 from cm3_model.interface import COMPONENT, INTERFACE_VERSION
+from cm3_model.replacement import finish, replacing
 from cm3_model.transformer import Decoder
 
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CONFIG_FILE = "config.json"
+COMPILED = "_orig_mod."
+"""What `torch.compile` puts into the names of the weights of a module that it wraps."""
 
 
 class CheckpointError(ValueError):
@@ -45,35 +48,36 @@ def save_decoder(
 
     Args:
         model: The decoder.
-        folder: Where to write; an earlier checkpoint there is replaced.
+        folder: Where to write; an earlier checkpoint there, in any layout that this package
+            writes, is replaced once the new one is whole.
         extra: Anything else worth keeping, such as the vocabulary's hash; see `read_manifest`.
         max_shard_bytes: Weights above this size are written as several files, each of at most
             this size, or of one tensor.
 
     Raises:
-        CheckpointError: If a file cannot be written; nothing half-written stays.
+        CheckpointError: If the model is not a plain `Decoder` or shares a tensor that its config
+            does not tie, or if a file cannot be written; nothing half-written stays.
     """
     folder = Path(folder)
-    weights = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    weights = weights_to_save(model)
     shards = _shards(weights, max_shard_bytes)
-    for name, part in shards.items():
-        write_tensors(folder / name, part)
-    prints = [_fingerprint(folder / name) for name in shards]
-    if len(shards) > 1:
-        index = {
-            "metadata": {"total_size": sum(value.nbytes for value in weights.values())},
-            "weight_map": {key: name for name, part in shards.items() for key in part},
+    with whole_checkpoint(folder) as new:
+        for name, part in shards.items():
+            write_tensors(new / name, part)
+        prints = [_fingerprint(new / name) for name in shards]
+        if len(shards) > 1:
+            index = {
+                "metadata": {"total_size": sum(value.nbytes for value in weights.values())},
+                "weight_map": {key: name for name, part in shards.items() for key in part},
+            }
+            write_json(new / INDEX_FILE, index)
+        manifest = {
+            **stamp(COMPONENT, INTERFACE_VERSION),
+            "config": asdict(model.config),
+            "weights": prints[0] if len(prints) == 1 else {"files": prints},
+            "extra": dict(extra or {}),
         }
-        with write_errors(folder / INDEX_FILE):
-            write_json(folder / INDEX_FILE, index)
-    manifest = {
-        **stamp(COMPONENT, INTERFACE_VERSION),
-        "config": asdict(model.config),
-        "weights": prints[0] if len(prints) == 1 else {"files": prints},
-        "extra": dict(extra or {}),
-    }
-    with write_errors(folder / CONFIG_FILE):
-        write_json(folder / CONFIG_FILE, manifest)
+        write_json(new / CONFIG_FILE, manifest)
 
 
 def load_decoder(
@@ -112,12 +116,14 @@ def load_decoder(
             found = _fingerprint(path)
             if found != wanted:
                 raise CheckpointError(f"{path}: damaged or replaced: wanted {wanted}, got {found}")
-            weights |= load_file(path, device=str(device))
+            part = load_file(path, device=str(device))
+            weights |= {name.replace(COMPILED, ""): value for name, value in part.items()}
         except FileNotFoundError as error:
             raise CheckpointError(f"{path}: wanted the weights, got no such file") from error
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{path}: cannot be read: {error}") from error
     check_shapes(model, weights, path)
+    check_dtypes(weights, dtype, path)
     if dtype is not None:
         weights = {name: value.to(dtype) for name, value in weights.items()}
     model.load_state_dict(weights, assign=True)
@@ -133,6 +139,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         CheckpointError: If the file is missing, damaged, or of another component or version.
     """
     path = Path(folder) / CONFIG_FILE
+    finish_replacement(path.parent)
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -148,13 +155,15 @@ def _parse_config(values: object, path: Path) -> DecoderConfig:
     unknown = values.keys() - {field.name for field in fields(DecoderConfig)}
     if unknown:
         raise CheckpointError(f"{path}: config: unknown keys {sorted(unknown)}")
+    if "norm_eps" in values:  # before it had a name of its own
+        values = {"qk_norm_eps": values["norm_eps"], **values}
     try:
         return DecoderConfig(**values)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: config: {error}") from error
 
 
-def check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+def check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Path | str) -> None:
     """Refuse weights that do not fit; the error names every missing, extra and misshapen key."""
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
@@ -167,6 +176,58 @@ def check_shapes(model: Decoder, weights: Mapping[str, torch.Tensor], path: Path
     ]
     if problems:
         raise CheckpointError(f"{path}: does not fit its config: " + "; ".join(problems))
+
+
+def check_dtypes(
+    weights: Mapping[str, torch.Tensor], dtype: torch.dtype | None, path: Path | str
+) -> None:
+    """Refuse weights in formats that need scales, and several formats if none is asked for."""
+    found: dict[torch.dtype, list[str]] = {}
+    for name, value in weights.items():
+        found.setdefault(value.dtype, []).append(name)
+    plain = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+    odd = [kind for kind in found if kind not in plain]
+    if odd or (len(found) > 1 and dtype is None):
+        wanted = "plain numbers" if odd else "one format, or dtype= to convert to"
+        shown = {kind: found[kind] for kind in odd or found}
+        listed = "; ".join(
+            f"{kind} in {', '.join(names[:3])}" + (f" and {len(names) - 3} more" * (len(names) > 3))
+            for kind, names in shown.items()
+        )
+        raise CheckpointError(f"{path}: weights: wanted {wanted}, got {listed}")
+
+
+def weights_to_save(model: Decoder) -> dict[str, torch.Tensor]:
+    """Return a decoder's weights (on the CPU) by the names that a plain decoder has for them.
+
+    Args:
+        model: The decoder; it, or parts of it, may be wrapped by `torch.compile`.
+
+    Raises:
+        CheckpointError: If the model is something else; if weights are int8, do not fit the config,
+            or share memory though the config does not tie them.
+    """
+    plain = getattr(model, COMPILED.rstrip("."), model)
+    if not isinstance(plain, Decoder):
+        raise CheckpointError(f"model: wanted a Decoder, got {type(plain).__name__}")
+    weights = {
+        name.replace(COMPILED, ""): value.detach() for name, value in plain.state_dict().items()
+    }
+    for name, value in weights.items():
+        if value.is_meta or not value.is_floating_point():
+            found = "no memory" if value.is_meta else f"{value.dtype}; save before quantize_int8"
+            raise CheckpointError(f"model: wanted numbers in {name}, got {found}")
+    with torch.device("meta"):
+        check_shapes(Decoder(plain.config), weights, "model")
+    end, owner = 0, ""
+    for name, value in sorted(weights.items(), key=lambda item: item[1].data_ptr()):
+        if value.data_ptr() < end:
+            raise CheckpointError(
+                f"model: wanted weights of their own, got {owner} and {name} in the same memory; "
+                "copy one, or set tie_embeddings if they are embedding and output"
+            )
+        end, owner = value.data_ptr() + value.nbytes, name
+    return {name: value.contiguous().cpu() for name, value in weights.items()}
 
 
 def _shards(weights: dict[str, torch.Tensor], max_bytes: int) -> dict[str, dict[str, torch.Tensor]]:
@@ -197,6 +258,21 @@ def write_tensors(
     """Write a safetensors file, whole or not at all; raise `CheckpointError` if that fails."""
     with write_errors(path), atomic_file(path) as file:
         save_file(tensors, file.name, metadata)
+
+
+@contextmanager
+def whole_checkpoint(folder: Path) -> Iterator[Path]:
+    """Run `replacing`, with `CheckpointError` if a file cannot be written."""
+    with write_errors(folder), replacing(folder) as new:
+        yield new
+
+
+def finish_replacement(folder: Path) -> None:
+    """Run `finish` before reading a checkpoint, with `CheckpointError` if that fails."""
+    try:
+        finish(folder)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(f"{folder}: a stopped save cannot be finished: {error}") from error
 
 
 @contextmanager

@@ -16,6 +16,9 @@ from torch import Tensor
 from cm3_model.kv_cache import Layers
 from cm3_model.transformer import Decoder
 
+MOST_GRAPHS = 4096
+"""Graphs of decode steps, over all decoders of a process."""
+
 
 def compile_decoding(model: Decoder, **options: Any) -> Decoder:
     """Compile the decode step of a decoder, in place; make its caches afterwards.
@@ -27,16 +30,26 @@ def compile_decoding(model: Decoder, **options: Any) -> Decoder:
         model: A decoder in eval mode; quantize it before, not after.
         options: Options of `torch.compile`, such as `mode="reduce-overhead"` on a CUDA device.
     """
-    compiled = torch.compile(model.step, fullgraph=True, dynamic=False, **options)
+    # The decoder is an argument, so that a copy runs its own weights.
+    compiled = torch.compile(Decoder.step, fullgraph=True, dynamic=False, **options)
 
-    def step(input_ids: Tensor, layers: Layers, lengths: Tensor, end: int) -> Tensor:
+    # Every batch size and cache length is a graph of its own; PyTorch stops at eight.
+    more_shapes = torch._dynamo.config.patch(
+        recompile_limit=MOST_GRAPHS, accumulated_recompile_limit=MOST_GRAPHS
+    )
+
+    def step(
+        decoder: Decoder, input_ids: Tensor, layers: Layers, lengths: Tensor, end: int
+    ) -> Tensor:
         if input_ids.device.type == "cuda":
             # A graph replays at fixed addresses: declare the cache's, copy the output.
             for memory in (part for layer in layers for part in layer):
                 torch._dynamo.mark_static_address(memory)
             torch.compiler.cudagraph_mark_step_begin()
-            return compiled(input_ids, layers, lengths, end).clone()
-        return compiled(input_ids, layers, lengths, end)
+            with more_shapes:
+                return compiled(decoder, input_ids, layers, lengths, end).clone()
+        with more_shapes:
+            return compiled(decoder, input_ids, layers, lengths, end)
 
     model.compiled_step = step
     return model

@@ -174,18 +174,26 @@ class AppendOne:
 
     def __init__(self, layers: Layers, lengths: Tensor, end: int) -> None:
         """Plan to write behind `lengths` (B,) and to attend to the first `end` slots."""
-        self.layers, self.end = layers, end
+        self.layers, self.end, self.slots = layers, end, lengths
+        self.rows = torch.arange(len(lengths), device=lengths.device)
         self.positions = lengths[:, None]  # (B, 1)
         self.visible = visible_slots(self.positions, end)  # (B, 1, 1, end)
-        heads, width = layers[0][0].shape[1], layers[0][0].shape[3]
-        self.slots = lengths[:, None, None, None].expand(-1, heads, 1, width)
+        keys = layers[0][0]
+        # On a CPU, attention with one query in bfloat16 takes three times as long as with a
+        # float32 copy of the keys. All layers share the copy's memory.
+        reduced = keys.device.type == "cpu" and keys.dtype in (torch.bfloat16, torch.float16)
+        self.copy = (
+            torch.empty(keys[:, :, :end].shape) if reduced and not torch.is_grad_enabled() else None
+        )
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store one layer's new key and value (B, H, 1, W); return those to attend to."""
         keys, values = self.layers[layer]  # 2 x (B, H, L, W)
-        keys.scatter_(2, self.slots, key.to(keys.dtype))
-        values.scatter_(2, self.slots, value.to(values.dtype))
-        return keys[:, :, : self.end], values[:, :, : self.end]
+        # Not `scatter_`, which on a CPU converts all of a bfloat16 cache there and back.
+        keys[self.rows, :, self.slots] = key[:, :, 0].to(keys.dtype)
+        values[self.rows, :, self.slots] = value[:, :, 0].to(values.dtype)
+        keys, values = keys[:, :, : self.end], values[:, :, : self.end]
+        return (keys if self.copy is None else self.copy.copy_(keys)), values
 
 
 def visible_slots(positions: Tensor, end: int) -> Tensor:

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import torch
 
-from cm3_model.checkpoint import CheckpointError
+from cm3_model.checkpoint import finish_replacement
 from cm3_model.config import DecoderConfig
-from cm3_model.foreign_files import Weights, build, guard, read_json, read_safetensors
+from cm3_model.foreign_files import (
+    Weights,
+    build,
+    check_meanings,
+    guard,
+    read_json,
+    read_safetensors,
+)
 from cm3_model.transformer import Decoder
 
 
@@ -24,17 +31,15 @@ def import_opt(
         CheckpointError: If it has parts that the decoder lacks, or is damaged.
     """
     folder = Path(folder)
+    finish_replacement(folder)
     values = read_json(folder / "config.json")
     wanted = {
         "model_type": ("opt",), "enable_bias": (False,), "layer_norm_elementwise_affine": (False,),
         "do_layer_norm_before": (True, None), "activation_function": ("relu", "gelu", None),
         "word_embed_proj_dim": (values.get("hidden_size"), None),
+        "_remove_final_layer_norm": (False, None),
     }  # fmt: skip
-    for name, choices in wanted.items():
-        if values.get(name) not in choices:
-            raise CheckpointError(
-                f"{folder}: {name}: wanted {choices[0]!r}, got {values.get(name)!r}"
-            )
+    check_meanings(values, wanted, folder)
     config = guard(
         folder,
         lambda: DecoderConfig(

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from typing import Literal, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -33,17 +34,44 @@ def can_pack() -> bool:
 class PackedLinear(nn.Module):
     """A linear layer without bias or training, fast for inputs of `rows` rows, right for all."""
 
-    def __init__(self, linear: nn.Linear, rows: int, way: Way = "packed") -> None:
+    def __init__(self, linear: AnyLinear, rows: int, way: Way = "packed") -> None:
         """Take `linear.weight` (out, in), float32 on the CPU."""
         super().__init__()
         self.rows = rows
         self.way = way
         self.weight = linear.weight.requires_grad_(False)
+        self._packed: Tensor | None = None
+        self._pack()
+
+    def _pack(self) -> None:
+        """Make MKL's copy anew, after every change of the weights; none in another format."""
+        weight = self.weight.detach()
+        fits = weight.device.type == "cpu" and weight.dtype == torch.float32
+        packs = self.way == "packed" and fits
         self._packed = (
-            torch.ops.mkl._mkl_reorder_linear_weight(self.weight.detach(), rows)
-            if way == "packed"
-            else None
+            torch.ops.mkl._mkl_reorder_linear_weight(weight, self.rows) if packs else None
         )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLinear:
+        super()._apply(fn, recurse)  # as of `to`
+        self._pack()
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*args, **options)
+        self._pack()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave MKL's copy out, which can be neither copied nor pickled."""
+        return self.__dict__ | {"_packed": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore, and make MKL's copy anew."""
+        super().__setstate__(state)
+        if can_pack():
+            self._pack()
+        else:
+            self.way = "plain"
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
@@ -53,6 +81,9 @@ class PackedLinear(nn.Module):
             return F.linear(x, self.weight)
         product = self.weight @ x.reshape(self.rows, -1).mT  # (out, rows)
         return product.mT.reshape(*x.shape[:-1], -1)
+
+
+AnyLinear = nn.Linear | PackedLinear
 
 
 def pack_weights(model: Decoder, rows: int) -> Decoder:
@@ -74,10 +105,10 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
         raise ValueError(f"rows: wanted at least 1, got {rows}")
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise ValueError(f"model: wanted float32 on a CPU, got {weight.dtype} on {weight.device}")
-    places: dict[torch.Size, list[tuple[nn.Module, str, nn.Linear]]] = defaultdict(list)
+    places: dict[torch.Size, list[tuple[nn.Module, str, AnyLinear]]] = defaultdict(list)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
+            if isinstance(child, AnyLinear):
                 places[child.weight.shape].append((module, name, child))
     for same_shape in places.values():
         chosen = fastest([linear for _, _, linear in same_shape], rows)
@@ -87,13 +118,13 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
 
 
 @torch.no_grad()
-def fastest(linears: list[nn.Linear], rows: int) -> list[PackedLinear]:
+def fastest(linears: Sequence[AnyLinear], rows: int) -> list[PackedLinear]:
     """Return replacements for `linears`, all of one shape, the fastest way for `rows` rows.
 
     All of them are timed in turn, as a decode step runs through them: a single one would stay in
     the processor's cache.
     """
-    x = torch.randn(rows, 1, linears[0].in_features, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(rows, 1, linears[0].weight.shape[1], generator=torch.Generator().manual_seed(0))
     seconds: dict[Way, float] = {}
     made: dict[Way, list[PackedLinear]] = {}
     for way in get_args(Way):

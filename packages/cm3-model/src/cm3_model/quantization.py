@@ -7,10 +7,13 @@ picture against 11.8 s).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cm3_model.packing import AnyLinear
 from cm3_model.transformer import Decoder
 
 
@@ -20,27 +23,39 @@ class Int8Linear(nn.Module):
     weight: Tensor
     scale: Tensor
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: AnyLinear) -> None:
         """Round `linear.weight` (out, in); each row's largest magnitude becomes 127."""
         super().__init__()
         rows = linear.weight.detach().float()
         scale = rows.abs().amax(1).clamp(min=torch.finfo(torch.float32).tiny) / 127
         rounded = (rows / scale[:, None]).round().to(torch.int8)
         self.register_buffer("weight", rounded)  # (out, in)
-        self.register_buffer("scale", scale.to(linear.weight.dtype))  # (out,)
+        self.register_buffer("scale", scale)  # (out,)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Int8Linear:
+        scale = self.scale
+        super()._apply(fn, recurse)  # as of `to`
+        # In float16 the scale of a row below 1e-5 would be 0.
+        self.scale = scale.to(self.scale.device)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
-        return F.linear(x, self.weight.to(x.dtype)) * self.scale.to(x.dtype)
+        device = x.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        if dtype == torch.float16:  # where a product before the scale overflows
+            return F.linear(x, (self.weight * self.scale[:, None]).to(dtype))
+        return F.linear(x, self.weight.to(x.dtype)) * self.scale.to(dtype)
 
 
 def quantize_int8(model: Decoder) -> Decoder:
     """Replace the blocks' matrices by int8 ones, in place; return the decoder, in eval mode.
 
-    The token embedding stays as it is, and with it a tied output. Save before, not after.
+    The token embedding stays as it is, and with it a tied output. Save before: afterwards
+    `save_decoder` and `export_chameleon` refuse.
     """
     for module in list(model.blocks.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Linear):
+            if isinstance(child, AnyLinear):
                 setattr(module, name, Int8Linear(child))
     return model.requires_grad_(False).eval()

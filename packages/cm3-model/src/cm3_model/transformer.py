@@ -57,8 +57,8 @@ class Decoder(nn.Module):
         )
         self.activation_checkpointing = False
         """In training, keep each block's input only and compute the block again for backward."""
-        self.compiled_step: Callable[[Tensor, Layers, Tensor, int], Tensor] | None = None
-        """Replacement for `step` that `compile_decoding` puts here."""
+        self.compiled_step: Callable[[Decoder, Tensor, Layers, Tensor, int], Tensor] | None = None
+        """Replacement for `Decoder.step` that `compile_decoding` puts here."""
         self.initialise(generator)
 
     @torch.no_grad()
@@ -190,7 +190,8 @@ class Decoder(nn.Module):
         if self.compiled_step is None:
             logits = self.step(input_ids, cache.layers, cache.lengths, end)
         else:  # to the last slot: a growing shape cannot be compiled once
-            logits = self.compiled_step(input_ids, cache.layers, cache.lengths, cache.capacity)
+            size = cache.capacity
+            logits = self.compiled_step(self, input_ids, cache.layers, cache.lengths, size)
         cache.count_one()
         return logits
 
