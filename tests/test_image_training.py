@@ -123,7 +123,7 @@ def test_everything_at_once_trains_and_the_averaged_model_is_kept(pixels, tmp_pa
     state = AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")["state_dict"]
     kept = load_vqgan(tmp_path / "vqgan").state_dict()
     for name, value in kept.items():
-        assert torch.equal(value, state[f"averaged.{name}"])
+        assert torch.equal(value, state[f"averaged.module.{name}"])
     assert any(not torch.equal(kept[name], state[f"model.{name}"]) for name in kept)
 
 
