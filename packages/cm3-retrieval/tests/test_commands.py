@@ -262,6 +262,16 @@ def test_an_index_by_factory_string(tmp_path, picture_folder, clip_folder, capsy
     assert np.array_equal(MemoryBank.load(bank).keys, np.arange(13))
 
 
+def test_build_tunes_an_index_with_cells(tmp_path, picture_folder, clip_folder, capsys):
+    for path in sorted(picture_folder.glob("*.png"))[5:]:  # fewer than the results compared
+        path.unlink()
+    bank = tmp_path / "bank"
+    run(capsys, "build", bank, picture_folder, "--encoder", clip_folder, "--index", "IVF2,SQ8")
+    figures = run(capsys, "eval", bank, "--encoder", clip_folder)
+    for kind in ("text", "image"):
+        assert float(re.search(rf"recall_{kind} +(\S+)", figures)[1]) >= 0.95
+
+
 def test_wrong_input_is_one_line_and_status_1(
     bank_folder, picture_folder, clip_folder, capsys, tmp_path
 ):

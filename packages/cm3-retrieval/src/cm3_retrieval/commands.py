@@ -23,7 +23,7 @@ from cm3_retrieval.caption_groups import groups_of
 from cm3_retrieval.clip.picture_folder import PictureFile, PictureFolder, picture_files
 from cm3_retrieval.contact_sheet import text_table, write_contact_sheet
 from cm3_retrieval.index.config import IndexConfig
-from cm3_retrieval.index.plan import expected_bytes
+from cm3_retrieval.index.plan import cells_of, expected_bytes
 from cm3_retrieval.interface import BANK_COMPONENT, Encoder
 from cm3_retrieval.neighbours.building import build_neighbour_table
 from cm3_retrieval.neighbours.strategy import RetrievalConfig
@@ -32,6 +32,9 @@ from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
 
 _BATCH = 64
 """Pictures held in memory at once, or as many as the encoder takes in a batch."""
+
+_TUNING_QUERIES = 256
+"""Documents whose captions and pictures tell how wide an approximate search must be."""
 
 
 def train(options: argparse.Namespace) -> None:
@@ -77,6 +80,9 @@ def build(options: argparse.Namespace) -> None:
         IndexConfig(factory=options.index),
         threads=options.threads,
     )
+    if cells_of(bank.config.factory):
+        asked = _queries(bank, encoder, _TUNING_QUERIES)
+        bank.tune(asked, k=min(10, len(bank)), threads=options.threads)
     bank.save(options.bank)
     captioned = sum(bool(file.captions) for file in kept)
     print(

@@ -129,7 +129,7 @@ def test_an_error_in_a_worker_is_the_callers(cluster, tmp_path):
     def wrong(shard: int) -> Documents:
         return Documents(keys=np.arange(3), texts=["a"])
 
-    with pytest.raises(ValueError, match="keys: wanted 1, one a vector, got 3"):
+    with pytest.raises(ValueError, match="shard 0: keys: wanted 1, one of texts, got 3"):
         build_with_ray(tmp_path / "work", 1, wrong, WordEncoder, tmp_path / "bank")
 
 

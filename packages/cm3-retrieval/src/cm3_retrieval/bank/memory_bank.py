@@ -20,10 +20,16 @@ from cm3_retrieval.bank.files import free_key, read_bank, write_bank
 from cm3_retrieval.digest import digest_of
 from cm3_retrieval.folder_lock import locked
 from cm3_retrieval.index.approximate import ApproximateIndex, build_approximate
-from cm3_retrieval.index.checks import checked_documents, checked_integers
+from cm3_retrieval.index.checks import (
+    checked_count,
+    checked_documents,
+    checked_integers,
+    checked_vectors,
+)
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.exact import ExactIndex, build_index
 from cm3_retrieval.index.plan import holds_full_vectors, plan_index
+from cm3_retrieval.index.tuning import tune_index
 from cm3_retrieval.interface import same_encoder
 
 _HASHED_ROWS = 65_536
@@ -76,7 +82,7 @@ class MemoryBank:
                 that rescores keeps a float32 array without copying it: leave it unchanged.
             metadata: Column name -> N values, such as caption, file_name, source.
             encoder_id: The encoder that made the vectors; `load` compares it.
-            index: The index to build. None chooses by N: exact up to 50,000 documents.
+            index: The index to build. None chooses by N: exact up to 200,000 documents.
             threads: FAISS's threads. With more than one, an HNSW graph differs each time.
 
         Raises:
@@ -254,6 +260,45 @@ class MemoryBank:
         )
         bank._next_key = self._next_key
         return bank
+
+    def tune(
+        self,
+        asked: Mapping[str, np.ndarray],
+        *,
+        k: int = 10,
+        recall: float = 0.95,
+        threads: int = 1,
+    ) -> dict[str, float]:
+        """Set the search width of an IVF index on queries of users; `save` keeps it.
+
+        Args:
+            asked: Kind, such as `text` or `image`, -> (Q, dim) floats, some hundred of each.
+            k: Results compared with those of exact search.
+            recall: Share of them to find, for each kind.
+            threads: FAISS's threads.
+
+        Returns:
+            `nprobe`, `rescore`, and `recall_KIND` for each kind; empty for an index without cells.
+
+        Raises:
+            ValueError: The bank does not keep its vectors, or an argument is invalid.
+        """
+        k = checked_count("k", k, 1, len(self), ", the number of documents")
+        if not 0 < recall <= 1:
+            raise ValueError(f"recall: wanted more than 0 and at most 1, got {recall}")
+        named = {
+            name: checked_vectors(f"asked[{name!r}]", q, self.dim) for name, q in asked.items()
+        }
+        queries = {name: given for name, given in named.items() if len(given)}
+        if not queries:
+            raise ValueError(
+                f"asked: wanted queries of at least one kind, got none of {set(asked)}"
+            )
+        if isinstance(self._index, ExactIndex):
+            return {}
+        if not self.keeps_vectors:
+            raise ValueError("bank: wanted one that keeps the documents' vectors, got rescore=0")
+        return tune_index(self._index, queries, k=k, recall=recall, threads=threads)
 
     def content_hash(self) -> str:
         """Return a SHA-256 over keys, vectors, `has_both` and the index's settings.

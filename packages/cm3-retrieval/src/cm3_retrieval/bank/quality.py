@@ -13,6 +13,7 @@ from cm3_retrieval.artifact import atomic_file
 from cm3_retrieval.bank.memory_bank import MemoryBank
 from cm3_retrieval.index.checks import checked_count, checked_lengths, checked_vectors
 from cm3_retrieval.index.exact import build_index, search
+from cm3_retrieval.index.tuning import shared_keys
 
 
 def measure_bank(
@@ -81,12 +82,6 @@ def measure_bank(
             same = shared_keys(bank.search(given, k)[1], search(exact, given, k)[1])
             figures[f"recall_{kind}"] = float(same.mean())
     return figures, nearest
-
-
-def shared_keys(found: np.ndarray, true: np.ndarray) -> np.ndarray:
-    """Return the share of each row of `true` (Q, k) that is in the row of `found`, (Q,)."""
-    pairs = zip(found.tolist(), true.tolist(), strict=True)
-    return np.array([len(set(ours) & set(theirs)) / len(theirs) for ours, theirs in pairs])
 
 
 def _own_vectors(bank: MemoryBank, vectors: np.ndarray | None) -> np.ndarray:

@@ -17,6 +17,9 @@ from cm3_retrieval.index.plan import open_factory, plan_index
 from cm3_retrieval.index.rows import GrowingRows, KeyRows
 from cm3_retrieval.index.threads import FaissThreads
 
+_COARSE_WIDTH = 256
+"""Least width of the search for cells in a graph; FAISS's own 16 misses many of them."""
+
 _ADDED_ROWS = 65_536
 """Rows given to FAISS at once, which bounds its temporary memory."""
 
@@ -42,6 +45,10 @@ class ApproximateIndex:
         self.index: Any = index
         self._rows = KeyRows(keys)
         self._vectors = None if vectors is None else GrowingRows(vectors)
+        self.set_config(config)
+
+    def set_config(self, config: IndexConfig) -> None:
+        """Take other settings for later searches; those of the building stay as they are."""
         self.config = config
         set_search_width(self.index, config)
 
@@ -220,6 +227,9 @@ def train_index(vectors: np.ndarray, config: IndexConfig, *, threads: int = 1) -
     plan = plan_index(len(vectors), vectors.shape[1], config)
     index: Any = open_factory(plan.factory, vectors.shape[1])
     _set_build_width(index, plan)
+    ivf = faiss.try_extract_index_ivf(index)
+    if ivf is not None:
+        _set_coarse_width(ivf, _COARSE_WIDTH)  # rows go to the cells in which a search looks
     if index.is_trained:
         return index
     inner: Any = index
@@ -227,7 +237,6 @@ def train_index(vectors: np.ndarray, config: IndexConfig, *, threads: int = 1) -
         inner = faiss.downcast_index(inner.index)
     if hasattr(inner, "do_polysemous_training"):  # slow; serves only a search not used here
         inner.do_polysemous_training = False
-    ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
         ivf.cp.seed, ivf.cp.niter = plan.seed, 10
         ivf.cp.max_points_per_centroid, ivf.cp.min_points_per_centroid = 2**20, 1
@@ -264,8 +273,16 @@ def set_search_width(index: Any, config: IndexConfig) -> None:
     ivf = faiss.try_extract_index_ivf(index)
     if ivf is not None:
         ivf.nprobe = min(config.nprobe or 1, ivf.nlist)
+        _set_coarse_width(ivf, max(_COARSE_WIDTH, 2 * ivf.nprobe))
     elif isinstance(index, faiss.IndexHNSW):
         index.hnsw.efSearch = config.ef_search
+
+
+def _set_coarse_width(ivf: Any, width: int) -> None:
+    """Set the width of the graph that finds the cells, where there is one (`IVF.._HNSW32`)."""
+    quantizer = faiss.downcast_index(ivf.quantizer)
+    if isinstance(quantizer, faiss.IndexHNSW):
+        quantizer.hnsw.efSearch = width
 
 
 def _set_build_width(index: Any, config: IndexConfig) -> None:

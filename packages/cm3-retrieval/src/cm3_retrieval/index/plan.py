@@ -29,9 +29,9 @@ class Tier:
 
 
 TIERS = (
-    Tier(up_to_rows=50_000, factory="Flat"),
-    Tier(up_to_rows=2_000_000, factory="IVF1024,PQ{pieces}x4fs", nprobe=32),
-    Tier(up_to_rows=10_000_000, factory="IVF4096,PQ{pieces}x4fs", nprobe=64),
+    Tier(up_to_rows=200_000, factory="Flat"),
+    Tier(up_to_rows=2_000_000, factory="IVF1024,PQ{pieces}x4fs", nprobe=128),
+    Tier(up_to_rows=10_000_000, factory="IVF4096,PQ{pieces}x4fs", nprobe=256),
     Tier(up_to_rows=100_000_000, factory="IVF65536_HNSW32,PQ{pieces}x4fs", nprobe=128),
     Tier(up_to_rows=1_000_000_000, factory="IVF262144_HNSW32,PQ{pieces}x4fs", nprobe=256),
 )
