@@ -27,17 +27,16 @@ def write_sheet(path: Path, rows: Rows, titles: Sequence[Sequence[str]]) -> None
 
 
 def write_blocks(path: Path, blocks: Sequence[tuple[str, Rows, Sequence[str]]]) -> None:
-    """Write blocks under each other: (heading, rows, titles over the first row)."""
+    """Write blocks side by side: (heading, rows, titles over the first row)."""
     sheets = [(heading, sheet(rows, [titles])) for heading, rows, titles in blocks if rows]
-    font = ImageFont.load_default(TEXT + 5)
-    height = sum(part.height + TEXT + 3 * GAP for _, part in sheets)
-    whole = Image.new("RGB", (max(part.width for _, part in sheets), height), "white")
-    pen, top = ImageDraw.Draw(whole), 0
+    font, top = ImageFont.load_default(TEXT + 5), TEXT + 3 * GAP
+    width = sum(part.width + 2 * GAP for _, part in sheets)
+    whole = Image.new("RGB", (width, top + max(part.height for _, part in sheets)), "white")
+    pen, left = ImageDraw.Draw(whole), 0
     for heading, part in sheets:
-        pen.text((GAP, top + GAP), heading, fill="black", font=font)
-        top += TEXT + 3 * GAP
-        whole.paste(part, (0, top))
-        top += part.height
+        pen.text((left + GAP, GAP), heading, fill="black", font=font)
+        whole.paste(part, (left, top))
+        left += part.width + 2 * GAP
     save(whole, path)
 
 
