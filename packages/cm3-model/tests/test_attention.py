@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from cm3_model import attention
 from cm3_model.attention import attend, document_mask, document_starts, rotary_angles, rotate
@@ -41,9 +42,9 @@ def test_flex_attention_equals_sdpa(monkeypatch):
     parts = heads(2, 3, 200, 16)
     wanted = attend(*parts, document_mask(first))
     monkeypatch.setattr(attention, "has_flex", lambda device: True)
-    monkeypatch.setattr(attention, "_compiled_flex", lambda: attention.flex_attention)
+    monkeypatch.setattr(attention, "_compiled_flex", lambda: flex_attention)
     mask = document_mask(first)
-    assert isinstance(mask, attention.BlockMask)
+    assert isinstance(mask, BlockMask)
     torch.testing.assert_close(attend(*parts, mask), wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -53,7 +54,7 @@ def test_a_decoder_with_flex_attention_has_the_same_logits(decoder, ids, monkeyp
     documents = torch.tensor([[0] * 5 + [1] * 12 + [0] * 7] * 3)
     wanted = decoder(ids, documents)
     monkeypatch.setattr(attention, "has_flex", lambda device: True)
-    monkeypatch.setattr(attention, "_compiled_flex", lambda: attention.flex_attention)
+    monkeypatch.setattr(attention, "_compiled_flex", lambda: flex_attention)
     torch.testing.assert_close(decoder(ids, documents), wanted, rtol=1e-4, atol=1e-4)
 
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-Visible = Tensor | BlockMask | None
+if TYPE_CHECKING:  # a second to import, and of use on a CUDA device alone
+    from torch.nn.attention.flex_attention import BlockMask
+
+Visible: TypeAlias = "Tensor | BlockMask | None"
 """Mask (B, 1, T, S), true or 0 where a query may look; or FlexAttention's; None is causal."""
 
 
@@ -39,6 +42,8 @@ def document_mask(first: Tensor) -> Tensor | BlockMask:
         same = first[:, :, None] == first[:, None]
         return (same & (positions[:, None] >= positions))[:, None]  # (B, 1, T, T)
 
+    from torch.nn.attention.flex_attention import create_block_mask
+
     def may_look(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (first[row, query] == first[row, key])
 
@@ -53,6 +58,8 @@ def has_flex(device: torch.device) -> bool:
 @functools.cache
 def _compiled_flex() -> Callable[..., object]:
     """Compile FlexAttention once; uncompiled it is slow."""
+    from torch.nn.attention.flex_attention import flex_attention
+
     return torch.compile(flex_attention)
 
 
@@ -70,7 +77,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Visible) -> Tenso
         assert isinstance(visible, Tensor)
         return _attend_once(query, key, value, visible)
     grouped = key.shape[1] != query.shape[1]
-    if isinstance(visible, BlockMask):
+    if visible is not None and not isinstance(visible, Tensor):
         mixed = _compiled_flex()(query, key, value, block_mask=visible, enable_gqa=grouped)
         assert isinstance(mixed, Tensor)  # no auxiliary output was asked for
         return mixed
