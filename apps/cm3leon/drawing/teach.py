@@ -144,7 +144,8 @@ def _lines(place: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     lines = []
-    for number, text in enumerate(path.read_text("utf-8").splitlines(), 1):
+    # not splitlines: a name may hold other line ends, such as U+2028
+    for number, text in enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), 1):
         try:
             line = json.loads(text)
             lines.append({name: str(line[name]) for name in ("file_name", "text")})

@@ -16,7 +16,6 @@ from cm3_decoding import generate
 from cm3_train import progress_bar
 from cm3leon.data.palette import PAINTS
 from cm3leon.drawing.describe import caption_text, read_captions, unguided
-from cm3leon.drawing.draw import draw
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve
 from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.judge import Judge, alone, colours_of, thing_of
@@ -85,11 +84,11 @@ def combination_figures(
     drawings = draw_for(subject, rows, scale, 20_000, "unseen combinations", recipe.candidates)
     best, real = drawings.best[0], pictures.pixels(rows)
     some = rows[: recipe.control_samples]
-    alone_drawn = draw_for(subject, some, scale, 20_000, "no document", context=False)
+    bare = draw_for(subject, some, scale, 20_000, "no document", contexts=[[] for _ in some])
     sections = {
         "combinations": match(subject, judge, rows, best),
         "one_candidate": match(subject, judge, rows, drawings.pixels[:, 0]),
-        "no_document": match(subject, judge, some, alone_drawn.pixels[:, 0]),
+        "no_document": match(subject, judge, some, bare.pixels[:, 0]),
         "shuffled": match(subject, judge, np.roll(rows, 1), best),
         "ceiling": match(subject, judge, rows, subject.parts.tokenizers.through(real)),
         "real": match(subject, judge, rows, real),
@@ -143,17 +142,7 @@ def teach_figures(
     shown = {int(row): int(rng.choice(of_thing[thing_of(pictures, row)])) for row in rows}
 
     def drawn(contexts: list[list[int]], what: str) -> np.ndarray:
-        sampling = replace(subject.recipe.sampling, guidance_scale=scale)
-        with progress_bar(what) as progress:
-            return draw(
-                subject.parts,
-                [pictures.pairs.captions[row] for row in rows],
-                contexts=contexts,
-                samplers=[sampling],
-                seeds=40_000 + np.arange(len(rows))[:, None],
-                progress=progress,
-                batch_size=subject.recipe.batch_size,
-            ).pixels[:, 0]
+        return draw_for(subject, rows, scale, 40_000, what, contexts=contexts).pixels[:, 0]
 
     taught = drawn([[shown[int(row)]] for row in rows], "taught things")
     with_one = match(subject, judge, rows, taught)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,16 +56,16 @@ def draw_for(
     what: str,
     candidates: int = 1,
     *,
-    context: bool = True,
+    contexts: Sequence[Sequence[int]] | None = None,
 ) -> Drawings:
-    """Draw for the caption of each pair, with the documents that its caption finds, or without."""
+    """Draw for the caption of each pair, by default with the documents that its caption finds."""
     recipe = subject.recipe
     sampling = replace(recipe.sampling, guidance_scale=scale)
     with progress_bar(what, unit="step") as progress:
         return draw(
             subject.parts,
             [subject.pictures.pairs.captions[row] for row in rows],
-            contexts=[subject.context(row) if context else [] for row in rows],
+            contexts=[subject.context(row) for row in rows] if contexts is None else contexts,
             samplers=[replace(sampling, sampler=sampler) for sampler in recipe.samplers],
             seeds=seed + np.arange(len(rows) * candidates).reshape(len(rows), candidates),
             progress=progress,
