@@ -34,7 +34,7 @@ def test_a_saved_recipe_is_the_same_recipe(tmp_path):
     save_recipe(recipe, tmp_path)
     assert read_recipe(tmp_path) == recipe
     assert recipe.decoder.context_shares == (0.2, 0.3, 0.5)
-    assert recipe.decoder.config(9).positions == "rotary"  # of tiny.yaml
+    assert recipe.decoder.config(9, (3, 9)).image_ids == (3, 9)  # of tiny.yaml
     assert [p.name for p in tmp_path.iterdir()] == ["recipe.yaml"]
 
 

@@ -96,7 +96,7 @@ class DecoderRecipe:
 
     model: str | dict[str, Any] = "cm3leon-350m"
     """Shape: a name of `cm3_model.PRESETS`, or fields of `cm3_model.DecoderConfig`. The
-    number of ids is the tokenizers'."""
+    number of ids, and which are codes, is the tokenizers'."""
     max_length: int = 4096
     """Most ids of a sequence."""
     context_shares: tuple[float, ...] = (0.0, 0.0, 1.0)
@@ -120,24 +120,26 @@ class DecoderRecipe:
         """Refuse what is no decoder, before any work."""
         if not 0 <= self.plain_share <= 1:
             raise ValueError(f"decoder.plain_share: wanted 0..1, got {self.plain_share}")
-        self.config(1)
+        self.config(2, (1, 2))
 
-    def config(self, vocab_size: int) -> DecoderConfig:
-        """Return the decoder's shape for a number of ids.
+    def config(self, vocab_size: int, image_ids: tuple[int, int]) -> DecoderConfig:
+        """Return the decoder's shape for a number of ids, of which `first <= id < stop` are codes.
 
         Raises:
             ValueError: There is no preset of the name, or the fields make no decoder.
         """
-        ids = {"vocab_size": vocab_size, "max_length": self.max_length}
+        ids: dict[str, Any] = {"vocab_size": vocab_size, "max_length": self.max_length}
         if isinstance(self.model, str):
             if self.model not in PRESETS:
                 raise ValueError(
                     f"decoder.model: wanted one of {list(PRESETS)}, got {self.model!r}"
                 )
             return replace(PRESETS[self.model], **ids)
-        mine = {field.name for field in fields(DecoderConfig)} - ids.keys()
+        mine = {field.name for field in fields(DecoderConfig)} - ids.keys() - {"image_ids"}
         for name in self.model.keys() - mine:
             raise ValueError(f"decoder.model: wanted some of {sorted(mine)}, got {name!r}")
+        if self.model.get("positions") == "rotary-places":
+            ids["image_ids"] = image_ids
         try:
             return DecoderConfig(**ids, **self.model)
         except (TypeError, ValueError) as error:

@@ -150,6 +150,7 @@ def training_batches(
 
 def new_decoder(recipe: DecoderRecipe, tokenizers: Tokenizers, seed: int) -> Decoder:
     """Return a decoder before its first step; arguments as of `train_decoder`."""
+    words = tokenizers.vocabulary
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return Decoder(recipe.config(tokenizers.vocabulary.size))
+        return Decoder(recipe.config(words.size, (words.image.offset, words.image.stop)))

@@ -1,9 +1,11 @@
 import math
+from dataclasses import replace
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from cm3_imagetok.layers import Downsample, ResBlock, SelfAttention, Upsample
+from cm3_imagetok.layers import Downsample, Encoder, ResBlock, SelfAttention, Upsample
 
 
 def test_residual_branches_start_as_nothing(tiny):
@@ -44,3 +46,25 @@ def test_autocast_leaves_the_norms_in_float32(tiny):
         normed = norm(x)
     assert normed.dtype == torch.float32
     assert torch.equal(normed, norm(x.float()))
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_a_local_encoder_sees_its_own_patch_and_the_edge_of_the_next(tiny, local):
+    torch.manual_seed(0)
+    config = replace(tiny, mid_attention=False, local_encoder=local)
+    encoder = Encoder(config).eval()
+    for weight in encoder.parameters():  # the residual branches start at zero
+        torch.nn.init.normal_(weight, 0.0, 0.3)
+    images = torch.rand(1, 3, 16, 16)
+    changed = images.clone()
+    changed[..., 8:12, 4:8] += 1  # the patch in row 2, column 1 of a grid of 4 x 4
+    moved = (encoder(images) - encoder(changed)).abs().amax(1)[0] > 1e-6
+    wanted = torch.zeros(4, 4, dtype=torch.bool)
+    wanted[1:3, 0:2] = True  # halving the side looks right and below
+    assert torch.equal(moved, wanted) == local
+
+
+def test_a_local_encoder_has_no_attention(tiny):
+    for change in ({"mid_attention": True}, {"attention_resolutions": (8,)}):
+        with pytest.raises(ValueError, match="local_encoder: wanted no attention"):
+            replace(tiny, **{"mid_attention": False, "local_encoder": True, **change})

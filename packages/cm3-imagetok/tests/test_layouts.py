@@ -50,6 +50,7 @@ def test_the_shortest_prefix_wins_and_none_is_an_error():
         ({"patch_size": 2}, "taming", "patch_size"),
         ({"norm_groups": 16}, "hugging-face", "norm_groups"),
         ({"mid_attention": False}, "taming", "mid_attention"),
+        ({"mid_attention": False, "local_encoder": True}, "hugging-face", "local_encoder"),
         ({"has_decoder": False}, "taming", "has_decoder"),
         ({"quantizer": "gumbel"}, "hugging-face", "quantizer"),
         ({}, "tensorflow", "layout"),

@@ -9,6 +9,7 @@ VARIANTS = {
     "paper": {},
     "relu": {"activation": "relu"},
     "rotary": {"positions": "rotary"},
+    "places": {"positions": "rotary-places", "image_ids": (4, 33)},
     "qk-norm": {"qk_norm": True},
     "untied": {"tie_embeddings": False},
     "swiglu": {"activation": "swiglu", "mlp_width": 40},

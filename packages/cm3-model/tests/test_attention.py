@@ -3,7 +3,14 @@ import torch
 from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from cm3_model import attention
-from cm3_model.attention import attend, document_mask, document_starts, rotary_angles, rotate
+from cm3_model.attention import (
+    attend,
+    document_mask,
+    document_starts,
+    picture_places,
+    rotary_angles,
+    rotate,
+)
 
 
 def heads(*shape, dtype=torch.float32):
@@ -66,6 +73,15 @@ def test_compiled_flex_attention_equals_sdpa(monkeypatch):
     wanted = attend(*parts, document_mask(first))
     monkeypatch.setattr(attention, "has_flex", lambda device: True)
     torch.testing.assert_close(attend(*parts, document_mask(first)), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_places_count_the_codes_of_each_run_and_document():
+    codes = torch.tensor([[1, 1, 0, 1, 1, 1, 0, 1], [0, 1, 1, 1, 1, 1, 1, 1]]).bool()
+    first = torch.tensor([[0, 0, 0, 0, 0, 5, 5, 5], [0, 0, 0, 3, 3, 3, 6, 6]])
+    places = [[1, 2, 0, 1, 2, 1, 0, 1], [0, 1, 2, 1, 2, 3, 1, 2]]
+    assert picture_places(codes, first).tolist() == places
+    read = torch.tensor([[-3], [-9]])  # so many codes went before
+    assert picture_places(codes, read).tolist() == [[4, 5, 0, 1, 2, 3, 0, 1], [0, *range(1, 8)]]
 
 
 def test_a_compiled_turn_is_the_same_turn(monkeypatch):

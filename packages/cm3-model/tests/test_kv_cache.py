@@ -80,7 +80,8 @@ def test_one_token_goes_behind_its_row_and_nowhere_else(dtype, gradients):
     before = [tuple(part.clone() for part in layer) for layer in layers]
     new = torch.randn(2, 2, 3, 2, 1, 4, generator=generator)  # layers, key and value, (B, H, 1, W)
     with torch.set_grad_enabled(gradients):
-        append = AppendOne(layers, torch.tensor([2, 6, 0]), 7)
+        places = torch.zeros(3, 9, dtype=torch.long)
+        append = AppendOne(layers, places, torch.tensor([2, 6, 0]), 7)
         for layer in range(2):
             found = append.write(layer, *new[layer])
             for part in range(2):

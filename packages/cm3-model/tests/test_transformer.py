@@ -30,11 +30,17 @@ def numpy_logits(model, ids):
     def gelu(x):
         return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 
+    places, run = [], 0  # how many codes end here
+    for one in ids:
+        run = run + 1 if config.image_ids and one in range(*config.image_ids) else 0
+        places.append(run)
+
     def turn(x):  # (T, W): channels (0, 1), (2, 3), ... by position / 10000^(pair / W)
         out = np.empty_like(x)
         for t in range(x.shape[0]):
             for c in range(0, x.shape[1], 2):
-                angle = t / config.rotary_theta ** (c / x.shape[1])
+                by_place = config.positions == "rotary-places" and c % 4 == 0
+                angle = (places[t] if by_place else t) / config.rotary_theta ** (c / x.shape[1])
                 cos, sin = math.cos(angle), math.sin(angle)
                 out[t, c] = x[t, c] * cos - x[t, c + 1] * sin
                 out[t, c + 1] = x[t, c] * sin + x[t, c + 1] * cos
@@ -59,7 +65,7 @@ def numpy_logits(model, ids):
             if config.qk_norm:
                 q = head_norm(q, block + "attention.query_norm", head)
                 k = head_norm(k, block + "attention.key_norm", head // groups)
-            if config.positions == "rotary":
+            if config.positions != "learned":
                 q, k = turn(q), turn(k)
             for t in range(len(ids)):
                 scores = np.exp(k[: t + 1].dot(q[t]) / math.sqrt(size))

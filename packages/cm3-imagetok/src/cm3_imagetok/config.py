@@ -27,6 +27,11 @@ class VQGANConfig:
     """Sides (at `image_size`) of levels whose blocks are followed by self-attention."""
     mid_attention: bool = True
     """Self-attention at the lowest resolution."""
+    local_encoder: bool = False
+    """Encode each patch of `downsampling` pixels almost by itself: the encoder normalises every
+    position alone and sees a neighbour only where the side is halved. The same thing elsewhere, or
+    beside something else, then has the same codes, which a language model learns and copies
+    sooner; detail costs more codes. The published models see the whole picture."""
     norm_groups: int = 32
     """Groups of each GroupNorm."""
     z_channels: int = 256
@@ -75,6 +80,11 @@ class VQGANConfig:
                     f"norm_groups: wanted a divisor of every level's channels, "
                     f"got {self.norm_groups} for {self.channels * multiplier} channels"
                 )
+        if self.local_encoder and (self.mid_attention or self.attention_resolutions):
+            raise ValueError(
+                "local_encoder: wanted no attention with it, got mid_attention "
+                f"{self.mid_attention}, attention_resolutions {self.attention_resolutions}"
+            )
         if self.image_size % self.downsampling:
             raise ValueError(
                 f"image_size: wanted a multiple of {self.downsampling}, got {self.image_size}"

@@ -23,8 +23,28 @@ class _GroupNorm(nn.GroupNorm):
         return super().forward(input.float() if torch.is_autocast_enabled("cpu") else input)
 
 
-def _norm(channels: int, config: VQGANConfig) -> nn.GroupNorm:
-    return _GroupNorm(config.norm_groups, channels, eps=1e-6)
+class _PositionNorm(nn.Module):
+    """Layer norm over the channels of each position, which sees nothing of the others."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise (B, C, h, w); in float32 under autocast, as the other norm."""
+        rows = (input.float() if torch.is_autocast_enabled("cpu") else input).movedim(1, -1)
+        return F.layer_norm(rows, rows.shape[-1:], self.weight, self.bias, 1e-6).movedim(-1, 1)
+
+
+def _norm(channels: int, config: VQGANConfig, local: bool = False) -> nn.Module:
+    return _PositionNorm(channels) if local else _GroupNorm(config.norm_groups, channels, eps=1e-6)
+
+
+def _convolution(channels_in: int, channels_out: int, local: bool = False) -> nn.Conv2d:
+    """Return a 3 x 3 convolution, or one that sees its own position alone."""
+    size = 1 if local else 3
+    return nn.Conv2d(channels_in, channels_out, size, padding=size // 2)
 
 
 def _silu(x: Tensor) -> Tensor:
@@ -47,14 +67,16 @@ def _start_at_zero(convolution: nn.Conv2d) -> None:
 
 
 class ResBlock(nn.Module):
-    """Two 3 x 3 convolutions with a skip connection."""
+    """Two convolutions with a skip connection, 3 x 3 or, `local`, 1 x 1."""
 
-    def __init__(self, channels_in: int, channels_out: int, config: VQGANConfig) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, config: VQGANConfig, local: bool = False
+    ) -> None:
         super().__init__()
-        self.norm1 = _norm(channels_in, config)
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, padding=1)
-        self.norm2 = _norm(channels_out, config)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        self.norm1 = _norm(channels_in, config, local)
+        self.conv1 = _convolution(channels_in, channels_out, local)
+        self.norm2 = _norm(channels_out, config, local)
+        self.conv2 = _convolution(channels_out, channels_out, local)
         _start_at_zero(self.conv2)
         if channels_in != channels_out:
             self.nin_shortcut = nn.Conv2d(channels_in, channels_out, 1)
@@ -125,11 +147,12 @@ class Level(nn.Module):
         attention: bool,
         resample: str,
         config: VQGANConfig,
+        local: bool = False,
     ) -> None:
         super().__init__()
         sizes = [channels_in] + [channels] * blocks
         self.block = nn.ModuleList(
-            ResBlock(a, b, config) for a, b in zip(sizes, sizes[1:], strict=False)
+            ResBlock(a, b, config, local) for a, b in zip(sizes, sizes[1:], strict=False)
         )
         self.attn = nn.ModuleList(
             SelfAttention(channels, config) for _ in range(blocks if attention else 0)
@@ -156,11 +179,11 @@ class Level(nn.Module):
 class Middle(nn.Module):
     """Residual block, attention, residual block at the lowest resolution."""
 
-    def __init__(self, channels: int, config: VQGANConfig) -> None:
+    def __init__(self, channels: int, config: VQGANConfig, local: bool = False) -> None:
         super().__init__()
-        self.block_1 = ResBlock(channels, channels, config)
+        self.block_1 = ResBlock(channels, channels, config, local)
         self.attn_1 = SelfAttention(channels, config) if config.mid_attention else nn.Identity()
-        self.block_2 = ResBlock(channels, channels, config)
+        self.block_2 = ResBlock(channels, channels, config, local)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, h, w) to (B, C, h, w)."""
@@ -173,18 +196,20 @@ class Encoder(nn.Module):
     def __init__(self, config: VQGANConfig) -> None:
         super().__init__()
         self.patch_size = config.patch_size
+        local = config.local_encoder
         sizes = [config.channels * m for m in config.channel_multipliers]
-        self.conv_in = nn.Conv2d(3 * config.patch_size**2, config.channels, 3, padding=1)
+        self.conv_in = _convolution(3 * config.patch_size**2, config.channels, local)
         self.down = nn.ModuleList()
         side, last = config.image_size // config.patch_size, config.channels
         for i, size in enumerate(sizes):
             resample = "down" if i < len(sizes) - 1 else ""
             attention = side in config.attention_resolutions
-            self.down.append(Level(last, size, config.num_res_blocks, attention, resample, config))
+            blocks = config.num_res_blocks
+            self.down.append(Level(last, size, blocks, attention, resample, config, local))
             side, last = side // 2, size
-        self.mid = Middle(last, config)
-        self.norm_out = _norm(last, config)
-        self.conv_out = nn.Conv2d(last, config.z_channels, 3, padding=1)
+        self.mid = Middle(last, config, local)
+        self.norm_out = _norm(last, config, local)
+        self.conv_out = _convolution(last, config.z_channels, local)
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""

@@ -104,7 +104,7 @@ def from_native(state: Mapping[str, Tensor], config: VQGANConfig, layout: str) -
     """
     if layout not in WRITTEN:
         raise LayoutError(f"layout: wanted one of {WRITTEN}, got {layout!r}")
-    held = {"patch_size": (1,), "norm_groups": (32,)}
+    held = {"patch_size": (1,), "norm_groups": (32,), "local_encoder": (False,)}
     if layout == "taming":
         held |= {"mid_attention": (True,), "has_decoder": (True,)}
     else:

@@ -110,19 +110,41 @@ def _attend_once(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> 
     return torch.bmm(shares, value.flatten(0, 1).contiguous()).view_as(query).to(query.dtype)
 
 
-def rotary_angles(positions: Tensor, head_width: int, theta: float = 10_000.0) -> Tensor:
-    """Return cosine and sine of the angle by which each pair of channels turns per position.
+def picture_places(codes: Tensor, first: Tensor) -> Tensor:
+    """Return the place (B, T) of each token in its picture: 1, 2, ... for codes, 0 for the others.
+
+    A picture is an unbroken run of codes. So behind a mask inside a picture the count starts again.
+
+    Args:
+        codes: Which tokens are image codes, (B, T).
+        first: Where each token's document starts, (B, T) or (B, 1); -n if it started with a run of
+            n codes that are read already.
+    """
+    ends = torch.arange(1, codes.shape[1] + 1, device=codes.device)
+    return ends - torch.where(codes, first, ends).cummax(1).values
+
+
+def rotary_angles(
+    positions: Tensor, head_width: int, theta: float = 10_000.0, places: Tensor | None = None
+) -> Tensor:
+    """Return cosine and sine of the angle by which each pair of channels turns.
 
     Args:
         positions: Positions (T,) or (B, T).
         head_width: W, even.
         theta: Slowest turn is about one in `2 * pi * theta` positions.
+        places: Places (B, T) in a picture, by which every other pair turns instead, the fastest
+            pair first.
 
     Returns:
         (T, W/2, 2) or (B, 1, T, W/2, 2), which broadcast over heads.
     """
     pair = torch.arange(0, head_width, 2, device=positions.device, dtype=torch.float32)
-    angles = positions[..., None] * theta ** (-pair / head_width)  # (..., T, W/2)
+    speeds = theta ** (-pair / head_width)  # (W/2,)
+    angles = positions[..., None] * speeds  # (..., T, W/2)
+    if places is not None:
+        angles = angles.expand(*places.shape, -1).clone()
+        angles[..., ::2] = places[..., None] * speeds[::2]
     if torch.compiler.is_compiling():  # which has no complex numbers
         turns = torch.stack([angles.cos(), angles.sin()], -1)
     else:

@@ -39,17 +39,22 @@ def compile_decoding(model: Decoder, **options: Any) -> Decoder:
     )
 
     def step(
-        decoder: Decoder, input_ids: Tensor, layers: Layers, lengths: Tensor, end: int
+        decoder: Decoder,
+        input_ids: Tensor,
+        layers: Layers,
+        places: Tensor,
+        lengths: Tensor,
+        end: int,
     ) -> Tensor:
         if input_ids.device.type == "cuda":
             # A graph replays at fixed addresses: declare the cache's, copy the output.
-            for memory in (part for layer in layers for part in layer):
+            for memory in (places, *(part for layer in layers for part in layer)):
                 torch._dynamo.mark_static_address(memory)
             torch.compiler.cudagraph_mark_step_begin()
             with more_shapes:
-                return compiled(decoder, input_ids, layers, lengths, end).clone()
+                return compiled(decoder, input_ids, layers, places, lengths, end).clone()
         with more_shapes:
-            return compiled(decoder, input_ids, layers, lengths, end)
+            return compiled(decoder, input_ids, layers, places, lengths, end)
 
     model.compiled_step = step
     return model

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 Activation = Literal["gelu", "relu", "swiglu"]
 Norm = Literal["layer", "rms"]
 Placement = Literal["before", "after"]
-Positions = Literal["learned", "rotary"]
+Positions = Literal["learned", "rotary", "rotary-places"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,12 @@ class DecoderConfig:
     norm_placement: Placement = "before"
     """Norm "before" each sublayer, or "after" it (Swin v2's, as Chameleon-34B)."""
     positions: Positions = "learned"
-    """"learned" absolute vectors as in the paper, or "rotary" (RoFormer, arXiv 2104.09864)."""
+    """"learned" absolute vectors as in the paper, "rotary" (RoFormer, arXiv 2104.09864), or
+    "rotary-places": rotary, but every other pair of channels turns by the place of a code in its
+    picture, so that one head finds a place again in another picture, however long the text between
+    is."""
+    image_ids: tuple[int, int] | None = None
+    """Ids `first <= id < stop` are image codes; "rotary-places" wants to know."""
     qk_norm: bool = False
     """Normalise queries and keys per head (arXiv 2302.05442), for stability at high rates."""
     qk_norm_affine: bool = False
@@ -101,10 +106,35 @@ class DecoderConfig:
             )
         if self.qk_norm_affine and not self.qk_norm:
             raise ValueError("qk_norm_affine: wanted qk_norm with it, got false")
-        if self.positions == "rotary" and self.head_width % 2:
+        if self.positions != "learned" and self.head_width % 2:
             raise ValueError(
                 f"width: rotary positions want an even width / num_heads, got {self.head_width}"
             )
+        self._check_image_ids()
+
+    def _check_image_ids(self) -> None:
+        wanted = self.positions == "rotary-places"
+        if self.image_ids is None:
+            if wanted:
+                raise ValueError(
+                    'image_ids: positions "rotary-places" want (first, stop), got None'
+                )
+            return
+        if not wanted:
+            raise ValueError(
+                f'image_ids: wanted positions "rotary-places" with them, got '
+                f"{self.positions!r}"
+            )
+        ids = self.image_ids
+        if not (
+            isinstance(ids, tuple | list)
+            and [type(value) for value in ids] == [int, int]
+            and 0 <= ids[0] < ids[1] <= self.vocab_size
+        ):
+            raise ValueError(
+                f"image_ids: wanted first and stop within 0..{self.vocab_size}, got {ids!r}"
+            )
+        object.__setattr__(self, "image_ids", tuple(ids))  # JSON has lists alone
 
     @property
     def head_width(self) -> int:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cm3_model.attention import picture_places
+
 Layers = list[tuple[Tensor, Tensor]]
 """Keys and values of every layer, each (B, H, L, W)."""
 
@@ -37,6 +39,8 @@ class KVCache:
 
         self.layers: Layers = [(zeros(), zeros()) for _ in range(num_layers)]
         self.lengths = torch.zeros(batch_size, device=device, dtype=torch.long)
+        self.places = torch.zeros((batch_size, length), device=device, dtype=torch.long)
+        """Place (B, L) in its picture of each slot's token, for a decoder that asks for it."""
         # The longest of `lengths` as an int: known without asking the device in every step.
         self.longest = 0
 
@@ -110,6 +114,7 @@ class KVCache:
         """Make old row `rows[i]` the new row i; any number, any order, repeats allowed."""
         rows = rows.to(self.lengths)
         self.layers = [(key[rows], value[rows]) for key, value in self.layers]
+        self.places = self.places[rows]
         self.lengths = self.lengths[rows]
         self.longest = int(self.lengths.max())
 
@@ -163,6 +168,13 @@ class Append:
             return key, value
         return keys[:, :, : self.end], values[:, :, : self.end]
 
+    def place(self, codes: Tensor) -> Tensor:
+        """Return the places (B, T) of the new tokens, of which `codes` are image codes; store."""
+        before = last_places(self.cache.places, self.cache.lengths)
+        places = picture_places(codes, -before)
+        self.cache.places[self.rows, self.slots] = places[self.rows, self.columns]
+        return places
+
     def commit(self) -> None:
         """Count the new tokens, once every layer is written; until then the rows lack them."""
         self.cache.lengths = self.lengths
@@ -172,9 +184,9 @@ class Append:
 class AppendOne:
     """Where one new token per row goes; made of tensors alone, so that a step can be compiled."""
 
-    def __init__(self, layers: Layers, lengths: Tensor, end: int) -> None:
+    def __init__(self, layers: Layers, places: Tensor, lengths: Tensor, end: int) -> None:
         """Plan to write behind `lengths` (B,) and to attend to the first `end` slots."""
-        self.layers, self.end, self.slots = layers, end, lengths
+        self.layers, self.places, self.end, self.slots = layers, places, end, lengths
         self.rows = torch.arange(len(lengths), device=lengths.device)
         self.positions = lengths[:, None]  # (B, 1)
         self.visible = visible_slots(self.positions, end)  # (B, 1, 1, end)
@@ -194,6 +206,17 @@ class AppendOne:
         values[self.rows, :, self.slots] = value[:, :, 0].to(values.dtype)
         keys, values = keys[:, :, : self.end], values[:, :, : self.end]
         return (keys if self.copy is None else self.copy.copy_(keys)), values
+
+    def place(self, codes: Tensor) -> Tensor:
+        """Return the places (B, 1) of the new tokens, of which `codes` are image codes; store."""
+        places = (last_places(self.places, self.slots) + 1) * codes
+        self.places[self.rows, self.slots] = places[:, 0]
+        return places
+
+
+def last_places(places: Tensor, lengths: Tensor) -> Tensor:
+    """Return the places (B, 1) of the rows' last tokens, 0 for an empty row."""
+    return places.gather(1, (lengths[:, None] - 1).clamp(min=0)) * (lengths > 0)[:, None]
 
 
 def visible_slots(positions: Tensor, end: int) -> Tensor:

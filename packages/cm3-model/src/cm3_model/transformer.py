@@ -8,6 +8,7 @@ other parts: with RMS norm, rotary positions, SwiGLU and query/key norm this is 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -20,6 +21,7 @@ from cm3_model.attention import (
     additive,
     document_mask,
     document_starts,
+    picture_places,
     rotary_angles,
 )
 from cm3_model.block import Block, Norm
@@ -57,7 +59,9 @@ class Decoder(nn.Module):
         )
         self.activation_checkpointing = False
         """In training, keep each block's input only and compute the block again for backward."""
-        self.compiled_step: Callable[[Decoder, Tensor, Layers, Tensor, int], Tensor] | None = None
+        self.compiled_step: (
+            Callable[[Decoder, Tensor, Layers, Tensor, Tensor, int], Tensor] | None
+        ) = None
         """Replacement for `Decoder.step` that `compile_decoding` puts here."""
         self.initialise(generator)
 
@@ -106,14 +110,16 @@ class Decoder(nn.Module):
             )
         positions = torch.arange(input_ids.shape[1], device=input_ids.device)
         if documents is None:
-            return self._run(input_ids, positions)
+            start = positions.new_zeros((1, 1))
+            return self._run(input_ids, positions, functools.partial(picture_places, first=start))
         if documents.shape != input_ids.shape:
             raise ValueError(
                 f"documents: wanted one number per id {tuple(input_ids.shape)}, "
                 f"got {tuple(documents.shape)}"
             )
         first = document_starts(documents)  # (B, T)
-        return self._run(input_ids, positions - first, visible=document_mask(first))
+        place = functools.partial(picture_places, first=first)
+        return self._run(input_ids, positions - first, place, visible=document_mask(first))
 
     def head(self, hidden: Tensor) -> Tensor:
         """Return logits (..., V) of last states (..., D)."""
@@ -180,7 +186,7 @@ class Decoder(nn.Module):
                 f"lengths: wanted {batch_size} numbers from 1 to {width}, got {lengths.tolist()}"
             )
         new = cache.append(lengths, width)
-        hidden = self._run(input_ids, new.positions, new)  # (B, T, D)
+        hidden = self._run(input_ids, new.positions, new.place, new)  # (B, T, D)
         new.commit()
         return self.head(hidden[torch.arange(batch_size, device=hidden.device), lengths - 1])
 
@@ -188,34 +194,44 @@ class Decoder(nn.Module):
         """Append one id per row (B,), unchecked for speed; return the logits (B, V) after it."""
         end = cache.append_one()
         if self.compiled_step is None:
-            logits = self.step(input_ids, cache.layers, cache.lengths, end)
+            logits = self.step(input_ids, cache.layers, cache.places, cache.lengths, end)
         else:  # to the last slot: a growing shape cannot be compiled once
-            size = cache.capacity
-            logits = self.compiled_step(self, input_ids, cache.layers, cache.lengths, size)
+            size, memory = cache.capacity, (cache.layers, cache.places)
+            logits = self.compiled_step(self, input_ids, *memory, cache.lengths, size)
         cache.count_one()
         return logits
 
-    def step(self, input_ids: Tensor, layers: Layers, lengths: Tensor, end: int) -> Tensor:
+    def step(
+        self, input_ids: Tensor, layers: Layers, places: Tensor, lengths: Tensor, end: int
+    ) -> Tensor:
         """Return logits (B, V) after ids (B,) behind `lengths` (B,); takes tensors alone.
 
-        Write to the `layers` of a cache and attend to their first `end` slots.
+        Write to the `layers` and `places` of a cache and attend to their first `end` slots.
         """
-        new = AppendOne(layers, lengths, end)
-        return self.head(self._run(input_ids[:, None], new.positions, new)[:, 0])
+        new = AppendOne(layers, places, lengths, end)
+        return self.head(self._run(input_ids[:, None], new.positions, new.place, new)[:, 0])
 
     def _run(
         self,
         input_ids: Tensor,
         positions: Tensor,
+        place: Callable[[Tensor], Tensor],
         new: Append | AppendOne | None = None,
         visible: Visible = None,
     ) -> Tensor:
-        """Return the normed last states (B, T, D); `positions` is (T,) or (B, T)."""
+        """Return the normed last states (B, T, D) of ids at `positions`, (T,) or (B, T).
+
+        `place` gives the places in pictures (B, T) of all ids, told which are codes (B, T).
+        """
         x = self.token_embedding(input_ids)  # (B, T, D)
         rotation = None
         if self.position_embedding is None:
             width, theta = self.config.head_width, self.config.rotary_theta
-            rotation = rotary_angles(positions, width, theta)
+            places = None
+            if self.config.image_ids is not None:
+                start, stop = self.config.image_ids
+                places = place((input_ids >= start) & (input_ids < stop))
+            rotation = rotary_angles(positions, width, theta, places)
         else:
             # Padding may lie beyond the context; nothing reads it, so any position will do.
             positions = positions.clamp(max=self.config.max_length - 1)
