@@ -111,10 +111,10 @@ def test_an_impossible_share_is_refused_before_any_work(share):
 
 def test_a_paper_sized_decoder_is_a_recipe_away():
     given = ["--decoder.model=cm3leon-760m", "--decoder.max_length=2048"]
-    config = read_command(None, CONFIGS / "tiny.yaml", given).decoder.config(1000)
+    config = read_command(None, CONFIGS / "tiny.yaml", given).decoder.config(1000, (488, 1000))
     paper = PRESETS["cm3leon-760m"]
     assert config == replace(paper, vocab_size=1000, max_length=2048)
-    assert Recipe().decoder.config(64512) == PRESETS["cm3leon-350m"]
+    assert Recipe().decoder.config(64512, (56320, 64512)) == PRESETS["cm3leon-350m"]
 
 
 @pytest.mark.parametrize(
