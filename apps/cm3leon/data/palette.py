@@ -50,6 +50,11 @@ PAPERS: dict[str, str] = {
 
 OUTLINE = "000000"
 
+FLAT = 60
+"""Most that a pixel of a plain area differs from its four neighbours in a channel, of 255."""
+FEW = 10
+"""Fewer plain pixels than this do not say what colour a thing has."""
+
 
 def rgb(digits: str) -> tuple[int, int, int]:
     """Return the red, green and blue (0 to 255) of six hexadecimal digits."""
@@ -59,7 +64,9 @@ def rgb(digits: str) -> tuple[int, int, int]:
 def colour_of_thing(pixels: np.ndarray, box: Sequence[float], paper: str) -> str:
     """Name the colour that covers most of a box, outline and background aside.
 
-    Each pixel counts for the nearest of all paints and fills.
+    Each pixel counts for the nearest of all paints and fills. A pixel on an edge mixes what meets
+    there (black and white make grey, black and orange brown), so it counts only if there are no
+    more than `FEW` others.
 
     Args:
         pixels: (H, W, 3) uint8.
@@ -70,18 +77,21 @@ def colour_of_thing(pixels: np.ndarray, box: Sequence[float], paper: str) -> str
         One of `FAMILIES`.
     """
     x0, y0, x1, y1 = (round(side) for side in box)
-    found = pixels[y0:y1, x0:x1].reshape(-1, 3).astype(np.int64)
+    padded = np.pad(pixels.astype(np.int64), ((1, 1), (1, 1), (0, 0)), mode="edge")
+    whole = padded[1:-1, 1:-1]
+    around = padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]
+    flat = np.max([abs(one - whole) for one in around], axis=(0, -1))[y0:y1, x0:x1] <= FLAT
+    found = whole[y0:y1, x0:x1].reshape(-1, 3)
     # what two colours share is called by the later: light grey is grey, though it shades white
     called = {fill: name for name, fills in (*FAMILIES.items(), *PAINTS.items()) for fill in fills}
     called |= {AMBER: "orange", OUTLINE: "outline", PAPERS[paper]: "paper"}
     shades = np.array([rgb(fill) for fill in called])
     distance = ((found[:, None] - shades) ** 2).sum(-1)  # (pixels, shades)
-    votes = np.bincount(distance.argmin(1), minlength=len(called))
-    total = dict.fromkeys(FAMILIES, 0)
-    for name, count in zip(called.values(), votes.tolist(), strict=True):
-        if name in total:
-            total[name] += count
-    return max(total, key=total.__getitem__)
+    names = np.array(list(called.values()))[distance.argmin(1)]
+    of_thing = np.isin(names, list(FAMILIES))
+    plain = of_thing & flat.ravel()
+    counted = names[plain if plain.sum() > FEW else of_thing].tolist()
+    return max(FAMILIES, key=counted.count)
 
 
 def colour_of_paper(pixels: np.ndarray) -> str:
