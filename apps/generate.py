@@ -8,6 +8,8 @@
 Writes a PNG of all candidates, the one that CLIP likes best first. --infill alone describes first.
 --teach reads one picture into the memory that documents are retrieved from; nothing is trained.
 With --keep the run remembers it.
+
+A run's folder is data, but its recipe may name code: that of others runs with --trust alone.
 """
 
 from __future__ import annotations
@@ -28,16 +30,21 @@ def main(arguments: list[str] | None = None) -> int:
     picture = generate.open_picture(given.infill or given.caption)
     lesson = generate.open_picture(given.teach)
     parts = generate.taught(
-        open_parts(given.run, given.device), given.run, lesson, given.name, keep=given.keep
+        open_parts(given.run, given.device, trust=given.trust),
+        given.run,
+        lesson,
+        given.name,
+        keep=given.keep,
     )
     options = {"candidates": given.candidates, "retrieved": given.retrieve, "seed": given.seed}
+    options["sampler"] = given.sampler
     options["changes"] = {name: getattr(given, name) for name in (*SAMPLING, "cd_k")}
     if picture is not None:
         caption = given.prompt or generate.describe_picture(parts, picture, **options)
         if given.infill:
             generate.redraw_picture(parts, picture, given.mask, caption, out=given.out, **options)
     elif given.prompt:
-        generate.draw_prompt(parts, given.prompt, sampler=given.sampler, out=given.out, **options)
+        generate.draw_prompt(parts, given.prompt, out=given.out, **options)
     return 0
 
 

@@ -16,68 +16,18 @@ y's.
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import faiss
 import numpy as np
+from retrieval_growth import draw, growth, measure_build, seconds_a_query
+from retrieval_vectors import clustered, gapped
 from timing import alternate, machine_facts, medians, report, speedup
 
 from cm3_retrieval import IndexConfig, MemoryBank, plan_index
-from cm3_retrieval.index.approximate import ApproximateIndex, add_rows, train_index
-from cm3_retrieval.index.plan import TIERS
-from cm3_retrieval.index.threads import FaissThreads
 from cm3_retrieval.index.tuning import shared_keys
-
-CLUSTERS, THEMES, INNER = 2000, 50, 64
-
-
-def clustered(count: int, dim: int, seed: int) -> np.ndarray:
-    """Draw (count, dim) float32 unit rows in clusters whose sizes follow a power law."""
-    world = np.random.default_rng(7)
-    mean = world.standard_normal(dim)
-    themes = world.standard_normal((THEMES, dim))
-    centres = themes[world.integers(THEMES, size=CLUSTERS)]
-    centres = mean + centres + 0.9 * world.standard_normal((CLUSTERS, dim))
-    basis = 0.6 * world.standard_normal((INNER, dim)) / np.sqrt(1 + np.arange(INNER))[:, None]
-    share = 1 / np.arange(1, CLUSTERS + 1) ** 0.7
-    rng = np.random.default_rng(seed)
-    vectors = np.empty((count, dim), np.float32)
-    for start in range(0, count, 16384):
-        rows = min(16384, count - start)
-        block = centres[rng.choice(CLUSTERS, rows, p=share / share.sum())].astype(np.float32)
-        block += rng.standard_normal((rows, INNER), dtype=np.float32) @ basis.astype(np.float32)
-        block += 0.5 * rng.standard_normal((rows, dim), dtype=np.float32)
-        vectors[start : start + rows] = block / np.linalg.norm(block, axis=1, keepdims=True)
-    return vectors
-
-
-def gapped(count: int, dim: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw documents, and their texts and pictures as queries: of low rank, with a modality gap.
-
-    Returns:
-        Three arrays (count, dim) float32 of unit rows. Text and picture of one document have a
-        cosine near 0.3, as CLIP's have, and a document is the average of its two parts.
-    """
-    world = np.random.default_rng(11)
-    basis = (world.standard_normal((INNER, dim)) / np.sqrt(1 + np.arange(INNER))[:, None]).astype(
-        np.float32
-    )
-    sides = 2.4 * world.standard_normal((2, dim)).astype(np.float32)
-    rng = np.random.default_rng(seed)
-    shown = rng.standard_normal((count, INNER), dtype=np.float32)
-    parts = []
-    for side in sides:
-        part = (shown + 0.7 * rng.standard_normal((count, INNER), dtype=np.float32)) @ basis
-        part += side + 0.3 * rng.standard_normal((count, dim), dtype=np.float32)
-        parts.append(part / np.linalg.norm(part, axis=1, keepdims=True))
-    documents = parts[0] + parts[1]
-    return documents / np.linalg.norm(documents, axis=1, keepdims=True), *parts
 
 
 def gap_recall(options: argparse.Namespace) -> dict[str, float]:
@@ -113,71 +63,6 @@ def gap_recall(options: argparse.Namespace) -> dict[str, float]:
     table |= {"gap_tuning_seconds": time.perf_counter() - start}
     table |= {f"gap_tuned_{name}": tuned[name] for name in ("nprobe", "rescore")}
     return table | measure("tuned")
-
-
-def measure_build(rows: int, dim: int, threads: int, factory: str) -> dict[str, float]:
-    """Build in a process of its own; the peak counts the vectors, not the imports."""
-    command = [sys.executable, __file__, "--build-only", "--rows", str(rows), "--dim", str(dim)]
-    command += ["--threads", str(threads), "--factory", factory]
-    answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(answer.splitlines()[-1])
-
-
-def build_only(options: argparse.Namespace) -> dict[str, float]:
-    imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if options.rows > 2_000_000:
-        return build_in_blocks(options)
-    vectors = clustered(options.rows, options.dim, 1)
-    start = time.perf_counter()
-    bank = MemoryBank.build(
-        np.arange(options.rows),
-        vectors,
-        {},
-        "none",
-        IndexConfig(factory=options.factory),
-        threads=options.threads,
-    )
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    query = clustered(64, options.dim, 2)
-    return {
-        "seconds": seconds,
-        "peak_over_raw": (peak - imports) / vectors.nbytes,
-        "peak_with_imports_over_raw": peak / vectors.nbytes,
-        "query_seconds": seconds_a_query(bank, query),
-    }
-
-
-def build_in_blocks(options: argparse.Namespace) -> dict[str, float]:
-    """Train on a sample and add blocks: the vectors as a whole would not fit in memory."""
-    plan = plan_index(options.rows, options.dim, IndexConfig(factory=options.factory, rescore=0))
-    sample = clustered(plan.train_rows or 65_536, options.dim, 1)
-    start = time.perf_counter()
-    index = train_index(sample, plan, threads=options.threads)
-    seconds = time.perf_counter() - start
-    del sample
-    for block in range(0, options.rows, 250_000):
-        vectors = clustered(min(250_000, options.rows - block), options.dim, 1000 + block)
-        start = time.perf_counter()
-        with FaissThreads(options.threads):
-            add_rows(index, vectors)
-        seconds += time.perf_counter() - start
-    bank = ApproximateIndex(index, np.arange(options.rows), None, plan)
-    query = clustered(64, options.dim, 2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    raw = 4 * options.rows * options.dim
-    return {
-        "seconds": seconds,
-        "peak_with_imports_over_raw": peak / raw,
-        "query_seconds": seconds_a_query(bank, query),
-        "whole_vectors_kept": 0.0,
-    }
-
-
-def seconds_a_query(bank: MemoryBank | ApproximateIndex, queries: np.ndarray) -> float:
-    """Search for the queries one by one."""
-    calls = {"search": lambda: [bank.search(query[None], 10) for query in queries]}
-    return medians(alternate(calls, 5))["search"] / len(queries)
 
 
 def search_speed(options: argparse.Namespace) -> dict[str, float]:
@@ -283,38 +168,6 @@ def embedding_speed(options: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def growth(options: argparse.Namespace, last: dict[str, float]) -> dict[str, dict[str, float]]:
-    """Measure building and querying at 10^4, 10^5 and so on up to `--rows`."""
-    sizes = [size for size in (10**4, 10**5, 10**6) if size < options.rows]
-    table = {str(size): measure_build(size, options.dim, options.threads, "auto") for size in sizes}
-    table[str(options.rows)] = last
-    if options.ten_million:
-        table[str(10**7)] = measure_build(10**7, options.dim, options.threads, "auto")
-    return table
-
-
-def draw(table: dict[str, dict[str, float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot
-
-    sizes = [int(size) for size in table]
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
-    for axis, key, scale, label in (
-        (axes[0], "seconds", 1, "build, seconds"),
-        (axes[1], "query_seconds", 1e3, "one query, milliseconds"),
-    ):
-        axis.loglog(sizes, [scale * row[key] for row in table.values()], "o-")
-        axis.set(xlabel="documents", ylabel=label)
-        axis.grid(alpha=0.3)
-        for tier in TIERS:
-            if min(sizes) < tier.up_to_rows < max(sizes):
-                axis.axvline(tier.up_to_rows, color="grey", linestyle=":", label="exact | IVF-PQ")
-                axis.legend()
-    figure.savefig(path, dpi=110)
-
-
 def main() -> None:
     """Run and print a table."""
     parser = argparse.ArgumentParser(
@@ -331,11 +184,7 @@ def main() -> None:
         "--ten-million", action="store_true", help="10^7 in the growth, without whole vectors"
     )
     parser.add_argument("--note", default="", help="what else ran on the machine")
-    parser.add_argument("--build-only", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.build_only:
-        print(json.dumps(build_only(options)))
-        return
     build = measure_build(options.rows, options.dim, options.threads, options.factory)
     table: dict[str, object] = {
         "build_seconds": build["seconds"],

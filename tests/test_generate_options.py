@@ -12,7 +12,24 @@ from cm3leon.generate_options import parse
         ("--prompt apple --mask 0,0,8,8", "--infill FILE and --mask"),
         ("--infill a.png", "--infill FILE and --mask"),
         ("--caption a.png --prompt apple", "--caption stands alone"),
-        ("--caption a.png --guidance-scale 2", "--guidance-scale and --sampler are for"),
+        ("--caption a.png --guidance-scale 2", "--guidance-scale does nothing with --caption"),
+        ("--infill a.png --mask 1,2,3,4 --sampler cd-k", "--sampler cd-k is for --prompt"),
+        ("--caption a.png --sampler mixed", "--sampler mixed is for --prompt"),
+        ("--caption a.png --cd-alpha 0.2", "--cd-alpha does nothing with --sampler top-p"),
+        ("--prompt apple --sampler top-p --cd-k 2", "--cd-k does nothing with --sampler top-p"),
+        ("--prompt apple --sampler cd-k --guidance-scale 2", "--guidance-scale does nothing with"),
+        ("--prompt apple --sampler greedy --temperature 2", "--temperature does nothing with"),
+        ("--caption a.png --sampler greedy --top-p 0.5", "--top-p does nothing with"),
+        ("--prompt apple --sampler greedy --seed 0", "--seed does nothing with --sampler greedy"),
+        ("--prompt apple --sampler greedy --candidates 2", "--candidates: wanted 1 with --sampler"),
+        ("--teach a.png --as b --keep --out c.png", "--out does nothing without --prompt"),
+        ("--teach a.png --as b --keep --seed 0", "--seed does nothing without --prompt"),
+        ("--prompt apple --seed -1", "--seed: wanted 0 to 4294967295, got -1"),
+        ("--prompt apple --seed 4294967296", "--seed: wanted 0 to 4294967295"),
+        ("--prompt apple --top-p 2", "--top-p: wanted a number above 0 and at most 1, got 2.0"),
+        ("--prompt apple --temperature 0", "--temperature: wanted a number above 0, got 0.0"),
+        ("--prompt apple --guidance-scale nan", "--guidance-scale: wanted 0 or more, got nan"),
+        ("--prompt apple --cd-k 0", "--cd-k: wanted a whole number of at least 1, got 0"),
         ("--caption a.png --out b.png", "--out does nothing"),
         ("--prompt apple --teach a.png", "--teach FILE and --as NAME"),
         ("--prompt apple --as zorp", "--teach FILE and --as NAME"),
@@ -37,3 +54,21 @@ def test_options_that_go_together():
     assert given.name == "zorp" and given.prompt is None
     given = parse(None, "--infill a.png --mask 1,2,3,4 --out b.jpg".split())
     assert given.mask == (1, 2, 3, 4) and given.out.name == "b.jpg"
+
+
+@pytest.mark.parametrize("what", ["--prompt apple", "--caption a.png"])
+def test_greedy_draws_one_candidate_and_others_eight(what):
+    given = parse(None, [*what.split(), "--sampler", "greedy"])
+    assert (given.sampler, given.candidates, given.seed) == ("greedy", 1, 0)
+    given = parse(None, what.split())
+    assert (given.candidates, given.seed, given.trust) == (8, 0, False)
+    assert given.sampler == (None if "prompt" in what else "top-p")
+
+
+def test_a_file_that_is_there_is_not_replaced(tmp_path, capsys):
+    for name in ("a.png", "link.jpg"):
+        (tmp_path / name).symlink_to("gone") if "link" in name else (tmp_path / name).touch()
+        with pytest.raises(SystemExit):
+            parse(None, ["--prompt", "apple", "--out", str(tmp_path / name)])
+        assert "is there already; wanted a new file" in capsys.readouterr().err
+    assert parse(None, ["--prompt", "apple", "--out", str(tmp_path / "b.png")]).out.name == "b.png"

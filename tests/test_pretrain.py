@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from cm3_imagetok import load_image
@@ -170,7 +171,7 @@ def test_a_taught_picture_stands_before_prompts_that_name_it(unbroken, root, tmp
     again = recall(open_parts(unbroken, "cpu"), unbroken)
     assert [one.text for one in again.memory.taught] == ["zorp"]
     (unbroken / "taught" / "metadata.jsonl").write_text("{}")
-    with pytest.raises(ValueError, match="metadata.jsonl, line 1: wanted file_name and text"):
+    with pytest.raises(ValueError, match="metadata.jsonl:1: wanted the field 'file_name'"):
         recall(parts, unbroken)
     shutil.rmtree(unbroken / "taught")
     with pytest.raises(ValueError, match="text: wanted a name"):
@@ -327,10 +328,13 @@ def test_an_empty_folder_is_one_clear_error(root, tmp_path):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("key", ["--decoder.colour=red", "--decoder.width=wide"])
+@pytest.mark.parametrize(
+    "key",
+    ["--decoder.colour=red", "--decoder.width=wide", "--seed=-1", "--imagetok.batch_size=0"],
+)
 def test_an_unknown_or_wrong_setting_is_named(root, tmp_path, key):
     done = pretrain(root, tmp_path, key)
-    assert done.returncode != 0 and key.split("=")[0].split(".")[-1] in done.stderr
+    assert done.returncode != 0 and key.split("=")[0].split(".")[-1].strip("-") in done.stderr
     assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())
 
 
@@ -358,7 +362,7 @@ def generate(root, run, *arguments):
 
 @pytest.mark.slow
 @pytest.mark.apps
-@pytest.mark.parametrize("sampler", ["top-p", "cd-k", "mixed"])
+@pytest.mark.parametrize("sampler", ["top-p", "cd-k", "mixed", "greedy"])
 def test_generate_draws_the_same_for_the_same_seed(root, unbroken, tmp_path, sampler):
     pictures = []
     for i in range(2):
@@ -373,7 +377,10 @@ def test_generate_draws_the_same_for_the_same_seed(root, unbroken, tmp_path, sam
             "--out",
             str(out),
         )
-        done = generate(root, unbroken, *options, "--candidates", "2", "--guidance-scale", "2")
+        count = "1" if sampler == "greedy" else "2"
+        options += ("--candidates", count)
+        options += () if sampler == "cd-k" else ("--guidance-scale", "2")
+        done = generate(root, unbroken, *options)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("retrieved: ") == 2
         with Image.open(out) as picture:
@@ -416,7 +423,7 @@ def test_generate_captions_and_redraws(root, unbroken, tmp_path):
         (["--infill", "README.md"], "--mask"),
         (["--caption", "README.md"], "README.md: no picture"),
         (["--caption", "gone.png"], "gone.png: no such file"),
-        (["--prompt", "a", "--top-p", "2"], "top_p: wanted"),
+        (["--prompt", "a", "--top-p", "2"], "--top-p: wanted"),
         (["--prompt", "a", "--run", "no/run"], "no run"),
     ],
 )
@@ -424,3 +431,25 @@ def test_generate_refuses_wrong_input_clearly(root, unbroken, arguments, message
     done = generate(root, unbroken, *arguments)
     assert done.returncode != 0 and message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_names_code_of_others_is_not_opened_without_trust(root, unbroken, tmp_path):
+    run = tmp_path / "theirs"
+    shutil.copytree(unbroken, run)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    made = tmp_path / "made"
+    named = {"class_path": "os.mkdir", "init_args": {"path": str(made)}}
+    recipe["retrieval"]["encoder"] = named
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    done = generate(root, run, "--prompt", "a", "--out", str(tmp_path / "a.png"))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "retrieval.encoder: this run names 'os.mkdir'" in done.stderr
+    for door in (open_parts, open_subject):
+        with pytest.raises(ValueError, match="retrieval.encoder: this run names 'os.mkdir'"):
+            door(run, "cpu")
+    assert not made.exists()
+    # trust runs it, and still asks for the Protocol
+    with pytest.raises(ValueError, match="wanted what keeps cm3_retrieval.interface.Encoder"):
+        open_parts(run, "cpu", trust=True)
+    assert made.is_dir()

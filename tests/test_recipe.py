@@ -14,13 +14,7 @@ from cm3leon.recipe import (
     Recipe,
     seeded,
 )
-from cm3leon.recipe_file import (
-    fingerprint_of_part,
-    part_of,
-    read_command,
-    read_recipe,
-    save_recipe,
-)
+from cm3leon.recipe_file import read_command, read_recipe, save_recipe
 
 CONFIGS = Path(__file__).parents[1] / "apps" / "configs"
 
@@ -81,14 +75,49 @@ def test_a_damaged_recipe_is_named(tmp_path):
         read_recipe(tmp_path)
 
 
-def test_a_part_is_named_by_its_class():
-    spec = {"class_path": "fractions.Fraction", "init_args": {"numerator": 3}}
-    assert part_of(spec) == 3
-    for path in ("", "fractions", "fractions.Nothing", "no.such.Module"):
-        with pytest.raises(ValueError, match="class_path: wanted package.Class"):
-            part_of({"class_path": path})
-    with pytest.raises(ValueError, match="numerator_"):
-        part_of({"class_path": "fractions.Fraction", "init_args": {"numerator_": 3}})
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000, "{a: " * 100_000, "- " * 100_000, "decoder: &a [*a]", "a: &a [*a, *a]", "",
+        "- 1", "3", "config: other.yaml", "config: {class_path: os.mkdir}", "\xff", "data: [",
+        "data: {class_path: os.mkdir, init_args: {path: made}}", "seed: [1]",
+        "imagetok: {model: {class_path: os.mkdir, init_args: {path: made}}}",
+        "evaluation: {sampling: {class_path: os.mkdir, init_args: {path: made}}}",
+        "seed: !!python/object/apply:os.mkdir [made]", "seed: -1", "data: {size: 65}",
+    ],
+)  # fmt: skip
+def test_a_strangers_recipe_is_read_or_refused_by_name_and_nothing_is_called(
+    tmp_path, monkeypatch, text
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"recipe\.yaml: "):
+        read_recipe(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--seed=-1", "seed: wanted at least 0, got -1"),
+        ("--seed=4294967296", "seed: wanted at most 4294967295, got 4294967296"),
+        ("--checkpoint_every=0", "checkpoint_every: wanted at least 1, got 0"),
+        ("--data.size=-64", "data.size: wanted at least 1, got -64"),
+        ("--data.openmoji.limit=-5", "data.openmoji.limit: wanted at least 0, got -5"),
+        ("--data.compositions.two=-1", "data.compositions.two: wanted at least 0, got -1"),
+        ("--texttok.num_masks=-1", "texttok.num_masks: wanted at least 1, got -1"),
+        ("--imagetok.batch_size=0", "imagetok.batch_size: wanted at least 1, got 0"),
+        ("--imagetok.max_shift=-4", "imagetok.max_shift: wanted at least 0, got -4"),
+        ("--imagetok.gan_start=-1", "imagetok.gan_start: wanted at least 0, got -1"),
+        ("--decoder.views=0", "decoder.views: wanted at least 1, got 0"),
+        ("--decoder.val_every=0", "decoder.val_every: wanted at least 1, got 0"),
+        ("--evaluation.samples=-3", "evaluation.samples: wanted at least 0, got -3"),
+        ("--evaluation.retrieve=-1", "evaluation.retrieve: wanted at least 0, got -1"),
+    ],
+)
+def test_a_whole_number_that_cannot_be_is_refused_before_any_work(given, message):
+    with pytest.raises(ValueError, match=message):
+        read_command(None, CONFIGS / "tiny.yaml", [given])
 
 
 @pytest.mark.parametrize(
@@ -143,15 +172,6 @@ def test_a_decoder_that_cannot_be_is_refused_before_any_work(model, message):
 def test_drawing_that_cannot_be_is_refused_before_any_work(values, message):
     with pytest.raises(ValueError, match=message):
         EvaluationRecipe(**values)
-
-
-def test_a_named_part_is_known_by_its_files(tmp_path):
-    (tmp_path / "weights").write_bytes(b"one")
-    spec = {"class_path": "package.Class", "init_args": {"folder": str(tmp_path), "size": 3}}
-    before = fingerprint_of_part(spec)
-    assert fingerprint_of_part(spec) == before
-    (tmp_path / "weights").write_bytes(b"other")
-    assert fingerprint_of_part(spec) != before
 
 
 def test_a_seed_that_is_not_set_follows_the_runs():

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from cm3leon.stages import Stages, check_finished, fingerprint_of
+from cm3leon import VERSION
+from cm3leon.parts import habits_of
+from cm3leon.recipe import EvaluationRecipe
+from cm3leon.stages import Stages, check_finished, fingerprint_of, read_object
 
 
 def writer(text, calls):
@@ -124,3 +127,47 @@ Stages(pathlib.Path(sys.argv[1]))"""
     )
     assert other.returncode == 1
     assert "another run works in this folder" in other.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[", "[" * 100_000, '{"a":' * 100_000, "[1]", "3", "{}", '{"fingerprint": "x"}', "\xff"],
+)
+def test_a_damaged_stage_is_no_finished_one(tmp_path, text):
+    (tmp_path / "part").mkdir()
+    (tmp_path / "part" / "stage.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises((FileNotFoundError, ValueError), match="part: no finished stage|made by"):
+        check_finished(tmp_path, "part")
+
+
+@pytest.mark.parametrize("inputs", [None, [], "data"])
+def test_a_stage_without_inputs_is_named(tmp_path, inputs):
+    (tmp_path / "part").mkdir()
+    facts = {"fingerprint": "x", "version": VERSION, "inputs": inputs}
+    (tmp_path / "part" / "stage.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="stage.json: wanted a finished stage, got no inputs"):
+        check_finished(tmp_path, "part")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[" * 100_000, "wanted JSON, got brackets in too many brackets"),
+        ("", "wanted JSON"),
+        ("[]", "wanted an object, got list"),
+        ("{}", "wanted 'left_out', got"),
+        ("\xff\xff", "wanted JSON"),
+    ],
+)
+def test_a_damaged_file_of_a_stage_is_named(tmp_path, text, message):
+    path = tmp_path / "captions.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=f"captions.json: {message}"):
+        read_object(path, "left_out")
+
+
+@pytest.mark.parametrize("text", ["{}", '{"samples": 3}', '{"samples": {}}', "[" * 100_000])
+def test_a_damaged_report_is_named(tmp_path, text):
+    (tmp_path / "report.json").write_text(text)
+    with pytest.raises(ValueError, match="report.json: wanted"):
+        habits_of(EvaluationRecipe(), tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,6 +83,7 @@ def describe_picture(
     candidates: int,
     retrieved: int | None,
     seed: int,
+    sampler: str | None,
     changes: Mapping[str, Any],
 ) -> str:
     """Print captions of a picture, and return the best; arguments as of `drawing.describe`."""
@@ -89,7 +92,7 @@ def describe_picture(
             parts,
             picture,
             candidates=candidates,
-            sampling=sampling.samplers_of(parts.habits, None, changes)[0],
+            sampling=sampling.samplers_of(parts.habits, sampler, changes)[0],
             retrieved=retrieved,
             seed=seed,
             progress=progress,
@@ -109,6 +112,7 @@ def redraw_picture(
     candidates: int,
     retrieved: int | None,
     seed: int,
+    sampler: str | None,
     changes: Mapping[str, Any],
     out: Path | None,
 ) -> None:
@@ -120,7 +124,7 @@ def redraw_picture(
             rectangle,
             caption,
             candidates=candidates,
-            sampling=sampling.samplers_of(parts.habits, None, changes)[0],
+            sampling=sampling.samplers_of(parts.habits, sampler, changes)[0],
             retrieved=retrieved,
             seed=seed,
             progress=progress,
@@ -145,8 +149,9 @@ def say_context(parts: Parts, context: Sequence[int]) -> None:
 def save(
     out: Path | None, name: str, pictures: Sequence[np.ndarray], titles: Sequence[str]
 ) -> None:
-    """Write the sheet, by default under a name made from the caption."""
+    """Write the sheet, by default under a name made from the caption that no file has yet."""
     slug = re.sub(r"\W+", "-", name.lower()).strip("-")[:40] or "picture"
-    path = out or Path(f"{slug}.png")
+    names = itertools.chain([f"{slug}.png"], (f"{slug}-{n}.png" for n in itertools.count(2)))
+    path = out or next(path for path in map(Path, names) if not os.path.lexists(path))
     write_sheet(path, *in_rows(name, pictures, titles))
     print(f"wrote {path}")

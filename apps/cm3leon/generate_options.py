@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
+
+from cm3_decoding import SamplingConfig
+from cm3leon.drawing.sampling import UNUSED
 
 SAMPLING = {
     "temperature": "divides the logits",
@@ -12,6 +16,7 @@ SAMPLING = {
     "guidance_scale": "default: the best of the run's sweep",
     "cd_alpha": "plausibility threshold of CD-K",
 }
+MOST_SEED = 2**32 - 1
 WRITES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -35,18 +40,32 @@ def parse(description: str | None, arguments: list[str] | None = None) -> argpar
     add("--as", dest="name", metavar="NAME", help="what the new thing is called")
     add("--keep", action="store_true", help="remember the new thing in the run's folder")
     add("--retrieve", type=int, choices=(0, 1, 2), help="documents to retrieve")
-    add("--sampler", choices=("top-p", "cd-k", "mixed"), help="default: as the run's recipe")
+    add(
+        "--sampler",
+        choices=("top-p", "cd-k", "mixed", "greedy"),
+        help="default: as the run's recipe for pictures, top-p for captions and redrawn parts",
+    )
     for name, text in SAMPLING.items():
-        add(f"--{name.replace('_', '-')}", type=float, help=text)
+        add(flag(name), type=float, help=text)
     add("--cd-k", type=int, help="k of CD-K")
-    add("--candidates", type=int, default=8, help="how many to draw")
-    add("--seed", type=int, default=0, help="of the first candidate")
+    add("--candidates", type=int, help="how many to draw; default: 8, of greedy 1")
+    add("--seed", type=int, help="of the first candidate; default: 0")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    add("--out", type=output, metavar="FILE", help="picture file to write")
+    add("--out", type=output, metavar="FILE", help="new picture file to write")
+    add(
+        "--trust",
+        action="store_true",
+        help="let the run's recipe name classes that are not ours: they may do whatever you may",
+    )
     given = command.parse_args(arguments)
-    problem = problem_of(given)
+    problem = problem_of(given) or sampling_problem_of(given)
     if problem:
         command.error(problem)
+    if given.caption or given.infill:
+        given.sampler = given.sampler or "top-p"
+    if given.candidates is None:
+        given.candidates = 1 if given.sampler == "greedy" else 8
+    given.seed = given.seed or 0
     return given
 
 
@@ -58,8 +77,6 @@ def problem_of(given: argparse.Namespace) -> str | None:
         return "wanted --prompt TEXT, --caption FILE, or --infill FILE --mask x0,y0,x1,y1"
     if bool(given.infill) != bool(given.mask):
         return "--infill FILE and --mask x0,y0,x1,y1 go together, got one of them"
-    if (given.caption or given.infill) and (given.guidance_scale or given.sampler):
-        return "--guidance-scale and --sampler are for --prompt without --infill"
     if given.caption and given.out:
         return "--out does nothing with --caption, which writes no picture"
     if bool(given.teach) != bool(given.name):
@@ -68,9 +85,47 @@ def problem_of(given: argparse.Namespace) -> str | None:
         return "--keep wants --teach FILE --as NAME"
     if given.teach and given.retrieve == 0:
         return "--teach does nothing with --retrieve 0"
-    if given.candidates < 1:
+    if not (given.prompt or given.caption or given.infill):
+        drawing = ("out", "retrieve", "sampler", *SAMPLING, "cd_k", "candidates", "seed")
+        for name in drawing:
+            if getattr(given, name) is not None:
+                return f"{flag(name)} does nothing without --prompt, --caption or --infill"
+    if given.candidates is not None and given.candidates < 1:
         return f"--candidates: wanted at least 1, got {given.candidates}"
+    if given.seed is not None and not 0 <= given.seed <= MOST_SEED:
+        return f"--seed: wanted 0 to {MOST_SEED}, got {given.seed}"
     return None
+
+
+def sampling_problem_of(given: argparse.Namespace) -> str | None:
+    """Return what is wrong with the options of sampling, or None."""
+    changes = {name: getattr(given, name) for name in (*SAMPLING, "cd_k")}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    try:
+        SamplingConfig(**changes)
+    except ValueError as error:
+        name, _, text = str(error).partition(":")
+        return f"{flag(name)}:{text}"
+    sampler = given.sampler
+    if given.caption or given.infill:
+        if sampler in ("cd-k", "mixed"):
+            return f"--sampler {sampler} is for --prompt without --infill"
+        if "guidance_scale" in changes:
+            return "--guidance-scale does nothing with --caption and --infill"
+        sampler = sampler or "top-p"
+    for name in changes:
+        if name in UNUSED.get(sampler or "", ()):
+            return f"{flag(name)} does nothing with --sampler {sampler}"
+    if sampler == "greedy" and given.seed is not None:
+        return "--seed does nothing with --sampler greedy"
+    if sampler == "greedy" and given.candidates not in (None, 1):
+        return f"--candidates: wanted 1 with --sampler greedy, got {given.candidates} equal ones"
+    return None
+
+
+def flag(name: str) -> str:
+    """Return an option as it is typed."""
+    return f"--{name.replace('_', '-')}"
 
 
 def rectangle(text: str) -> tuple[int, ...]:
@@ -85,6 +140,8 @@ def output(text: str) -> Path:
     path = Path(text)
     if path.suffix.lower() not in WRITES:
         raise argparse.ArgumentTypeError(f"wanted a name with one of {WRITES}, got {text!r}")
+    if os.path.lexists(path):
+        raise argparse.ArgumentTypeError(f"{text!r} is there already; wanted a new file")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{path.parent}: no such folder")
     return path

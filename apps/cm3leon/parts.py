@@ -1,12 +1,12 @@
 """The parts of a run that drawing needs: frozen, typed, each on its device.
 
 `open_parts(folder, device)` opens a finished run; the `open_*` functions below open one part each,
-from the folder of its stage or as the class that the recipe names.
+from the folder of its stage or as the class that the recipe names. A class of others is code of
+others: it is called only where `trust` says so.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -25,9 +25,10 @@ from cm3_texttok.interface import Tokenizer
 from cm3_train.sequence import PairSource
 from cm3_train.shards import TokenShards
 from cm3leon.device import device_of
+from cm3leon.named_parts import part_of
 from cm3leon.recipe import EvaluationRecipe, Recipe
-from cm3leon.recipe_file import part_of, read_recipe
-from cm3leon.stages import check_finished
+from cm3leon.recipe_file import read_recipe
+from cm3leon.stages import check_finished, read_object
 
 BATCH = 64
 """Pictures that go through the image tokenizer at once."""
@@ -134,19 +135,21 @@ class Parts:
     habits: Habits
 
 
-def open_parts(folder: Path, device: str = "auto") -> Parts:
+def open_parts(folder: Path, device: str = "auto", *, trust: bool = False) -> Parts:
     """Open a finished run.
 
     Args:
         folder: The run's folder.
         device: As of `device_of`.
+        trust: Whether the run's recipe may name, and so run, code that is not of our packages.
 
     Raises:
         FileNotFoundError: There is no run, or it is not finished.
-        ValueError: Another version made it, or its parts do not fit each other.
+        ValueError: Another version made it, its parts do not fit each other, or it names code of
+            others without trust.
     """
     where = device_of(device)
-    return parts_of(recipe_of(folder), where)
+    return parts_of(recipe_of(folder), where, trust=trust)
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -157,11 +160,12 @@ def recipe_of(folder: Path) -> Recipe:
     return read_recipe(folder)
 
 
-def parts_of(recipe: Recipe, device: torch.device) -> Parts:
-    """Open the parts that a recipe's run has made; errors as of `open_parts`."""
-    text = open_text_tokenizer(recipe)
-    tokenizers = join_tokenizers(text, open_image_tokenizer(recipe, device), recipe, device)
-    encoder = open_encoder(recipe, device)
+def parts_of(recipe: Recipe, device: torch.device, *, trust: bool = False) -> Parts:
+    """Open the parts that a recipe's run has made; arguments and errors as of `open_parts`."""
+    text = open_text_tokenizer(recipe, trust=trust)
+    image = open_image_tokenizer(recipe, device, trust=trust)
+    tokenizers = join_tokenizers(text, image, recipe, device)
+    encoder = open_encoder(recipe, device, trust=trust)
     return Parts(
         tokenizers=tokenizers,
         encoder=encoder,
@@ -172,18 +176,21 @@ def parts_of(recipe: Recipe, device: torch.device) -> Parts:
     )
 
 
-def open_text_tokenizer(recipe: Recipe) -> Tokenizer:
+def open_text_tokenizer(recipe: Recipe, *, trust: bool = False) -> Tokenizer:
     """Open the text tokenizer of stage `texttok`, or the one that the recipe names."""
     if recipe.texttok.tokenizer is not None:
-        return part_of(recipe.texttok.tokenizer)
+        return part_of(recipe.texttok.tokenizer, "texttok.tokenizer", Tokenizer, trust=trust)
     return TextTokenizer.load(recipe.folder / "texttok" / "tokenizer")
 
 
-def open_image_tokenizer(recipe: Recipe, device: torch.device) -> ImageTokenizer:
+def open_image_tokenizer(
+    recipe: Recipe, device: torch.device, *, trust: bool = False
+) -> ImageTokenizer:
     """Open the VQGAN of stage `imagetok`, or the tokenizer that the recipe names."""
     if recipe.imagetok.tokenizer is None:
         return load_vqgan(recipe.folder / "imagetok" / "vqgan").to(device)
-    tokenizer = part_of(recipe.imagetok.tokenizer)
+    named = recipe.imagetok.tokenizer
+    tokenizer = part_of(named, "imagetok.tokenizer", ImageTokenizer, trust=trust)
     # a module moves in place; other classes choose their own device
     getattr(tokenizer, "to", lambda device: None)(device)
     return tokenizer
@@ -205,10 +212,10 @@ def join_tokenizers(
     )
 
 
-def open_encoder(recipe: Recipe, device: torch.device) -> Encoder:
+def open_encoder(recipe: Recipe, device: torch.device, *, trust: bool = False) -> Encoder:
     """Open the CLIP of stage `clip`, or the encoder that the recipe names."""
     if recipe.retrieval.encoder is not None:
-        return part_of(recipe.retrieval.encoder)
+        return part_of(recipe.retrieval.encoder, "retrieval.encoder", Encoder, trust=trust)
     return ClipEncoder.load(recipe.folder / "clip" / "clip", device=device)
 
 
@@ -230,7 +237,9 @@ def habits_of(recipe: EvaluationRecipe, folder: Path) -> Habits:
     """Return how a run draws: as its recipe says, at the guidance scale that its report chose."""
     sampling, report = recipe.sampling, folder / "report.json"
     if report.is_file():
-        scale = json.loads(report.read_text("utf-8"))["samples"]["guidance_scale"]
-        sampling = replace(sampling, guidance_scale=scale)
+        samples = read_object(report, "samples")["samples"]
+        if not isinstance(samples, dict) or "guidance_scale" not in samples:
+            raise ValueError(f"{report}: wanted 'guidance_scale' in 'samples', got {samples}")
+        sampling = replace(sampling, guidance_scale=samples["guidance_scale"])
     samplers = tuple(replace(sampling, sampler=sampler) for sampler in recipe.samplers)
     return Habits(samplers=samplers, retrieve=recipe.retrieve)

@@ -1,13 +1,10 @@
-"""Recipes as command lines and YAML files, and parts that a recipe names by their class."""
+"""Recipes as command lines and YAML files."""
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +15,12 @@ from cm3_train.artifact import atomic_file
 from cm3leon.recipe import DecoderRecipe, ImageRecipe, Recipe
 
 RECIPE_FILE = "recipe.yaml"
+AT_LEAST_ONE = {
+    "batch_size", "checkpoint_every", "num_masks", "size", "val_every", "views", "vocab_size",
+}  # fmt: skip
+"""Settings that are counts or sides of something, wherever they stand in a recipe."""
+MOST_SEED = 2**32 - 1
+"""Largest seed: a step's own seed is made from it, and must be one of PyTorch's."""
 MINUTES = 15
 """What the default recipe is made for."""
 Trained = TypeVar("Trained", ImageRecipe, DecoderRecipe)
@@ -111,6 +114,8 @@ def save_recipe(recipe: Recipe, folder: Path) -> None:
 def read_recipe(folder: Path) -> Recipe:
     """Return the recipe that a run was made with; its folder is the one given, wherever it is now.
 
+    Reading calls nothing that the file names (`cm3leon.named_parts` does, where it is allowed to).
+
     Raises:
         FileNotFoundError: There is no run.
         ValueError: The file is no recipe of this version.
@@ -121,48 +126,39 @@ def read_recipe(folder: Path) -> Recipe:
     parser = recipe_parser(None)
     parser.exit_on_error = False
     try:
-        recipe = _recipe(parser, parser.parse_args(["--config", str(path)]))
-    except jsonargparse.ArgumentError as error:
+        # not libyaml, which jsonargparse takes: deep brackets end it without an error
+        values = yaml.safe_load(path.read_bytes())
+        if not isinstance(values, dict) or "config" in values:
+            raise ValueError("wanted the settings of a recipe")
+        recipe = _recipe(parser, parser.parse_object(values))
+    except RecursionError:
+        raise ValueError(f"{path}: wanted a recipe, got brackets in too many brackets") from None
+    except (jsonargparse.ArgumentError, yaml.YAMLError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     return replace(recipe, runs=folder.parent, name=folder.name)
-
-
-def part_of(spec: dict[str, Any]) -> Any:
-    """Make the part that a recipe names: `{class_path: package.Class, init_args: {...}}`.
-
-    Any callable will do, such as `cm3_imagetok.load_vqgan`; jsonargparse's own loader takes
-    subclasses of a base class alone, and our Protocols have none.
-
-    Raises:
-        ValueError: There is no such callable, or it does not take the arguments.
-    """
-    path, arguments = spec.get("class_path", ""), spec.get("init_args", {})
-    module, _, name = path.rpartition(".")
-    try:
-        make = getattr(importlib.import_module(module), name)
-        inspect.signature(make).bind(**arguments)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"class_path: wanted package.Class, got {path!r} with {arguments} ({error})"
-        ) from None
-    return make(**arguments)
-
-
-def fingerprint_of_part(spec: dict[str, Any]) -> str:
-    """Return what a named part is made from: class, arguments, and the files that they name."""
-    files = []
-    for value in spec.get("init_args", {}).values():
-        path = Path(value) if isinstance(value, str) else None
-        if path is not None and path.exists():
-            inside = sorted(path.rglob("*")) if path.is_dir() else [path]
-            files += [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in inside]
-    return json.dumps([spec, files], sort_keys=True)
 
 
 def _recipe(parser: jsonargparse.ArgumentParser, namespace: jsonargparse.Namespace) -> Recipe:
     values = parser.instantiate(namespace).as_dict()
     values.pop("config", None)
-    return Recipe(**values)
+    recipe = Recipe(**values)
+    for name, value in _whole_numbers(recipe):
+        least = 1 if name.rpartition(".")[2] in AT_LEAST_ONE else 0
+        if value < least:
+            raise ValueError(f"{name}: wanted at least {least}, got {value}")
+        if name.endswith("seed") and value > MOST_SEED:
+            raise ValueError(f"{name}: wanted at most {MOST_SEED}, got {value}")
+    return recipe
+
+
+def _whole_numbers(config: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
+    """Yield the whole numbers of nested dataclasses under their dotted names."""
+    for field in fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        if is_dataclass(value):
+            yield from _whole_numbers(value, f"{name}.")
+        elif isinstance(value, int) and not isinstance(value, bool):
+            yield name, value
 
 
 def _plain(value: Any) -> Any:

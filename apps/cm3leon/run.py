@@ -3,7 +3,8 @@
 data -> pictures -> texttok -> captions -> imagetok -> clip -> retrieval -> shards -> decoder
 -> report
 
-Each is made once (see `stages`); a part that the recipe names by its class is used as it is.
+Each is made once (see `stages`); a part that the recipe names by its class is used as it is, and
+trusted: who makes a run wrote or chose the recipe.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from cm3leon.data.pairs import fingerprint_of_folder, read_pairs
 from cm3leon.data.pixels import Pictures, open_pictures, write_pictures
 from cm3leon.data.tokens import write_tokens
 from cm3leon.device import device_of, precision_on
+from cm3leon.named_parts import fingerprint_of_part
 from cm3leon.parts import Memory, Parts, Tokenizers
 from cm3leon.recipe import CompositionsRecipe, Recipe, seeded
-from cm3leon.recipe_file import fingerprint_of_part
 from cm3leon.stages import Stages
 
 
@@ -166,14 +167,16 @@ def make_text_tokenizer(job: Job, pictures: Pictures) -> Tokenizer:
         job.stages.given("texttok", fingerprint_of_part(recipe.tokenizer))
     else:
         job.stages.run("texttok", recipe, ["pictures"], work)
-    return parts.open_text_tokenizer(job.recipe)
+    return parts.open_text_tokenizer(job.recipe, trust=True)
 
 
 def leave_out_long_captions(job: Job, pictures: Pictures, text: Tokenizer) -> Pictures:
     """Stage `captions`: the pairs whose caption fits into a sequence beside its picture's codes."""
     recipe = job.recipe
-    given = recipe.imagetok.tokenizer is not None
-    image = parts.open_image_tokenizer(recipe, job.device) if given else recipe.imagetok.model
+    if recipe.imagetok.tokenizer is None:
+        image = recipe.imagetok.model
+    else:
+        image = parts.open_image_tokenizer(recipe, job.device, trust=True)
     codes = (recipe.data.size // image.downsampling) ** 2
     most, views = recipe.decoder.max_length - codes - 3, recipe.decoder.views  # <eos> <break> <eos>
 
@@ -212,7 +215,7 @@ def make_image_tokenizer(job: Job, pictures: Pictures) -> ImageTokenizer:
     else:
         config = [recipe, seed, job.precision]
         job.stages.run("imagetok", config, ["pictures"], work, resumable=True)
-    return parts.open_image_tokenizer(job.recipe, job.device)
+    return parts.open_image_tokenizer(job.recipe, job.device, trust=True)
 
 
 def make_encoder(job: Job, pictures: Pictures, tokenizers: Tokenizers) -> Encoder:
@@ -227,8 +230,8 @@ def make_encoder(job: Job, pictures: Pictures, tokenizers: Tokenizers) -> Encode
 
     if recipe.encoder is None:
         job.stages.run("clip", clip, ["captions", "imagetok"], work)
-        return parts.open_encoder(job.recipe, job.device)
-    encoder = parts.open_encoder(job.recipe, job.device)
+        return parts.open_encoder(job.recipe, job.device, trust=True)
+    encoder = parts.open_encoder(job.recipe, job.device, trust=True)
     job.stages.given("clip", encoder.encoder_id)
     return encoder
 

@@ -17,6 +17,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from cm3_retrieval.text_file import parse_object
 from cm3_train.artifact import write_json
 from cm3leon import VERSION
 
@@ -147,7 +148,10 @@ def check_finished(root: Path, name: str) -> None:
             f"{root}: made by cm3leon {found.get('version', '0.1')}, this is {VERSION}; "
             "run apps/pretrain.py again, or open it with the version that made it"
         )
-    for earlier, fingerprint in found["inputs"].items():
+    inputs = found.get("inputs")
+    if not isinstance(inputs, dict):
+        raise ValueError(f"{root / name / 'stage.json'}: wanted a finished stage, got no inputs")
+    for earlier, fingerprint in inputs.items():
         if _read(root / earlier / "stage.json").get("fingerprint") != fingerprint:
             raise ValueError(
                 f"{root / name}: made from another {earlier} than the run now holds; "
@@ -210,9 +214,22 @@ def _is_default(config: Any, field: Field[Any]) -> bool:
     return getattr(config, field.name) == default
 
 
+def read_object(path: Path, *names: str) -> dict[str, Any]:
+    """Return the JSON object that a stage has written, with what it needs in it.
+
+    Raises:
+        OSError: The file is missing or cannot be read.
+        ValueError: It is no JSON object, or lacks one of `names`.
+    """
+    found = parse_object(path.read_bytes(), path)
+    for name in names:
+        if name not in found:
+            raise ValueError(f"{path}: wanted {name!r}, got {sorted(found)}")
+    return found
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path)
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}

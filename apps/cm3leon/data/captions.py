@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from cm3_texttok.interface import Tokenizer
 from cm3_train.artifact import write_json
 from cm3leon.data.pairs import SPLITS, DataError
 from cm3leon.data.pixels import Pictures
+from cm3leon.stages import read_object
 
 NAME = "captions.json"
 
@@ -46,7 +46,7 @@ def without_long_captions(pictures: Pictures, folder: Path) -> tuple[Pictures, l
     Raises:
         DataError: No pair is left in one of the splits.
     """
-    long = json.loads((folder / NAME).read_text("utf-8"))["left_out"]
+    long = read_object(folder / NAME, "left_out")["left_out"]
     pairs = pictures.pairs
     good = np.flatnonzero(~np.isin(pairs.keys, [int(key) for key in long]))
     left = replace(pictures, pairs=pairs.take(good), places=pictures.places[good])

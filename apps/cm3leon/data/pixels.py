@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from cm3_imagetok import ImageError, load_image, square
 from cm3_train.artifact import write_json
 from cm3leon.data.pairs import DataError, Pairs
+from cm3leon.stages import read_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def open_pictures(source: Path, pairs: Pairs, folder: Path) -> Pictures:
     Raises:
         DataError: No readable picture is left in one of the splits.
     """
-    found = json.loads((folder / "pictures.json").read_text("utf-8"))
+    found = read_object(folder / "pictures.json", "skipped", "boxes")
     place_of = {file: place for place, file in enumerate(dict.fromkeys(pairs.files))}
     places = np.array([place_of[file] for file in pairs.files])
     good = np.flatnonzero(~np.isin(places, [int(place) for place in found["skipped"]]))

@@ -102,5 +102,6 @@ def read_picture(tokenizers: Tokenizers, picture: Image) -> tuple[np.ndarray, np
 
 
 def unguided(sampling: SamplingConfig) -> SamplingConfig:
-    """Return plain top-p sampling: captions and regions have no unconditional stream."""
-    return replace(sampling, sampler="top-p", guidance_scale=1.0)
+    """Return plain sampling: captions and regions have no unconditional stream for CD-K."""
+    sampler = "greedy" if sampling.sampler == "greedy" else "top-p"
+    return replace(sampling, sampler=sampler, guidance_scale=1.0)

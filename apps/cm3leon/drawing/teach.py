@@ -16,6 +16,8 @@ from PIL import Image
 
 from cm3_imagetok import load_image, square
 from cm3_retrieval import document_vectors
+from cm3_retrieval.metadata_file import read_metadata
+from cm3_retrieval.text_file import read_objects, read_text
 from cm3_train.artifact import atomic_file
 from cm3leon.data.pairs import key_of
 from cm3leon.drawing.describe import read_picture
@@ -111,6 +113,9 @@ def keep(folder: Path, picture: Image.Image, text: str, size: int) -> Path:
 
     Returns:
         The picture's file.
+
+    Raises:
+        ValueError: A line of `metadata.jsonl` there is no JSON object.
     """
     place = folder / FOLDER
     place.mkdir(exist_ok=True)
@@ -118,12 +123,16 @@ def keep(folder: Path, picture: Image.Image, text: str, size: int) -> Path:
     file = f"{key_of(text + np.asarray(small).tobytes().hex()):016x}.png"
     with atomic_file(place / file) as stream:
         small.save(stream, format="PNG")
-    lines = _lines(place)
-    row = {"file_name": file, "text": text}
-    if row not in lines:
-        with atomic_file(place / "metadata.jsonl") as stream:
-            for line in [*lines, row]:
-                stream.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
+    metadata, row = place / "metadata.jsonl", {"file_name": file, "text": text}
+    there = metadata.is_file()
+    rows = [fields for _, fields in read_objects(metadata)] if there else []
+    if not any(row.items() <= fields.items() for fields in rows):
+        # the user's own lines and columns stay as they are
+        earlier = read_text(metadata).rstrip("\n") if there else ""
+        lines = [earlier] if earlier else []
+        with atomic_file(metadata) as stream:
+            for line in [*lines, json.dumps(row, ensure_ascii=False)]:
+                stream.write(f"{line}\n".encode())
     return place / file
 
 
@@ -131,26 +140,13 @@ def recall(parts: Parts, folder: Path) -> Parts:
     """Return parts that know what was taught to a run and kept.
 
     Raises:
-        ValueError: A line or picture of `taught/` cannot be read.
+        ValueError: A line or picture of `taught/` cannot be read; names it.
     """
-    for line in _lines(folder / FOLDER):
-        picture = load_image(folder / FOLDER / Path(line["file_name"]).name)
-        parts = teach(parts, picture, line["text"])
+    place = folder / FOLDER
+    for row in read_metadata(place) if place.is_dir() else ():
+        if not row.captions:
+            raise ValueError(f"{row.place}: wanted 'text', what the thing is called, got none")
+        picture = load_image(place / row.file_name)
+        for text in row.captions:
+            parts = teach(parts, picture, text)
     return parts
-
-
-def _lines(place: Path) -> list[dict[str, str]]:
-    path = place / "metadata.jsonl"
-    if not path.is_file():
-        return []
-    lines = []
-    # not splitlines: a name may hold other line ends, such as U+2028
-    for number, text in enumerate(path.read_text("utf-8").removesuffix("\n").split("\n"), 1):
-        try:
-            line = json.loads(text)
-            lines.append({name: str(line[name]) for name in ("file_name", "text")})
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(
-                f"{path}, line {number}: wanted file_name and text, got {text[:60]!r}"
-            ) from None
-    return lines

@@ -16,6 +16,10 @@ from .exchange import (
     export_vqgan as export_vqgan,
     import_vqgan as import_vqgan,
 )
+from .gumbel import (
+    GumbelQuantizer as GumbelQuantizer,
+    gumbel_temperature as gumbel_temperature,
+)
 from .interface import (
     INTERFACE_VERSION as INTERFACE_VERSION,
     ImageTokenizer as ImageTokenizer,
@@ -50,9 +54,10 @@ from .presets import (
 )
 from .quantize import (
     EMAQuantizer as EMAQuantizer,
-    GumbelQuantizer as GumbelQuantizer,
     NearestQuantizer as NearestQuantizer,
     Quantized as Quantized,
+)
+from .revival import (
     revive_dead_codes as revive_dead_codes,
 )
 from .transforms import (

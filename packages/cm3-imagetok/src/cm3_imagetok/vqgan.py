@@ -15,14 +15,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from cm3_imagetok.config import VQGANConfig
+from cm3_imagetok.gumbel import GumbelQuantizer
 from cm3_imagetok.layers import Decoder, Encoder
-from cm3_imagetok.quantize import (
-    EMAQuantizer,
-    GumbelQuantizer,
-    NearestQuantizer,
-    Quantized,
-    Quantizer,
-)
+from cm3_imagetok.quantize import EMAQuantizer, NearestQuantizer, Quantized
+from cm3_imagetok.revival import Quantizer
 
 SLACK = 1.01
 """How far from 0 pixels may be: 1, and some rounding."""

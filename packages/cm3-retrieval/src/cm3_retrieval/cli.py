@@ -44,27 +44,29 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--amp", action="store_true", help="compute in bfloat16 where possible"
             )
-            sub.add_argument("--batch-size", type=int, default=64)
+            sub.add_argument("--batch-size", type=_positive, default=64)
         return sub
 
     pictures = "pictures, with captions in metadata.jsonl or in NAME.txt beside NAME.png"
     train = command("train", "Train a small CLIP on captioned pictures.", on="clip")
     train.add_argument("folder", type=Path, help=pictures)
-    train.add_argument("--steps", type=int, default=200)
-    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--steps", type=_positive, default=200)
+    train.add_argument("--seed", type=_natural, default=0)
     build = command("build", "Build a bank, or rebuild it.", encodes=True)
     build.add_argument("folder", type=Path, help=pictures)
     build.add_argument(
         "--index", default=AUTO, help="FAISS factory string; the default follows from the size"
     )
-    build.add_argument("--threads", type=int, default=1, help="threads of FAISS")
+    build.add_argument("--threads", type=_positive, default=1, help="threads of FAISS")
     add = command("add", "Add the pictures that are not in the bank yet.", encodes=True)
     add.add_argument("folder", type=Path, help=pictures)
     search = command("search", "Find documents by text, picture or both.", encodes=True)
     search.add_argument("--text")
     search.add_argument("--image", type=Path)
     search.add_argument("-k", type=int, default=10, help="number of results, at most all documents")
-    search.add_argument("--html", type=Path, help="page with pictures to write")
+    search.add_argument(
+        "--html", type=Path, help="page with pictures to write; replaces only such pages"
+    )
     near = command("neighbours", "Build the neighbour table for training.", encodes=True)
     near.add_argument("table", type=Path, help="folder of the table; a killed run continues there")
     defaults = RetrievalConfig()
@@ -72,10 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     near.add_argument(
         "--max-likeness", type=float, help="of two documents; the default is found on the bank"
     )
-    near.add_argument("--threads", type=int, default=1, help="threads of FAISS")
+    near.add_argument("--threads", type=_positive, default=1, help="threads of FAISS")
     near.add_argument("--duplicate-threshold", type=float, default=defaults.duplicate_threshold)
     near.add_argument("--candidates", type=int, default=defaults.num_candidates)
-    near.add_argument("--seed", type=int, default=0)
+    near.add_argument("--seed", type=_natural, default=0)
     judge = command("eval", "Measure recall against exact search, and duplicates.", encodes=True)
     judge.set_defaults(encoder=None)  # with one, captions and pictures of the bank are queries, too
     judge.add_argument(
@@ -83,15 +85,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     judge.add_argument("-k", type=int, default=10)
     judge.add_argument(
-        "--queries", type=int, default=1000, help="number of documents drawn as queries"
+        "--queries", type=_positive, default=1000, help="number of documents drawn as queries"
     )
     judge.add_argument(
         "--duplicate", type=float, default=0.99, help="score above which a neighbour is a duplicate"
     )
-    judge.add_argument("--histogram", type=Path, help="PNG with a histogram of the scores to write")
+    judge.add_argument(
+        "--histogram", type=Path, help="PNG of the scores to write; replaces only such files"
+    )
     command("info", "Show what a bank holds.")
     command("verify", "Check hashes, counts and canary queries.")
     return parser
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"wanted at least 0, got {value}")
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"wanted at least 1, got {value}")
+    return value
 
 
 if __name__ == "__main__":

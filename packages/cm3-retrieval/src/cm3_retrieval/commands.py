@@ -27,6 +27,7 @@ from cm3_retrieval.index.plan import cells_of, expected_bytes
 from cm3_retrieval.interface import BANK_COMPONENT, Encoder
 from cm3_retrieval.neighbours.building import build_neighbour_table
 from cm3_retrieval.neighbours.strategy import RetrievalConfig
+from cm3_retrieval.own_file import check_output
 from cm3_retrieval.picture_file import ImageError, load_image, shown
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
 
@@ -116,6 +117,7 @@ def search(options: argparse.Namespace) -> None:
     """Print the documents found by text, picture or both; write a page on request."""
     if options.text is None and options.image is None:
         raise ValueError("--text, --image: wanted at least one of them")
+    check_output("--html", options.html)
     encoder = _encoder(options)
     bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
     image = None if options.image is None else [load_image(options.image)]
@@ -157,6 +159,7 @@ def neighbours(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print recall against exact search and the share of duplicates."""
+    check_output("--histogram", options.histogram)
     encoder = None if options.encoder is None else _encoder(options)
     bank = MemoryBank.load(options.bank, None if encoder is None else encoder.encoder_id, mmap=True)
     figures, nearest = measure_bank(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cm3_retrieval.artifact import atomic_file
+from cm3_retrieval.own_file import MARK
 from cm3_retrieval.picture_file import ImageError, load_image, shown
 
 _SIDE = 224
@@ -49,7 +50,7 @@ def write_contact_sheet(
             f"key {document['key']}<br>{caption}</figcaption></figure>"
         )
     page = (
-        "<!doctype html><meta charset='utf-8'>"
+        f"<!doctype html><!-- {MARK} --><meta charset='utf-8'>"
         f"<title>{html.escape(title)}</title><style>body{{font:14px sans-serif;margin:2em}}"
         "main{display:flex;flex-wrap:wrap;gap:1em}figure{width:224px;margin:0}"
         "figcaption{overflow-wrap:anywhere}img{max-width:100%}</style>"

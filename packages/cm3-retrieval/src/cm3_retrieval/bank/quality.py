@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from cm3_retrieval.artifact import atomic_file
 from cm3_retrieval.bank.memory_bank import MemoryBank
 from cm3_retrieval.index.checks import checked_count, checked_lengths, checked_vectors
 from cm3_retrieval.index.exact import build_index, search
 from cm3_retrieval.index.tuning import shared_keys
+from cm3_retrieval.own_file import MARK
 
 
 def measure_bank(
@@ -121,6 +123,7 @@ def score_histogram(scores: np.ndarray, bins: int = 40) -> Image.Image:
 
 def save_histogram(scores: np.ndarray, path: Path | str) -> None:
     """Write `score_histogram` as a PNG, whole or not at all."""
-    image = score_histogram(scores)
+    image, notes = score_histogram(scores), PngInfo()
+    notes.add_text("Comment", MARK)
     with atomic_file(path) as file:
-        image.save(file, "PNG")
+        image.save(file, "PNG", pnginfo=notes)
