@@ -122,8 +122,7 @@ class DecoderConfig:
             return
         if not wanted:
             raise ValueError(
-                f'image_ids: wanted positions "rotary-places" with them, got '
-                f"{self.positions!r}"
+                f'image_ids: wanted positions "rotary-places" with them, got {self.positions!r}'
             )
         ids = self.image_ids
         if not (
