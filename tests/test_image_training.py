@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cm3_imagetok import PRESETS, load_vqgan
+from cm3_imagetok.config import QUANTIZERS
 from cm3_train import AtomicCheckpointIO, OptimConfig
 from cm3leon.data.pairs import Pairs
 from cm3leon.data.pixels import Pictures, cropped
@@ -105,22 +106,26 @@ def test_a_box_is_cropped_and_scaled_as_its_picture():
     assert cropped([0, 60, 10, 70], 100, 140, 100) == [0, 40, 10, 50]
 
 
-def test_everything_at_once_trains_and_the_averaged_model_is_kept(pixels, tmp_path):
+def trained(recipe, pixels, folder):
     boxes = [[[4.0, 4.0, 20.0, 20.0]] if i % 2 else [] for i in range(12)]
     names = [str(i) for i in range(12)]
     split = np.array(["train"] * 8 + ["validation"] * 4, dtype=object)
     pairs = Pairs(np.arange(12), names, names, split, names, names, boxes, [None] * 12)
     pictures = Pictures(pairs=pairs, decoded=pixels, places=np.arange(12), boxes=boxes, skipped=[])
     image_training.train_image_tokenizer(
-        RECIPE,
+        recipe,
         pictures,
-        tmp_path,
+        folder,
         seed=0,
         device=torch.device("cpu"),
         precision="32-true",
         checkpoint_every=2,
     )
-    state = AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")["state_dict"]
+    return AtomicCheckpointIO().load_checkpoint(folder / "last.ckpt")["state_dict"]
+
+
+def test_everything_at_once_trains_and_the_averaged_model_is_kept(pixels, tmp_path):
+    state = trained(RECIPE, pixels, tmp_path)
     kept = load_vqgan(tmp_path / "vqgan").state_dict()
     for name, value in kept.items():
         assert torch.equal(value, state[f"averaged.module.{name}"])
@@ -132,3 +137,34 @@ def test_the_recipe_says_what_it_leaves_out():
     assert any("perceptual loss is off" in line for line in lines)
     assert any("region_weight does nothing" in line for line in lines)
     assert not any("adversarial" in line for line in lines)
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_training_goes_on_past_a_revival(pixels, tmp_path, monkeypatch, quantizer):
+    moved, revive = [], image_training.revive_dead_codes
+    monkeypatch.setattr(
+        image_training, "revive_dead_codes", lambda *args: moved.append(revive(*args))
+    )
+    monkeypatch.setattr(image_training, "REVIVE_EVERY", 1)
+    shape = replace(SHAPE, quantizer=quantizer)
+    state = trained(replace(RECIPE, model=shape, revive_share=10.0), pixels, tmp_path)
+    assert moved == [32, 32, 32]  # all codes, in each of the first 70 % of four steps
+    assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
+    load_vqgan(tmp_path / "vqgan")
+
+
+def test_codes_are_revived_after_the_step_and_gumbels_temperature_falls(pixels):
+    batch = {"pixels": torch.from_numpy(pixels[:4])}
+    shape = replace(SHAPE, quantizer="gumbel")
+    recipe = replace(RECIPE, model=shape, revive_share=10.0, optim=OptimConfig(total_steps=40))
+    temperatures = []
+    for step in (0, 20, 40):
+        module = module_at(step, recipe)
+        before = module.model.quantize.proj.weight.detach().clone()
+        module.training_step(batch, 0).backward()
+        temperatures.append(module.model.quantize.temperature)
+        assert torch.equal(module.model.quantize.proj.weight, before)
+        module._revive()
+        late = step >= image_training.REVIVE_UNTIL * 40
+        assert torch.equal(module.model.quantize.proj.weight, before) == late
+    assert temperatures == pytest.approx([1, (1 + 1 / 16) / 2, 1 / 16])

@@ -40,14 +40,14 @@ class Subject:
         return rows[np.random.default_rng(self.seed).permutation(first)]
 
 
-def open_subject(folder: Path, device: str = "auto") -> Subject:
-    """Open a finished run with its pictures and neighbours; errors as of `parts.open_parts`."""
+def open_subject(folder: Path, device: str = "auto", *, trust: bool = False) -> Subject:
+    """Open a finished run with its pictures and neighbours; all as of `parts.open_parts`."""
     where, recipe = device_of(device), recipe_of(folder)
     source = recipe.data.folder or folder / "data"
     pairs = read_pairs(source, **recipe.data.shares, seed=recipe.seed)
     pictures = open_pictures(source, pairs, folder / "pictures")
     return Subject(
-        parts=parts_of(recipe, where),
+        parts=parts_of(recipe, where, trust=trust),
         pictures=without_long_captions(pictures, folder / "captions")[0],
         neighbours=open_neighbours(folder / "retrieval"),
         recipe=recipe.evaluation,

@@ -14,9 +14,11 @@ from cm3_imagetok import (
     VQGAN,
     AdversarialLoss,
     CausalPredictor,
+    GumbelQuantizer,
     PatchDiscriminator,
     PerceptualLoss,
     codebook_use,
+    gumbel_temperature,
     psnr,
     reconstruction_loss,
     revive_dead_codes,
@@ -135,6 +137,7 @@ class ImageTokenizerModule(L.LightningModule):
         decay = recipe.optim.ema_decay
         self.averaged = averaged_model(self.model, decay) if decay else None
         self.register_buffer("usage", torch.ones(recipe.model.num_codes))
+        self._seen: tuple[Tensor, torch.Generator] | None = None  # grid of a step that revives
 
     @property
     def best_model(self) -> VQGAN:
@@ -151,6 +154,9 @@ class ImageTokenizerModule(L.LightningModule):
         else:
             images = augment(images, recipe.max_shift, generator)
         z = self.model.latent(images.contiguous(memory_format=torch.channels_last))
+        if isinstance(self.model.quantize, GumbelQuantizer):
+            total = recipe.optim.total_steps
+            self.model.quantize.temperature = gumbel_temperature(self.global_step, total)
         quantized = self.model.quantize(z)
         reconstruction = self.model.render(quantized.grid).float()
         loss = reconstruction_loss(
@@ -167,7 +173,7 @@ class ImageTokenizerModule(L.LightningModule):
             self.log("train/perceptual", distance.detach())
             loss = loss + recipe.perceptual_weight * distance
         loss = loss + self._adversarial_loss(images, reconstruction, loss)
-        self._look_after_codebook(z.detach(), quantized.codes, generator)
+        self._watch_codebook(z.detach(), quantized.codes, generator)
         self.log("train/quantizer", quantized.loss.detach())
         loss = loss + quantized.loss
         if self.predictor is not None:
@@ -210,8 +216,9 @@ class ImageTokenizerModule(L.LightningModule):
                     )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Step, then move the averaged weights."""
+        """Step, then revive dead codes and move the averaged weights."""
         super().optimizer_step(*args, **kwargs)
+        self._revive()
         if self.averaged is not None:
             self.averaged.update_parameters(self.model)
 
@@ -238,11 +245,21 @@ class ImageTokenizerModule(L.LightningModule):
         return torch.Generator().manual_seed(self.seed * 1_000_003 + self.global_step)
 
     @torch.no_grad()
-    def _look_after_codebook(self, z: Tensor, codes: Tensor, generator: torch.Generator) -> None:
-        recipe, even = self.recipe, codes.numel() / self.model.num_codes
+    def _watch_codebook(self, z: Tensor, codes: Tensor, generator: torch.Generator) -> None:
+        """Count which codes are used, and keep the grid of a step that revives."""
+        even = codes.numel() / self.model.num_codes
         counts = torch.bincount(codes.flatten(), minlength=self.model.num_codes).float()
         self.usage.lerp_(counts / even, 0.02)  # 1 is even use
-        late = self.global_step >= REVIVE_UNTIL * recipe.optim.total_steps
-        if self.global_step % REVIVE_EVERY == 0 and not late:
-            revive_dead_codes(self.model.quantize, z, self.usage, recipe.revive_share, generator)
-            self.usage[self.usage < recipe.revive_share] = 1.0  # time to settle
+        late = self.global_step >= REVIVE_UNTIL * self.recipe.optim.total_steps
+        due = self.global_step % REVIVE_EVERY == 0 and not late
+        self._seen = (z, generator) if due else None
+
+    @torch.no_grad()
+    def _revive(self) -> None:
+        """Move dead codes once the step is done, which would move the new vectors at once."""
+        if self._seen is None:
+            return
+        (z, generator), self._seen = self._seen, None
+        share = self.recipe.revive_share
+        revive_dead_codes(self.model.quantize, z, self.usage, share, generator)
+        self.usage[self.usage < share] = 1.0  # time to settle
