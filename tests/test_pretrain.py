@@ -156,6 +156,16 @@ def test_a_taught_picture_stands_before_prompts_that_name_it(unbroken, root, tmp
     taught = teach(parts, load_image(picture), "zorp")
     assert parts.memory.taught == () and len(taught.memory.taught) == 1
     (key,) = retrieve_for_caption(taught, "a blue Zorp on yellow", 1)
+    scales = [{one.image_guidance_scale for one in p.habits.samplers} for p in (parts, taught)]
+    assert scales == [{None}, {2.0}]
+    made = image_prompts(taught, ["a blue zorp", "a fox"], [[key], []])
+    for one in taught.habits.samplers:
+        bare, with_documents = made.other_streams(one, [0, 1])
+        assert [len(p) for p in bare] == [len(bare[1])] * 2  # neither caption nor document
+        assert len(with_documents[0]) > len(bare[0]) and torch.equal(with_documents[1], bare[1])
+    for one in parts.habits.samplers:  # the paper's: the documents are in both streams
+        bare, with_documents = made.other_streams(one, [0, 1])
+        assert all(map(torch.equal, bare, with_documents))
     documents = taught.memory.documents
     assert documents.caption(key) == "zorp"
     _, codes = read_picture(parts.tokenizers, load_image(picture))
@@ -192,7 +202,8 @@ def test_held_out_pairs_and_prompts_have_one_layout(unbroken):
         return subject.neighbours.for_caption(int(pairs.keys[row]), 2)
 
     def drawn_sequence(parts, row):
-        (prompt,), _, (kept,) = image_prompts(parts, [pairs.captions[row]], [context(row)])
+        made = image_prompts(parts, [pairs.captions[row]], [context(row)])
+        (prompt,), (kept,) = made.conditional, made.kept
         codes = words.codes_to_ids(documents.codes(int(pairs.keys[row])))
         return np.concatenate([prompt.numpy(), codes, [words.eos_id]]), kept
 

@@ -19,7 +19,7 @@ def picture():
 def recalled(tmp_path, monkeypatch):
     """Recalls the names and sides of what was kept, in order."""
     monkeypatch.setattr(
-        teach, "teach", lambda parts, picture, text: [*parts, (text, picture.size[0])]
+        teach, "learn", lambda parts, picture, text: [*parts, (text, picture.size[0])]
     )
     return lambda: teach.recall([], tmp_path)
 

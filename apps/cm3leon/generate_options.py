@@ -14,6 +14,8 @@ SAMPLING = {
     "temperature": "divides the logits",
     "top_p": "share of the probability to draw from",
     "guidance_scale": "default: the best of the run's sweep",
+    "image_guidance_scale": "of documents, apart from the caption's; default: 2 with --teach, "
+    "otherwise none, and the streams of guidance all have the documents",
     "cd_alpha": "plausibility threshold of CD-K",
 }
 MOST_SEED = 2**32 - 1
@@ -110,8 +112,9 @@ def sampling_problem_of(given: argparse.Namespace) -> str | None:
     if given.caption or given.infill:
         if sampler in ("cd-k", "mixed"):
             return f"--sampler {sampler} is for --prompt without --infill"
-        if "guidance_scale" in changes:
-            return "--guidance-scale does nothing with --caption and --infill"
+        for name in ("guidance_scale", "image_guidance_scale"):
+            if name in changes:
+                return f"{flag(name)} does nothing with --caption and --infill"
         sampler = sampler or "top-p"
     for name in changes:
         if name in UNUSED.get(sampler or "", ()):

@@ -104,4 +104,4 @@ def read_picture(tokenizers: Tokenizers, picture: Image) -> tuple[np.ndarray, np
 def unguided(sampling: SamplingConfig) -> SamplingConfig:
     """Return plain sampling: captions and regions have no unconditional stream for CD-K."""
     sampler = "greedy" if sampling.sampler == "greedy" else "top-p"
-    return replace(sampling, sampler=sampler, guidance_scale=1.0)
+    return replace(sampling, sampler=sampler, guidance_scale=1.0, image_guidance_scale=None)

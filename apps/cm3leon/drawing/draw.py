@@ -63,7 +63,7 @@ def draw(
         contexts = [retrieve_for_caption(parts, caption, retrieved) for caption in captions]
     samplers = parts.habits.samplers if samplers is None else samplers
     seeds = np.zeros((len(captions), 1), np.int64) if seeds is None else np.asarray(seeds)
-    conditional, unconditional, kept = image_prompts(parts, captions, contexts)
+    prompts = image_prompts(parts, captions, contexts)
     count, candidates = seeds.shape
     if not candidates:
         raise ValueError("candidates: wanted at least 1, got 0")
@@ -85,17 +85,19 @@ def draw(
             if progress is not None:
                 progress(done * steps + step, len(batches) * steps)
 
+        rows, members = zip(*places, strict=True)
+        unconditional, image_conditional = prompts.other_streams(sampler, rows)
         ids = generate(
             parts.model,
-            [conditional[row] for row, _ in places],
-            unconditional=[unconditional[row] for row, _ in places],
+            [prompts.conditional[row] for row in rows],
+            unconditional=unconditional,
+            image_conditional=image_conditional,
             constraint=tokenizers.picture,
             config=sampler,
             seeds=[int(seeds[place]) for place in places],
             progress=report,
             device=parts.device,
         )
-        rows, members = zip(*places, strict=True)
         codes[rows, members] = tokenizers.vocabulary.ids_to_codes(torch.stack(ids).numpy())
     pixels = tokenizers.decode(codes.reshape(count * candidates, -1))
     vectors = parts.encoder.encode_images(list(pixels)).reshape(count, candidates, -1)
@@ -103,5 +105,5 @@ def draw(
         pixels=pixels.reshape(count, candidates, *pixels.shape[1:]),
         vectors=vectors,
         scores=np.einsum("ncd,nd->nc", vectors, parts.encoder.encode_texts(captions)),
-        contexts=kept,
+        contexts=prompts.kept,
     )

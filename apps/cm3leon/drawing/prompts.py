@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from cm3_decoding import SamplingConfig
 from cm3_retrieval import inference_context
 from cm3leon.parts import Memory, Parts
 
@@ -82,18 +84,41 @@ def pairs_of(memory: Memory, keys: Sequence[int]) -> list[Pair]:
     return [(memory.documents.text_ids(key), memory.documents.codes(key)) for key in keys]
 
 
+@dataclass(frozen=True)
+class ImagePrompts:
+    """Prompts that ask for N pictures, for each of the streams that guidance may want."""
+
+    conditional: list[torch.Tensor]
+    """Documents and caption."""
+    without_caption: list[torch.Tensor]
+    """Documents alone."""
+    bare: list[torch.Tensor]
+    """Neither."""
+    kept: list[list[int]]
+    """Keys of the documents that fitted, the best last."""
+
+    def other_streams(
+        self, config: SamplingConfig, rows: Sequence[int]
+    ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        """Return the prompts of `rows` for the streams "unconditional" and "image_conditional".
+
+        The paper's guidance keeps the documents in both streams (3.1), so that a picture is drawn
+        more for its caption and less like its documents. With `image_guidance_scale` the documents
+        are the pictures of that scale, apart from the caption's.
+        """
+        plain = self.without_caption if config.image_guidance_scale is None else self.bare
+        return [plain[row] for row in rows], [self.without_caption[row] for row in rows]
+
+
 def image_prompts(
     parts: Parts, captions: Sequence[str], contexts: Sequence[Sequence[int]]
-) -> tuple[list[torch.Tensor], list[torch.Tensor], list[list[int]]]:
-    """Return prompts that ask for a picture, and the same without their caption, for guidance.
+) -> ImagePrompts:
+    """Return prompts that ask for pictures.
 
     Args:
         parts: Tokenizers and memory are used.
         captions: N captions.
         contexts: Keys of the documents before each, the best last.
-
-    Returns:
-        N prompts, N unconditional prompts, and the keys of the documents that fitted.
     """
     layout, answer = parts.tokenizers.layout, parts.tokenizers.num_codes_per_image + 1  # <eos>
     texts = parts.tokenizers.text.encode_batch(list(captions))
@@ -102,9 +127,12 @@ def image_prompts(
         for text, keys in zip(texts, contexts, strict=True)
     ]
     pairs = [pairs_of(parts.memory, keys) for keys in kept]
-    conditional = [
-        torch.from_numpy(layout.image_prompt(text, context))
-        for text, context in zip(texts, pairs, strict=True)
-    ]
-    unconditional = [torch.from_numpy(layout.unconditional_prompt(context)) for context in pairs]
-    return conditional, unconditional, kept
+    return ImagePrompts(
+        conditional=[
+            torch.from_numpy(layout.image_prompt(text, context))
+            for text, context in zip(texts, pairs, strict=True)
+        ],
+        without_caption=[torch.from_numpy(layout.unconditional_prompt(found)) for found in pairs],
+        bare=[torch.from_numpy(layout.unconditional_prompt([])) for _ in pairs],
+        kept=kept,
+    )

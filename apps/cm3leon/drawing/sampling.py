@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 UNUSED = {
     "top-p": ("cd_alpha", "cd_k"),
     "greedy": ("temperature", "top_p", "top_k", "cd_alpha", "cd_k"),
-    "cd-k": ("guidance_scale",),
+    "cd-k": ("guidance_scale", "image_guidance_scale"),
 }
 """Fields of `SamplingConfig` that change nothing, for each sampler."""
 

@@ -24,6 +24,9 @@ from cm3leon.drawing.describe import read_picture
 from cm3leon.parts import Documents, Parts, Taught
 
 FOLDER = "taught"
+SCALE = 2.0
+"""`image_guidance_scale` where a picture was just taught: its shape counts more than by the paper's
+guidance, whose streams both have the documents."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,13 @@ class TaughtDocuments:
 
 
 def teach(parts: Parts, picture: Image.Image, text: str) -> Parts:
+    """Return parts that have learnt a document and draw after it (`SCALE`); see `learn`."""
+    samplers = [replace(one, image_guidance_scale=SCALE) for one in parts.habits.samplers]
+    habits = replace(parts.habits, samplers=tuple(samplers))
+    return replace(learn(parts, picture, text), habits=habits)
+
+
+def learn(parts: Parts, picture: Image.Image, text: str) -> Parts:
     """Return parts that know one more document; the given ones stay as they are.
 
     Args:
@@ -148,5 +158,5 @@ def recall(parts: Parts, folder: Path) -> Parts:
             raise ValueError(f"{row.place}: wanted 'text', what the thing is called, got none")
         picture = load_image(place / row.file_name)
         for text in row.captions:
-            parts = teach(parts, picture, text)
+            parts = learn(parts, picture, text)
     return parts

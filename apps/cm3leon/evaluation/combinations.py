@@ -17,6 +17,7 @@ from cm3_train import progress_bar
 from cm3leon.data.palette import PAINTS
 from cm3leon.drawing.describe import caption_text, read_captions, unguided
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve
+from cm3leon.drawing.teach import SCALE
 from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.judge import Judge, alone, colours_of, thing_of
 from cm3leon.evaluation.samples import Drawn, draw_for
@@ -48,7 +49,7 @@ HOW = {
     "retrieval.same_thing_in_training": "The same for training captions, words dropped, by text or "
     "by picture.",
     "teach.thing_top5": "Captions of things that training never saw, drawn with one picture of the "
-    "thing in another colour before the prompt, one candidate: as above.",
+    "thing in another colour before the prompt, one candidate, `image_guidance_scale` 2: as above.",
     "teach.thing_top1": "The same, named first.",
     "teach.untaught_thing_top5": "The same without that picture.",
     "teach.bits": "Bits per code of the real pictures of these captions, with that picture before.",
@@ -142,7 +143,9 @@ def teach_figures(
     shown = {int(row): int(rng.choice(of_thing[thing_of(pictures, row)])) for row in rows}
 
     def drawn(contexts: list[list[int]], what: str) -> np.ndarray:
-        return draw_for(subject, rows, scale, 40_000, what, contexts=contexts).pixels[:, 0]
+        return draw_for(
+            subject, rows, scale, 40_000, what, contexts=contexts, document_scale=SCALE
+        ).pixels[:, 0]
 
     taught = drawn([[shown[int(row)]] for row in rows], "taught things")
     with_one = match(subject, judge, rows, taught)

@@ -57,10 +57,15 @@ def draw_for(
     candidates: int = 1,
     *,
     contexts: Sequence[Sequence[int]] | None = None,
+    document_scale: float | None = None,
 ) -> Drawings:
-    """Draw for the caption of each pair, by default with the documents that its caption finds."""
+    """Draw for the caption of each pair, by default with the documents that its caption finds.
+
+    `document_scale` is the `image_guidance_scale` of the documents.
+    """
     recipe = subject.recipe
-    sampling = replace(recipe.sampling, guidance_scale=scale)
+    scales = {"guidance_scale": scale, "image_guidance_scale": document_scale}
+    sampling = replace(recipe.sampling, **scales)
     with progress_bar(what, unit="step") as progress:
         return draw(
             subject.parts,
