@@ -75,7 +75,9 @@ def test_what_a_batch_has_in_common_is_the_same_on_every_rank():
 def test_a_validation_set_that_leaves_a_rank_without_a_batch_is_refused(keys, ranks):
     for rank in range(ranks):  # all ranks, so that none waits for another
         with pytest.raises(ValueError, match=f"keys: wanted at least {ranks}, one a rank"):
-            ValidationLoader(lambda key, epoch: None, keys, 2, pad_id=0, world_size=ranks, rank=rank)
+            ValidationLoader(
+                lambda key, epoch: None, keys, 2, pad_id=0, world_size=ranks, rank=rank
+            )
 
 
 @pytest.mark.parametrize("keys", [[1.7, 2.2], np.arange(3.0), [True, False], [[1, 2]], ["a"]])

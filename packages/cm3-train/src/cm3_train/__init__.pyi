@@ -27,6 +27,9 @@ from .config import OptimConfig as OptimConfig
 from .contract import (
     check_trainable_model as check_trainable_model,
 )
+from .history import (
+    read_history as read_history,
+)
 from .interface import (
     INTERFACE_VERSION as INTERFACE_VERSION,
     TrainableModel as TrainableModel,
@@ -70,5 +73,4 @@ from .shards import (
 from .trainer import (
     fit as fit,
     load_weights as load_weights,
-    read_history as read_history,
 )
