@@ -1,17 +1,19 @@
 """Training of the image tokenizer: each loss reaches what it should, and regions move along."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from cm3_imagetok import PRESETS, load_vqgan
+from cm3_imagetok import PRESETS, load_vqgan, reconstruction_loss
 from cm3_imagetok.config import QUANTIZERS
 from cm3_train import AtomicCheckpointIO, OptimConfig
 from cm3leon.data.pairs import Pairs
 from cm3leon.data.pixels import Pictures, cropped
 from cm3leon.recipe import ImageRecipe
+from cm3leon.stages import Stages
 from cm3leon.training import image_tokenizer as image_training
 from cm3leon.training.image_batches import augment
 
@@ -106,12 +108,16 @@ def test_a_box_is_cropped_and_scaled_as_its_picture():
     assert cropped([0, 60, 10, 70], 100, 140, 100) == [0, 40, 10, 50]
 
 
-def trained(recipe, pixels, folder):
+@pytest.fixture
+def pictures(pixels):
     boxes = [[[4.0, 4.0, 20.0, 20.0]] if i % 2 else [] for i in range(12)]
     names = [str(i) for i in range(12)]
     split = np.array(["train"] * 8 + ["validation"] * 4, dtype=object)
-    pairs = Pairs(np.arange(12), names, names, split, names, names, boxes, [None] * 12)
-    pictures = Pictures(pairs=pairs, decoded=pixels, places=np.arange(12), boxes=boxes, skipped=[])
+    pairs = Pairs(np.arange(50, 62), names, names, split, names, names, boxes, [None] * 12)
+    return Pictures(pairs=pairs, decoded=pixels, places=np.arange(12), boxes=boxes, skipped=[])
+
+
+def train(pictures, folder, recipe=RECIPE):
     image_training.train_image_tokenizer(
         recipe,
         pictures,
@@ -124,12 +130,50 @@ def trained(recipe, pixels, folder):
     return AtomicCheckpointIO().load_checkpoint(folder / "last.ckpt")["state_dict"]
 
 
-def test_everything_at_once_trains_and_the_averaged_model_is_kept(pixels, tmp_path):
-    state = trained(RECIPE, pixels, tmp_path)
+def test_everything_at_once_trains_and_the_averaged_model_is_kept(pictures, tmp_path):
+    state = train(pictures, tmp_path)
     kept = load_vqgan(tmp_path / "vqgan").state_dict()
     for name, value in kept.items():
         assert torch.equal(value, state[f"averaged.module.{name}"])
     assert any(not torch.equal(kept[name], state[f"model.{name}"]) for name in kept)
+
+
+@pytest.mark.parametrize("gan_weight", [0.0, 0.5])
+def test_a_stage_whose_loss_is_nan_is_not_finished_and_goes_on_once_it_is_mended(
+    pictures, tmp_path, monkeypatch, gan_weight
+):
+    recipe, calls = replace(RECIPE, gan_weight=gan_weight), []
+
+    def broken(*args):
+        calls.append(1)
+        return reconstruction_loss(*args) * (float("nan") if len(calls) == 3 else 1)
+
+    def run():
+        stages = Stages(tmp_path)
+        work = partial(train, pictures, recipe=recipe)
+        return stages.run("imagetok", recipe, [], work, resumable=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_training, "reconstruction_loss", broken)
+        with pytest.raises(FloatingPointError, match=r"loss: .* in step 3 with the keys \[5\d, "):
+            run()
+    left = {path.name for path in (tmp_path / "imagetok").iterdir()}
+    assert "last.ckpt" in left and not {"stage.json", "vqgan"} & left
+    assert run().resumed
+    train(pictures, tmp_path / "unbroken", recipe)
+    mended, unbroken = (load_vqgan(tmp_path / name / "vqgan") for name in ("imagetok", "unbroken"))
+    for name, value in unbroken.state_dict().items():
+        assert torch.equal(mended.state_dict()[name], value), name
+
+
+def test_changed_rates_are_refused_at_a_resume(pictures, tmp_path):
+    train(pictures, tmp_path)
+    for change, message in (
+        ({"gan_lr": 0.5}, r"gan_lr .* \(now 0.5\)"),
+        ({"optim": replace(RECIPE.optim, muon_lr=0.5)}, r"muon_lr 0.02 \(now 0.5\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(pictures, tmp_path, replace(RECIPE, **change))
 
 
 def test_the_recipe_says_what_it_leaves_out():
@@ -140,14 +184,14 @@ def test_the_recipe_says_what_it_leaves_out():
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
-def test_training_goes_on_past_a_revival(pixels, tmp_path, monkeypatch, quantizer):
+def test_training_goes_on_past_a_revival(pictures, tmp_path, monkeypatch, quantizer):
     moved, revive = [], image_training.revive_dead_codes
     monkeypatch.setattr(
         image_training, "revive_dead_codes", lambda *args: moved.append(revive(*args))
     )
     monkeypatch.setattr(image_training, "REVIVE_EVERY", 1)
     shape = replace(SHAPE, quantizer=quantizer)
-    state = trained(replace(RECIPE, model=shape, revive_share=10.0), pixels, tmp_path)
+    state = train(pictures, tmp_path, replace(RECIPE, model=shape, revive_share=10.0))
     assert moved == [32, 32, 32]  # all codes, in each of the first 70 % of four steps
     assert all(value.isfinite().all() for value in state.values() if value.is_floating_point())
     load_vqgan(tmp_path / "vqgan")

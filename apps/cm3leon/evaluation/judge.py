@@ -112,7 +112,12 @@ def new_network(num_classes: int) -> nn.Sequential:
 
 
 def fit_network(network: nn.Module, images: Tensor, classes: Tensor) -> None:
-    """Train on images (N, 3, 64, 64) and classes (N,); draws from torch's generator."""
+    """Train on images (N, 3, 64, 64) and classes (N,); draws from torch's generator.
+
+    Raises:
+        FloatingPointError: The weights are NaN or infinite; such a judge would rank every picture's
+            thing first.
+    """
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, LEARNING_RATE, STEPS, cycle_momentum=False
@@ -130,6 +135,8 @@ def fit_network(network: nn.Module, images: Tensor, classes: Tensor) -> None:
             optimizer.step()
             schedule.step()
             progress(step + 1, STEPS)
+    if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
+        raise FloatingPointError("judge: wanted finite weights, got NaN or infinity")
 
 
 def augmented(images: Tensor) -> Tensor:

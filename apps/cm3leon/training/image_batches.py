@@ -16,10 +16,18 @@ from cm3leon.recipe import ImageRecipe
 
 
 def batch_maker(recipe: ImageRecipe, pictures: Pictures) -> MakeBatch:
-    """Return what makes a batch: places among the decoded pictures, and epochs, to tensors."""
+    """Return what makes a batch: places among the decoded pictures, and epochs, to tensors.
+
+    A picture's `keys` is that of its first pair.
+    """
+    places, keys = pictures.places.tolist(), pictures.pairs.keys.tolist()
+    key_of = dict(zip(reversed(places), reversed(keys), strict=True))
 
     def make_batch(places: np.ndarray, epochs: np.ndarray, position: int) -> dict[str, Tensor]:
-        batch = {"pixels": torch.from_numpy(pictures.decoded[places])}
+        batch = {
+            "pixels": torch.from_numpy(pictures.decoded[places]),
+            "keys": torch.tensor([key_of[place] for place in places.tolist()]),
+        }
         if recipe.region_weight != 1:
             _, height, width, _ = pictures.decoded.shape
             batch["weights"] = region_weights(

@@ -144,6 +144,12 @@ class ImageTokenizerModule(L.LightningModule):
         """The model to keep: the averaged one, if there is one."""
         return self.model if self.averaged is None else cast(VQGAN, self.averaged.module)
 
+    @property
+    def run_settings(self) -> dict[str, Any]:
+        """What `fit` must find unchanged when it resumes: how the weights move."""
+        mine = self.recipe.optim.in_effect()
+        return mine if self.adversarial is None else {**mine, "gan_lr": self.recipe.gan_lr}
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of `pixels` (B, H, W, 3) uint8, perhaps with `weights` (B, 1, H, W)."""
         recipe, generator = self.recipe, self._generator()
@@ -232,7 +238,7 @@ class ImageTokenizerModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Build the optimizer and schedule of the recipe."""
-        rates = {"adversarial.": self.recipe.gan_lr}
+        rates = {"adversarial.": self.recipe.gan_lr} if self.adversarial is not None else None
         optimizer = build_optimizer(self, self.recipe.optim, rates)
         schedule = build_schedule(optimizer, self.recipe.optim)
         return {

@@ -1,6 +1,7 @@
 import pytest
 import torch
-from torch.nn.attention.flex_attention import BlockMask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cm3_model import attention
 from cm3_model.attention import (
@@ -39,6 +40,43 @@ def test_the_mask_equals_a_loop():
             for key in range(40):
                 alike = documents[row, key : query + 1].unique().numel() == 1
                 assert bool(mask[row, 0, query, key]) == (key <= query and alike)
+
+
+@pytest.mark.parametrize("length", [1, 127, 128, 129, 256, 300, 700])
+@pytest.mark.parametrize("share", [0.0, 0.003, 0.05, 1.0])  # of places where a document starts
+def test_blocks_are_those_that_torch_finds_in_the_whole_mask(length, share, monkeypatch):
+    monkeypatch.setattr(attention, "has_flex", lambda device: True)
+    generator = torch.Generator().manual_seed(length)
+    documents = (torch.rand(3, length, generator=generator) < share).cumsum(1)
+    first = document_starts(documents)
+    mask = document_mask(first)
+    wanted = create_block_mask(mask.mask_mod, 3, None, length, length, device="cpu")
+    assert mask.shape == wanted.shape and mask.BLOCK_SIZE == wanted.BLOCK_SIZE
+    for kind in ("kv", "full_kv", "q", "full_q"):
+        numbers = getattr(mask, f"{kind}_num_blocks"), getattr(wanted, f"{kind}_num_blocks")
+        assert torch.equal(*numbers) and numbers[0].dtype == torch.int32
+        places = getattr(mask, f"{kind}_indices"), getattr(wanted, f"{kind}_indices")
+        counted = torch.arange(places[0].shape[-1]) < numbers[0][..., None]
+        assert torch.equal(places[0][counted], places[1][counted])
+
+
+def test_a_long_mask_lays_out_no_square(monkeypatch):
+    monkeypatch.setattr(attention, "has_flex", lambda device: True)
+    largest = [0]
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            out = function(*args, **(kwargs or {}))
+            made = [part for part in torch.utils._pytree.tree_leaves(out)]
+            sizes = [part.numel() for part in made if isinstance(part, torch.Tensor)]
+            largest[0] = max([largest[0], *sizes])
+            return out
+
+    length, rows = 16_384, 2
+    first = document_starts(random_documents(rows, length))
+    with Watch():
+        document_mask(first)
+    assert 0 < largest[0] <= 2 * rows * max(length, (length // attention.BLOCK) ** 2)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -23,3 +23,9 @@ def test_ids_before_the_scored_part_are_read_but_not_predicted():
 def test_nothing_to_predict_is_an_error():
     with pytest.raises(ValueError, match="samples: wanted at least two ids"):
         collate([Sample(np.array([5]))], pad_id=0)
+
+
+@pytest.mark.parametrize("ids", [[1.5, 2.0], np.array([1.0, 2.0]), [[1, 2]], ["a", "b"]])
+def test_ids_that_are_no_flat_integers_are_named(ids):
+    with pytest.raises(ValueError, match="samples: ids of row 1: wanted a flat list of ints"):
+        collate([Sample(np.array([1, 2])), Sample(ids)], pad_id=0)

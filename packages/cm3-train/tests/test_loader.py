@@ -69,3 +69,30 @@ def test_what_a_batch_has_in_common_is_the_same_on_every_rank():
         return list(islice(BatchLoader(lambda keys, epochs, position: position, order), 5))
 
     assert of(0, 2, 3) == of(1, 2, 3) == of(0, 1, 6) == [0, 6, 12, 18, 24]
+
+
+@pytest.mark.parametrize(("keys", "ranks"), [([], 1), (np.empty(0), 1), ([4], 2), ([4, 5, 6], 4)])
+def test_a_validation_set_that_leaves_a_rank_without_a_batch_is_refused(keys, ranks):
+    for rank in range(ranks):  # all ranks, so that none waits for another
+        with pytest.raises(ValueError, match=f"keys: wanted at least {ranks}, one a rank"):
+            ValidationLoader(
+                lambda key, epoch: None, keys, 2, pad_id=0, world_size=ranks, rank=rank
+            )
+
+
+@pytest.mark.parametrize("keys", [[1.7, 2.2], np.arange(3.0), [True, False], [[1, 2]], ["a"]])
+def test_keys_that_are_no_flat_integers_are_refused(keys):
+    with pytest.raises(ValueError, match="keys: wanted a flat list of ints"):
+        ValidationLoader(lambda key, epoch: None, keys, 2, pad_id=0)
+    with pytest.raises(ValueError, match="keys: wanted a flat list of ints"):
+        SampleOrder(keys, 0, 1)
+
+
+def test_batches_name_their_keys():
+    def builder(key, epoch):
+        return Sample(np.array([key, 1]))
+
+    loader = TokenLoader(builder, SampleOrder(np.arange(5), 0, 3), pad_id=0)
+    validation = ValidationLoader(builder, np.arange(5), 3, pad_id=0)
+    for batch in [*islice(loader, 3), *validation]:
+        assert batch["keys"].tolist() == batch["input_ids"][:, 0].tolist()

@@ -1,20 +1,10 @@
 import copy
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from cm3_train import (
-    MuonAdamW,
-    OptimConfig,
-    build_optimizer,
-    build_schedule,
-    hidden_matrices,
-    lr_share,
-    optim,
-    orthogonalise,
-)
+from cm3_train import OptimConfig, build_optimizer, build_schedule, lr_share
 
 
 def give_gradients(model, seed=0):
@@ -43,94 +33,6 @@ def test_adamw_is_torchs_with_decay_on_matrices_only(tiny):
     ours = step(model, build_optimizer(model, config), range(5))
     for a, b in zip(ours, step(peer, reference, range(5)), strict=True):
         assert torch.allclose(a, b, atol=1e-6)
-
-
-def test_muon_takes_hidden_matrices_and_no_others(tiny):
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.token_embedding = nn.Embedding(9, 4)
-            self.positions = nn.Parameter(torch.zeros(8, 4))
-            self.blocks = nn.ModuleList([nn.Linear(4, 12, bias=True)])
-            self.head_mix = nn.Linear(4, 4, bias=False)
-            self.lm_head = nn.Linear(4, 9, bias=False)
-            self.output = nn.Linear(4, 9, bias=False)
-            self.conv_in = nn.Conv2d(3, 4, 3)
-            self.conv1 = nn.Conv2d(4, 4, 3)
-
-    assert hidden_matrices(Model()) == ["blocks.0.weight", "head_mix.weight", "conv1.weight"]
-    assert hidden_matrices(tiny.Model()) == ["qkv.weight", "mix.weight"]
-    optimizer = build_optimizer(tiny.Model(), OptimConfig(name="muon", lr=0.1, muon_lr=0.2))
-    kinds = [(g["kind"], g["blocks"], g["lr"], len(g["params"])) for g in optimizer.param_groups]
-    assert kinds == [("adamw", 1, 0.1, 1), ("adamw", 1, 0.1, 1), ("muon", 1, 0.2, 1)] + [
-        ("muon", 3, 0.2, 1)
-    ]
-
-
-def test_muon_moves_a_convolution_as_its_matrix():
-    convolution, matrix = nn.Conv2d(4, 6, 3, bias=False), nn.Linear(36, 6, bias=False)
-    with torch.no_grad():
-        matrix.weight.copy_(convolution.weight.view(6, 36))
-    gradient = torch.randn(6, 36, generator=torch.Generator().manual_seed(0))
-    for module in (convolution, matrix):
-        module.weight.grad = gradient.view(module.weight.shape).clone()
-        build_optimizer(module, OptimConfig(name="muon", muon_lr=0.1)).step()
-    assert torch.equal(convolution.weight.view(6, 36), matrix.weight)
-
-
-@pytest.mark.parametrize("shape", [(16, 16), (8, 24), (24, 8)])
-def test_orthogonalise_keeps_the_singular_vectors(shape):
-    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
-    out = orthogonalise(x)
-    for before, after in zip(x.double().numpy(), out.double().numpy(), strict=True):
-        u, _, vt = np.linalg.svd(before, full_matrices=False)
-        inner = u.T @ after @ vt.T
-        assert np.abs(inner - np.diag(np.diag(inner))).max() < 0.15  # bfloat16
-        assert 0.3 < np.linalg.svd(after)[1].min() and np.linalg.svd(after)[1].max() < 1.4
-    assert out.dtype == x.dtype
-
-
-@pytest.mark.parametrize("shape", [(16, 16), (8, 24), (24, 8), (12, 108)])
-def test_orthogonalise_against_the_iteration_on_the_matrix_itself(shape, monkeypatch):
-    monkeypatch.setattr(optim, "_iteration_dtype", lambda device, long: torch.float32)
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal((3, *shape))
-    x[:, 1:] *= 1e-2  # small singular values too
-    out = orthogonalise(torch.from_numpy(x).float())
-    for start, end in zip(x, out.double().numpy(), strict=True):
-        wanted = start / np.linalg.norm(start)
-        for _ in range(5):  # Jordan et al. 2024
-            gram = wanted @ wanted.T
-            wanted = 3.4445 * wanted + (-4.7750 * gram + 2.0315 * gram @ gram) @ wanted
-        np.testing.assert_allclose(end, wanted, atol=1e-4)
-
-
-def test_muon_against_torchs_own():
-    def linear():
-        torch.manual_seed(0)
-        return nn.Linear(12, 20, bias=False)
-
-    ours, peer = linear(), linear()
-    groups = [{"params": list(ours.parameters()), "kind": "muon", "blocks": 1}]
-    mine = MuonAdamW(groups, lr=0.02, weight_decay=0.1)
-    theirs = torch.optim.Muon(
-        peer.parameters(), lr=0.02, weight_decay=0.1, adjust_lr_fn="original", eps=1e-7
-    )
-    for a, b in zip(step(ours, mine, range(4)), step(peer, theirs, range(4)), strict=True):
-        assert torch.allclose(a, b, atol=2e-3)  # both round to bfloat16, in another order
-        assert (a - linear().weight).abs().mean() > 0.01
-
-
-def test_fused_matrix_is_three(tiny):
-    model = tiny.Model()
-    apart = [nn.Parameter(block.clone()) for block in model.qkv.weight.detach().chunk(3)]
-    optimizer = build_optimizer(model, OptimConfig(name="muon", weight_decay=0.0))
-    give_gradients(model)
-    for p, grad in zip(apart, model.qkv.weight.grad.chunk(3), strict=True):
-        p.grad = grad.clone()
-    optimizer.step()
-    MuonAdamW([{"params": apart, "kind": "muon"}], lr=0.02).step()
-    assert torch.allclose(model.qkv.weight, torch.cat(apart), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
@@ -199,3 +101,26 @@ def test_a_part_can_have_its_own_rate(name):
         assert rates[id(parameter)][2] != "muon"
     assert len(rates) == 4
     assert rates[id(model["body"].weight)][0] == (config.muon_lr if name == "muon" else 1e-2)
+
+
+def test_muon_has_the_hidden_matrices_and_adamw_the_rest(tiny):
+    optimizer = build_optimizer(tiny.Model(), OptimConfig(name="muon", lr=0.1, muon_lr=0.2))
+    kinds = [(g["kind"], g["blocks"], g["lr"], len(g["params"])) for g in optimizer.param_groups]
+    assert kinds == [("adamw", 1, 0.1, 1), ("adamw", 1, 0.1, 1), ("muon", 1, 0.2, 1)] + [
+        ("muon", 3, 0.2, 1)
+    ]
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("start", ["judg.", "Judge", "weight", "body.weights", "frozen."])
+def test_a_rate_of_no_parameter_is_an_error(name, start):
+    model = nn.ModuleDict({part: nn.Linear(8, 8) for part in ("body", "judge", "frozen")})
+    model["frozen"].requires_grad_(False)
+    with pytest.raises(ValueError, match=rf"rates: wanted .*in \['body'\].*'{start}'"):
+        build_optimizer(model, OptimConfig(name=name), {"judge.": 1e-3, start: 1e-3})
+
+
+def test_a_rate_whose_parameters_an_earlier_one_took_is_an_error():
+    model = nn.ModuleDict({"body": nn.Linear(8, 8), "judge": nn.Linear(8, 8)})
+    with pytest.raises(ValueError, match=r"an earlier start took.*'judge.weight'"):
+        build_optimizer(model, OptimConfig(), {"judge.": 1e-3, "judge.weight": 1e-4})

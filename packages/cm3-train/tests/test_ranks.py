@@ -1,4 +1,4 @@
-"""Two processes (gloo) train on what one trains on."""
+"""Two processes (gloo) train on what one trains on: with whole models, and with split ones."""
 
 import json
 import os
@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from cm3_train import AtomicCheckpointIO
+from cm3_train import AtomicCheckpointIO, read_history
 
 WORKER = """
 import json, os, signal, sys
@@ -62,16 +62,12 @@ with open(f"{folder}/seen-{RANK}.json", "w") as file:
 """
 
 
-def start(folder, devices, accumulate, batch_size, stop_at=-1):
-    """Run the worker in as many processes as it has devices; gives their exit codes."""
+def start(folder, devices, *arguments, script=WORKER):
+    """Run a script in as many processes as it has devices; gives the processes, ended."""
     folder.mkdir(exist_ok=True)
-    script = folder / "worker.py"
-    script.write_text(WORKER)
-    command = [
-        sys.executable,
-        str(script),
-        *map(str, (folder, devices, accumulate, batch_size, stop_at)),
-    ]
+    path = folder / "worker.py"
+    path.write_text(script)
+    command = [sys.executable, str(path), *map(str, (folder, devices, *arguments))]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     if devices > 1:
         with socket.socket() as free:
@@ -83,14 +79,107 @@ def start(folder, devices, accumulate, batch_size, stop_at=-1):
         subprocess.Popen(
             command,
             env=environment | ({"LOCAL_RANK": str(rank)} if devices > 1 else {}),
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
         for rank in range(devices)
     ]
     for worker in workers:
-        _, worker.errors = worker.communicate(timeout=240)
+        _, worker.errors = worker.communicate(timeout=600)
     return workers
+
+
+SPLIT_WORKER = """
+import os, sys
+import numpy as np, torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel, RowwiseParallel, parallelize_module,
+)
+from cm3_train import *
+from cm3_train.loader import build_batch
+
+folder, devices, tensor, name, kill_at, averaged = sys.argv[1:]
+devices, tensor, kill_at = int(devices), int(tensor), int(kill_at)
+data = devices // tensor
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(40, 8)
+        self.gain = nn.Parameter(torch.ones(8))
+        self.up, self.down = nn.Linear(8, 20), nn.Linear(20, 8, bias=False)
+    def hidden(self, ids):
+        x = self.embedding(ids).cumsum(1) * self.gain
+        return x + self.down(torch.tanh(self.up(x)))
+    def head(self, hidden):
+        return hidden @ self.embedding.weight.T
+
+class Module(CM3Module):
+    def configure_model(self):
+        if devices == 1 or isinstance(self.model.down.weight, DTensor):
+            return
+        copy = [] if self.averaged is None else [self.averaged.module]
+        for model in [self.model, *copy]:
+            if tensor > 1:
+                plan = {"up": ColwiseParallel(), "down": RowwiseParallel()}
+                parallelize_module(model, self.device_mesh["tensor_parallel"], plan)
+            if data > 1:
+                fully_shard(model, mesh=self.device_mesh["data_parallel"])
+                for method in ("hidden", "head"):
+                    register_fsdp_forward_method(model, method)
+    def training_step(self, batch, batch_idx):
+        if batch_idx == kill_at:
+            os._exit(7)
+        return super().training_step(batch, batch_idx)
+
+def build(key, epoch):
+    rng = np.random.default_rng((key, epoch))
+    return Sample(rng.integers(0, 40, 3 + 5 * (key % 4)), 1 + key % 3)
+
+optim = OptimConfig(
+    name=name, lr=0.02, muon_lr=0.02, grad_clip=0.3, total_steps=6, ema_decay=float(averaged)
+)
+keys = np.arange(11)
+fit(
+    Module(Model(), optim, (20, 40)),
+    lambda rank, ranks: TokenLoader(build, SampleOrder(keys, 0, 4 // ranks, ranks, rank), pad_id=0),
+    lambda rank, ranks: ValidationLoader(
+        build, keys[:5], 2, pad_id=0, world_size=ranks, rank=rank
+    ),
+    run_dir=folder, max_steps=6, val_every=3, checkpoint_every=2, log_every=1, accelerator="cpu",
+    devices=devices,
+    strategy="auto" if devices == 1 else ModelParallelStrategy(
+        data_parallel_size=data, tensor_parallel_size=tensor, process_group_backend="gloo"
+    ),
+)
+sys.stderr.flush()
+os._exit(0)  # gloo's threads may still run and would abort an ordinary exit, now and then
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_split_models_learn_what_whole_ones_do_and_go_on_after_a_kill(tmp_path, name):
+    (alone,) = start(tmp_path / "one", 1, 1, name, -1, 0.5, script=SPLIT_WORKER)
+    assert alone.returncode == 0, alone.errors
+    wanted = read_history(tmp_path / "one")
+    for tensor in (1, 2):  # FSDP2, tensor parallel
+        folder = tmp_path / f"tensor-{tensor}"
+        killed = start(folder, 2, tensor, name, 4, 0.5, script=SPLIT_WORKER)
+        assert 7 in [worker.returncode for worker in killed], killed[0].errors
+        for worker in start(folder, 2, tensor, name, -1, 0.5, script=SPLIT_WORKER):
+            assert worker.returncode == 0, worker.errors
+        found = read_history(folder)
+        assert sorted(found) == sorted(wanted) == list(range(6))
+        for step, figures in wanted.items():  # of the averaged weights, too
+            assert found[step] == pytest.approx(figures, rel=1e-3, nan_ok=True), (tensor, step)
+    assert {"train/loss", "val/loss"} <= set(wanted[5])
 
 
 def trained(folder):
@@ -103,7 +192,7 @@ def trained(folder):
 @pytest.mark.slow
 def test_two_processes_see_and_learn_what_one_does(tmp_path):
     for name, shape in {"one": (1, 1, 4), "two": (2, 1, 2), "parts": (1, 2, 2)}.items():
-        for worker in start(tmp_path / name, *shape):
+        for worker in start(tmp_path / name, *shape, -1):
             assert worker.returncode == 0, worker.errors
     one = json.loads((tmp_path / "one/seen-0.json").read_text())
     ranks = [json.loads((tmp_path / f"two/seen-{rank}.json").read_text()) for rank in range(2)]
@@ -131,11 +220,11 @@ def test_two_processes_see_and_learn_what_one_does(tmp_path):
 @pytest.mark.slow
 def test_a_signal_to_one_process_saves_and_stops_all(tmp_path):
     whole = tmp_path / "whole"
-    for worker in start(whole, 2, 1, 2):
+    for worker in start(whole, 2, 1, 2, -1):
         assert worker.returncode == 0, worker.errors
     stopped = tmp_path / "stopped"
-    assert [worker.returncode for worker in start(stopped, 2, 1, 2, stop_at=3)] == [143, 143]
-    for worker in start(stopped, 2, 1, 2):
+    assert [worker.returncode for worker in start(stopped, 2, 1, 2, 3)] == [143, 143]
+    for worker in start(stopped, 2, 1, 2, -1):
         assert worker.returncode == 0, worker.errors
     for name, value in trained(whole)[0].items():
         assert torch.equal(trained(stopped)[0][name], value), name

@@ -1,11 +1,12 @@
 import json
+import os
 import resource
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from cm3_train import TokenShards, write_shards
+from cm3_train import TokenShards, shards as shards_module, write_shards
 
 
 def rows(count=10, views=1, codes=6):
@@ -25,6 +26,10 @@ def rows(count=10, views=1, codes=6):
 def write(folder, given=None, **changes):
     options = {"codes_per_image": 6, "vocabulary_sha256": "abc", "rows_per_shard": 4, **changes}
     return write_shards(rows() if given is None else given, folder, **options)
+
+
+def files_of(folder):
+    return sorted(folder.glob("shard-*.arrow"))
 
 
 def test_round_trip_over_shards_and_views(tmp_path):
@@ -52,7 +57,7 @@ def test_columns_are_mapped_not_copied(tmp_path):
 
 def test_any_reader_of_arrow_reads_the_files(tmp_path):
     write(tmp_path)
-    table = pa.ipc.open_file(tmp_path / "shard-00000.arrow").read_all()
+    table = pa.ipc.open_file(files_of(tmp_path)[0]).read_all()
     assert table.schema.field("key").type == pa.int64()
     assert table.schema.field("view").type == pa.uint16()
     assert table.schema.field("text_ids").type == pa.list_(pa.uint16())
@@ -61,19 +66,56 @@ def test_any_reader_of_arrow_reads_the_files(tmp_path):
 
 def test_fewer_shards_replace_more(tmp_path):
     write(tmp_path, rows_per_shard=2)
+    assert len(files_of(tmp_path)) == 5
     write(tmp_path, rows_per_shard=10)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["manifest.json", "shard-00000.arrow"]
+    (file,) = files_of(tmp_path)
+    entry = json.loads((tmp_path / "manifest.json").read_text())["files"][0]
+    assert entry["name"] == file.name == f"shard-00000-{entry['sha256'][:12]}.arrow"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("good", [0, 3, 4, 9])  # before a file, in one, after one, in the last
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_call_that_fails_leaves_the_earlier_set(tmp_path, good, error):
+    def broken():
+        yield from rows(good, codes=6)
+        raise error("the reader failed")
+
+    given = list(rows(views=2))
+    write(tmp_path, given)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(error):
+        write(tmp_path, broken())
+    with pytest.raises(ValueError, match="codes: wanted 6"):  # a row that does not fit
+        write(tmp_path, [*given[:good], {**given[good], "codes": [1]}])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert TokenShards(tmp_path).codes(given[-1]["key"], 1).tolist() == given[-1]["codes"]
+
+
+def test_a_killed_call_leaves_the_earlier_set_and_the_next_one_clears_up(tmp_path, monkeypatch):
+    write(tmp_path)
+    old = set(files_of(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(shards_module, "write_json", lambda *_: os._exit(9))
+        child = os.fork()
+        if child == 0:
+            write(tmp_path, list(rows(7)), rows_per_shard=7)
+        assert os.waitpid(child, 0)[1] == 9 << 8
+    assert len(files_of(tmp_path)) == len(old) + 1
+    assert len(TokenShards(tmp_path)) == 10  # the earlier set
+    write(tmp_path, list(rows(3)))
+    assert len(files_of(tmp_path)) == 1 and len(TokenShards(tmp_path)) == 3
 
 
 def test_refuses_damage_and_strangers(tmp_path):
     write(tmp_path)
     with pytest.raises(ValueError, match="vocabulary xyz"):
         TokenShards(tmp_path, "xyz")
-    shard = tmp_path / "shard-00001.arrow"
+    shard = files_of(tmp_path)[1]
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(ValueError, match="shard-00001.arrow: damaged"):
+    with pytest.raises(ValueError, match="shard-00001-.*: damaged"):
         TokenShards(tmp_path)
     shard.unlink()
     with pytest.raises(FileNotFoundError, match="shard-00001"):
@@ -107,12 +149,30 @@ def test_unfinished_folder(tmp_path):
         ({"text_ids": [-1]}, "row 0: text_ids"),
         ({"text_ids": [0.5]}, "row 0: text_ids: wanted a flat list of ints"),
         ({"colour": 1}, "colour"),
+        ({"key": 1.7}, "row 0: key: wanted an integer, got 1.7"),
+        ({"key": 2.0}, "row 0: key: wanted an integer, got 2.0"),
+        ({"key": "3"}, "row 0: key: wanted an integer"),
+        ({"key": True}, "row 0: key: wanted an integer"),
+        ({"key": None}, "row 0: key: wanted an integer"),
+        ({"key": np.float32(4)}, "row 0: key: wanted an integer"),
+        ({"key": 2**63}, "row 0: key: wanted -9223372036854775808"),
+        ({"view": 0.5}, "row 0: view: wanted an integer, got 0.5"),
+        ({"view": 65536}, r"row 0: view: wanted 0\.\.65535, got 65536"),
+        ({"view": -1}, r"row 0: view: wanted 0\.\.65535"),
+        ({"caption": 7}, "row 0: caption: wanted a str, got 7"),
+        ({"source": None}, "row 0: source: wanted a str, got None"),
     ],
 )
 def test_bad_rows_are_named(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         write(tmp_path, [{**next(rows()), **change}])
     assert not (tmp_path / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("key", [np.int64(5), np.uint8(5), 5])
+def test_whole_keys_of_any_kind_are_taken(tmp_path, key):
+    write(tmp_path, [{**next(rows()), "key": key, "view": np.int32(0)}])
+    assert TokenShards(tmp_path).keys.tolist() == [5]
 
 
 def test_views_must_count_from_zero(tmp_path):
@@ -138,7 +198,7 @@ def test_full_disk_leaves_nothing_half_written(tmp_path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        with pytest.raises(OSError, match="shard-00000.arrow"):
+        with pytest.raises(OSError, match="shard-00000"):
             write(tmp_path, rows(2000), rows_per_shard=2000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -47,7 +47,13 @@ def run(tiny, tmp_path):
     def start(folder, kill_at=None, act=None, max_steps=STEPS, seen=None, every=3, **optim):
         torch.manual_seed(7)  # dropout draws from torch's generator
         config = OptimConfig(
-            **{"lr": 0.01, "total_steps": STEPS, "warmup_steps": 2, "ema_decay": 0.9, **optim}
+            **{
+                "lr": 0.01,
+                "total_steps": max(1, max_steps),
+                "warmup_steps": 2 if max_steps > 2 else 0,
+                "ema_decay": 0.9,
+                **optim,
+            }
         )
 
         def builder(cm3, **options):
@@ -284,7 +290,7 @@ def test_wrong_input(run, tmp_path, tiny):
     path = tmp_path / "b" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match="last.ckpt: damaged"):
-        run("b")
+        run("b", max_steps=3)
 
 
 def test_unknown_monitor(tmp_path):

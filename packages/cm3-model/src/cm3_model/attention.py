@@ -19,6 +19,9 @@ from torch import Tensor
 if TYPE_CHECKING:  # a second to import, and of use on a CUDA device alone
     from torch.nn.attention.flex_attention import BlockMask
 
+BLOCK = 128
+"""Side of FlexAttention's blocks: one with nothing to see is skipped, a full one needs no mask."""
+
 Visible: TypeAlias = "Tensor | BlockMask | None"
 """Mask (B, 1, T, S), true or 0 where a query may look; or FlexAttention's; None is causal."""
 
@@ -42,12 +45,33 @@ def document_mask(first: Tensor) -> Tensor | BlockMask:
         same = first[:, :, None] == first[:, None]
         return (same & (positions[:, None] >= positions))[:, None]  # (B, 1, T, T)
 
-    from torch.nn.attention.flex_attention import create_block_mask
+    from torch.nn.attention.flex_attention import BlockMask
 
     def may_look(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (first[row, query] == first[row, key])
 
-    return create_block_mask(may_look, rows, None, length, length, device=str(first.device))
+    # `create_block_mask` finds the blocks by laying out (T, T), unless it is compiled. Here they
+    # follow from the starts, which never fall along a row.
+    starts = torch.arange(0, length, BLOCK, device=first.device)  # (N,) of N blocks
+    ends = starts + BLOCK - 1
+    earlier = starts[:, None] > starts  # (N, N), queries by keys
+    furthest = first[:, starts, None]  # (B, N, 1) the earliest key that a block's queries see
+    nearest = first[:, ends.clamp(max=length - 1), None]  # its last query sees no earlier one
+    some = (starts[:, None] >= starts) & (ends >= furthest)  # (B, N, N)
+    full = earlier & (starts >= nearest) & (ends < length)[:, None]
+    return BlockMask.from_kv_blocks(
+        *_listed(some & ~full),
+        *_listed(full),
+        BLOCK_SIZE=BLOCK,
+        mask_mod=may_look,
+        seq_lengths=(length, length),
+    )
+
+
+def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the number of true blocks (B, 1, N) and their places first (B, 1, N, N)."""
+    places = blocks.int().argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32)[:, None], places.int()[:, None]
 
 
 def has_flex(device: torch.device) -> bool:
@@ -72,6 +96,11 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Visible) -> Tenso
     """Attend by softmax, (B, H, T, W); causal if no mask of `visible` slots is given.
 
     With float32 keys for values in a shorter format there must be one query, and a tensor as mask.
+
+    Training in bfloat16 on a CPU without a mask, on up to 512 positions and with keys for every
+    head, rounds the scores to bfloat16: 1.3 to 4 times faster than PyTorch's kernel, forward and
+    backward. Its error is 1.7 times as large where scores have a standard deviation of 1, and 7 to
+    9 times where it is 12 (0.9 to 1.3 % of values of size 1, where PyTorch's is 0.13 %).
     """
     if key.dtype != value.dtype:
         assert isinstance(visible, Tensor)
@@ -81,8 +110,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Visible) -> Tenso
         mixed = _compiled_flex()(query, key, value, block_mask=visible, enable_gqa=grouped)
         assert isinstance(mixed, Tensor)  # no auxiliary output was asked for
         return mixed
-    # The bf16 backward of PyTorch's CPU kernel is 3 to 5 times slower than two matrix products and
-    # a softmax, as long as the (T, T) scores are small.
+    # The bf16 backward of PyTorch's CPU kernel is slower than two matrix products and a softmax, as
+    # long as the (T, T) scores are small. Scores in float32 would cost most of what that gains.
     length = query.shape[-2]
     small = query.device.type == "cpu" and query.dtype == torch.bfloat16 and length <= 512
     if visible is None and small and not grouped and torch.is_grad_enabled():

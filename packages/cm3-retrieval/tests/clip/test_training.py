@@ -156,3 +156,20 @@ def test_wrong_data(tmp_path, captions, pictures, tiny):
     with pytest.raises(ValueError, match="groups: wanted 12"):
         train_clip(captions, pictures, tiny, groups=[1], folder=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_the_last_step_spoils_are_not_written(tmp_path, monkeypatch, value):
+    def spoil(parameters, limit):
+        for parameter in parameters:
+            parameter.grad.fill_(value)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spoil)
+    captions, pictures = coloured_shapes(8, seed=0)
+    config = ClipTrainingConfig(
+        image_size=32, vision_width=8, text_width=32, text_layers=1, embed_dim=8, steps=1,
+        batch_size=4, context_length=12, warmup=0,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="lr: the weights are not finite after the last step"):
+        train_clip(captions, pictures, config, folder=tmp_path / "clip")
+    assert not (tmp_path / "clip").exists()

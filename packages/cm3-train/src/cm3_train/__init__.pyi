@@ -27,6 +27,9 @@ from .config import OptimConfig as OptimConfig
 from .contract import (
     check_trainable_model as check_trainable_model,
 )
+from .history import (
+    read_history as read_history,
+)
 from .interface import (
     INTERFACE_VERSION as INTERFACE_VERSION,
     TrainableModel as TrainableModel,
@@ -43,16 +46,20 @@ from .loss import (
     split_losses as split_losses,
     token_losses as token_losses,
 )
+from .matrix_roles import (
+    hidden_matrices as hidden_matrices,
+)
 from .module import (
     CM3Module as CM3Module,
 )
-from .optim import (
+from .muon import (
     MuonAdamW as MuonAdamW,
+    orthogonalise as orthogonalise,
+)
+from .optim import (
     build_optimizer as build_optimizer,
     build_schedule as build_schedule,
-    hidden_matrices as hidden_matrices,
     lr_share as lr_share,
-    orthogonalise as orthogonalise,
 )
 from .order import SampleOrder as SampleOrder
 from .progress import progress_bar as progress_bar
@@ -66,5 +73,4 @@ from .shards import (
 from .trainer import (
     fit as fit,
     load_weights as load_weights,
-    read_history as read_history,
 )

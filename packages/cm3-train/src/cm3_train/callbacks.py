@@ -100,6 +100,7 @@ class RunCheckpoints(Checkpoint):
         self.best_step: int | None = None
         self._rng: list[dict[str, Any]] | None = None
         self._saved_for: int | None = None
+        self._batches_before: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return step, best figure and the state of every rank's generators of torch.
@@ -161,6 +162,12 @@ class RunCheckpoints(Checkpoint):
         validates = self.step % self.val_every == 0 or trainer.should_stop
         if not (trainer.enable_validation and validates):
             self._save_last(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Refuse to go through a loader for ever that has no batch; once may be a resume's end."""
+        if trainer.fit_loop.total_batch_idx == self._batches_before:
+            raise ValueError("train_loader: wanted at least one batch, got none")
+        self._batches_before = trainer.fit_loop.total_batch_idx
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the best weights if they are, then everything if it is time."""

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cm3_train.integers import integers
+
 
 @dataclass(frozen=True, kw_only=True)
 class CM3Config:
@@ -84,7 +86,7 @@ def cm3_transform(
     Raises:
         ValueError: The document is not of that form, or the grid does not fit.
     """
-    ids = np.asarray(ids, dtype=np.int64)
+    ids = integers(ids, "ids")
     starts, ends = _parts(ids, eos_id, break_id, (infill_id, *mask_ids), scope_start)
     if config.region_probability and grid is None:
         raise ValueError("grid: wanted (height, width) since region_probability > 0, got None")
@@ -107,7 +109,7 @@ def undo_cm3(ids: np.ndarray, *, infill_id: int, mask_ids: Sequence[int]) -> np.
     Raises:
         ValueError: Masks in the body and behind `<infill>` do not match.
     """
-    ids = np.asarray(ids, dtype=np.int64)
+    ids = integers(ids, "ids")
     infills = np.flatnonzero(ids == infill_id)
     if len(infills) == 0:
         return ids
@@ -203,7 +205,7 @@ def _move(
 ) -> np.ndarray:
     body: list[np.ndarray] = []
     moved: list[np.ndarray] = []
-    masks = np.asarray(mask_ids, dtype=np.int64)
+    masks = integers(mask_ids, "mask_ids")
     at = 0
     for span, (begin, stop) in enumerate(zip(begins.tolist(), stops.tolist(), strict=True)):
         mask = masks[span : span + 1]

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cm3_train.integers import integers
+
 IGNORE = -100
 """Label of a position that does not count; `torch.nn.functional.cross_entropy` skips it."""
 
@@ -36,6 +38,9 @@ def collate(samples: Sequence[Sample], pad_id: int) -> dict[str, Tensor]:
     Returns:
         `input_ids` and `labels`, int64 (B, max L - 1). Ids [5, 6, 7] give inputs [5, 6] and labels
         [6, 7]; scored from 2 on, labels [-100, 7].
+
+    Raises:
+        ValueError: No sample has two ids, or the ids of one are no integers.
     """
     width = max(len(sample.ids) for sample in samples) - 1
     if width < 1:
@@ -43,7 +48,7 @@ def collate(samples: Sequence[Sample], pad_id: int) -> dict[str, Tensor]:
     input_ids = np.full((len(samples), width), pad_id, dtype=np.int64)  # (B, T)
     labels = np.full((len(samples), width), IGNORE, dtype=np.int64)  # (B, T)
     for row, (ids, scored_from) in enumerate(samples):
-        first = max(1, scored_from)
+        ids, first = integers(ids, f"samples: ids of row {row}"), max(1, scored_from)
         input_ids[row, : len(ids) - 1] = ids[:-1]
         labels[row, first - 1 : len(ids) - 1] = ids[first:]
     return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}

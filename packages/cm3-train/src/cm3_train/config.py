@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +55,13 @@ class OptimConfig:
             f"above warmup_steps = {self.warmup_steps}",
             self.total_steps,
         )
+
+    def in_effect(self) -> dict[str, Any]:
+        """Return the settings that change how a run goes, as plain values by name."""
+        unused = ["muon_lr"] if self.name == "adamw" else []
+        if self.schedule == "constant":
+            unused += ["total_steps", "final_lr_share"]
+        return {name: value for name, value in asdict(self).items() if name not in unused}
 
 
 def _require(condition: bool, name: str, wanted: str, got: object) -> None:

@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from cm3_train.artifact import check_stamp, stamp
 from cm3_train.collate import Sample, collate
+from cm3_train.integers import integers
 from cm3_train.interface import INTERFACE_VERSION
 from cm3_train.order import SampleOrder
 
@@ -99,6 +101,9 @@ class ValidationLoader:
         pad_id: Fills the rows up.
         world_size: Number of ranks.
         rank: This one: it takes every `world_size`-th key.
+
+    Raises:
+        ValueError: There are fewer keys than ranks, or they are no integers.
     """
 
     def __init__(
@@ -111,9 +116,12 @@ class ValidationLoader:
         world_size: int = 1,
         rank: int = 0,
     ) -> None:
-        """Keep the arguments; nothing is built yet."""
+        """Check and keep the arguments; nothing is built yet."""
+        keys = integers(keys, "keys")
+        if len(keys) < world_size:  # a rank without a batch would keep the others waiting
+            raise ValueError(f"keys: wanted at least {world_size}, one a rank, got {len(keys)}")
         self.builder = builder
-        self.keys = np.asarray(keys, dtype=np.int64)[rank::world_size]
+        self.keys = keys[rank::world_size]
         self.batch_size = batch_size
         self.pad_id = pad_id
 
@@ -131,6 +139,7 @@ class ValidationLoader:
 def build_batch(
     builder: Builder, keys: np.ndarray, epochs: np.ndarray, pad_id: int
 ) -> dict[str, Tensor]:
-    """Build and collate the samples of keys (B,) in epochs (B,)."""
+    """Build and collate the samples of keys (B,) in epochs (B,); the batch also has the `keys`."""
     pairs = zip(keys.tolist(), epochs.tolist(), strict=True)
-    return collate([builder(key, epoch) for key, epoch in pairs], pad_id)
+    batch = collate([builder(key, epoch) for key, epoch in pairs], pad_id)
+    return {**batch, "keys": torch.tensor(keys)}

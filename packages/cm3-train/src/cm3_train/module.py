@@ -20,6 +20,7 @@ from cm3_train.config import OptimConfig
 from cm3_train.interface import TrainableModel
 from cm3_train.loss import Head, split_losses, token_losses
 from cm3_train.optim import build_optimizer, build_schedule
+from cm3_train.sharded_tensors import clip_gradients, local
 
 
 class CM3Module(L.LightningModule):
@@ -48,6 +49,11 @@ class CM3Module(L.LightningModule):
         self._sums: Tensor | None = None
         self._validation_sums: Tensor | None = None
 
+    @property
+    def run_settings(self) -> dict[str, Any]:
+        """What `fit` must find unchanged when it resumes: the optimizer's config."""
+        return self.optim.in_effect()
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the summed loss of the batch's tokens."""
         total, sums = self._losses(self.model, batch)
@@ -62,7 +68,7 @@ class CM3Module(L.LightningModule):
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         scale = parts / max(1.0, float(sums[0, 0]))
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
-        torch._foreach_mul_([grad for grad in gradients if grad is not None], scale)
+        torch._foreach_mul_([local(grad) for grad in gradients if grad is not None], scale)
         for name, value in _means(sums).items():  # nan where the step has no token of the kind
             self.log(f"train/{name}", value, prog_bar=name != "bits_per_text_token")
         self.log("train/lr", optimizer.param_groups[0]["lr"])
@@ -105,8 +111,7 @@ class CM3Module(L.LightningModule):
         if gradient_clip_algorithm == "value" or self.trainer.scaler is not None:
             self.clip_gradients(optimizer, limit, gradient_clip_algorithm or "norm")
         else:  # Lightning's own refuses fused optimizers in any mixed precision, bf16 too
-            mine = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(mine, limit)
+            clip_gradients([p for group in optimizer.param_groups for p in group["params"]], limit)
 
     def optimizer_step(
         self,
@@ -121,7 +126,10 @@ class CM3Module(L.LightningModule):
             self.averaged.update_parameters(cast(nn.Module, self.model))
 
     def export_state(self) -> dict[str, Tensor]:
-        """Return the weights to keep, under the model's own names: averaged ones, if kept."""
+        """Return the weights to keep, under the model's own names: averaged ones, if kept.
+
+        Averaged weights are in float32 at least, whatever the model's own type.
+        """
         model = cast(nn.Module, self.model) if self.averaged is None else self.averaged.module
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
 

@@ -6,6 +6,8 @@ import hashlib
 
 import numpy as np
 
+from cm3_train.integers import integers
+
 
 class SampleOrder:
     """The order of samples: position p is entry p mod N of the permutation of epoch p // N.
@@ -33,9 +35,9 @@ class SampleOrder:
         rank: int = 0,
     ) -> None:
         """Check and keep the arguments."""
-        self.keys = np.asarray(keys, dtype=np.int64)
-        if self.keys.ndim != 1 or len(self.keys) == 0:
-            raise ValueError(f"keys: wanted at least one, flat, got shape {self.keys.shape}")
+        self.keys = integers(keys, "keys")
+        if len(self.keys) == 0:
+            raise ValueError("keys: wanted at least one, got none")
         if batch_size < 1:
             raise ValueError(f"batch_size: wanted at least 1, got {batch_size}")
         if not 0 <= rank < world_size:

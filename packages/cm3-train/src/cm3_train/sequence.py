@@ -13,6 +13,7 @@ import numpy as np
 
 from cm3_train.cm3 import CM3Config, cm3_transform, query_start
 from cm3_train.collate import Sample
+from cm3_train.integers import integer
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Text ids and codes of one document."""
@@ -94,13 +95,14 @@ class SequenceBuilder:
         """Return the sequence of `key` in `epoch`, int64 ids (L,), L <= max_length.
 
         Raises:
-            ValueError: The query pair alone is longer than `max_length`.
+            ValueError: The query pair alone is longer than `max_length`, or a key is no integer.
         """
-        key = int(key)
+        key = integer(key, "key")
         rng = np.random.default_rng((self.seed, epoch, key & 0xFFFF_FFFF_FFFF_FFFF))
         view = self._view(key, rng)
         retrieved = [] if self.retrieve is None else self.retrieve(key, epoch)
-        context = [self._pair(int(other), view) for other in retrieved]
+        others = [integer(other, f"key {key}: retrieved key") for other in retrieved]
+        context = [self._pair(other, view) for other in others]
         ids = self._lay_out(context, self._pair(key, view), key)
         start = query_start(ids, self.break_id)
         scored_from = start if self.query_only else 1

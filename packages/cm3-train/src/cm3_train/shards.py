@@ -1,8 +1,9 @@
 """Token shards: rows of (caption, picture) as ids and codes on disk, memory-mapped Arrow IPC.
 
-Takes rows (dicts) and gives files `shard-00000.arrow`, ... with a `manifest.json` that is written
-last; reads them back by key. One row is one encoding of one picture: several augmented encodings
-share a `key` and count their `view` from 0, each with a caption of its own.
+Takes rows (dicts) and gives files `shard-00000-0a1b2c3d4e5f.arrow`, ... (a number, and the start of
+the file's SHA-256) with a `manifest.json` that is written last; reads them back by key. One row is
+one encoding of one picture: several augmented encodings share a `key` and count their `view` from
+0, each with a caption of its own.
 """
 
 from __future__ import annotations
@@ -11,18 +12,18 @@ import json
 from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
 from cm3_train.artifact import atomic_file, check_stamp, sha256_of_file, stamp, write_json
+from cm3_train.integers import UINT16, integer, integers
 from cm3_train.interface import INTERFACE_VERSION
 
 COMPONENT = "cm3-train/token-shards"
 MANIFEST = "manifest.json"
 _FIELDS = ("key", "view", "text_ids", "codes", "caption", "source")
-_UINT16_MAX = 65535
 
 
 def write_shards(
@@ -38,13 +39,14 @@ def write_shards(
     Args:
         rows: Dicts with `key` (int), `view` (int, default 0), `text_ids` (ints), `codes`
             (`codes_per_image` ints, row-major), `caption` and `source` (str, default empty).
-        folder: Where the shards go; shards of an earlier call are replaced.
+        folder: Where the shards go; those of an earlier call are replaced once all are written,
+            and stay if this call fails or is killed.
         codes_per_image: Length of every row's `codes`.
         vocabulary_sha256: Identity of the vocabulary that the ids belong to.
         rows_per_shard: Rows of one file.
 
     Returns:
-        The manifest's path. It is written last, so a folder without one is unfinished.
+        The manifest's path. It is written last, so a folder without one was never finished.
 
     Raises:
         ValueError: A row that does not fit; names the row and the field.
@@ -54,28 +56,13 @@ def write_shards(
         raise ValueError(f"rows_per_shard: wanted at least 1, got {rows_per_shard}")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MANIFEST).unlink(missing_ok=True)
-
-    files: list[dict[str, Any]] = []
-    keys: list[np.ndarray] = []
-    views: list[np.ndarray] = []
-    remaining = iter(rows)
-    while chunk := list(islice(remaining, rows_per_shard)):
-        batch = _record_batch(chunk, codes_per_image, first_row=len(files) * rows_per_shard)
-        path = folder / f"shard-{len(files):05d}.arrow"
-        with atomic_file(path) as file, pa.ipc.new_file(file, batch.schema) as writer:
-            writer.write_batch(batch)
-        files.append({"name": path.name, "rows": len(chunk), "sha256": sha256_of_file(path)})
-        keys.append(batch.column("key").to_numpy())
-        views.append(batch.column("view").to_numpy())
-    if not files:
-        raise ValueError("rows: wanted at least one, got none")
-    _KeyIndex(np.concatenate(keys), np.concatenate(views))  # refuses repeated or missing views
-
-    written = {entry["name"] for entry in files}
-    for stale in folder.glob("shard-*.arrow"):
-        if stale.name not in written:
-            stale.unlink()
+    before = set(folder.glob("shard-*.arrow"))
+    try:
+        files = _write_files(rows, folder, codes_per_image, rows_per_shard)
+    except BaseException:
+        for new in set(folder.glob("shard-*.arrow")) - before:
+            new.unlink()
+        raise
     manifest = {
         **stamp(COMPONENT, INTERFACE_VERSION),
         "vocabulary_sha256": vocabulary_sha256,
@@ -84,7 +71,45 @@ def write_shards(
         "files": files,
     }
     write_json(folder / MANIFEST, manifest)
+    written = {entry["name"] for entry in files}
+    for stale in before:
+        if stale.name not in written:
+            stale.unlink()
     return folder / MANIFEST
+
+
+def _write_files(
+    rows: Iterable[Mapping[str, Any]], folder: Path, codes_per_image: int, rows_per_shard: int
+) -> list[dict[str, Any]]:
+    """Write the shards and return their entries in the manifest.
+
+    A name holds the hash of what is in the file, so no file of an earlier set is written over.
+    """
+    files: list[dict[str, Any]] = []
+    keys: list[np.ndarray] = []
+    views: list[np.ndarray] = []
+    remaining = iter(rows)
+    while chunk := list(islice(remaining, rows_per_shard)):
+        batch = _record_batch(chunk, codes_per_image, first_row=len(files) * rows_per_shard)
+        entry: dict[str, Any] = {"name": f"shard-{len(files):05d}.arrow", "rows": len(chunk)}
+
+        def hashed(file: BinaryIO, entry: dict[str, Any] = entry) -> str:
+            entry["sha256"] = sha256_of_file(file.name)
+            entry["name"] = entry["name"].replace(".arrow", f"-{entry['sha256'][:12]}.arrow")
+            return entry["name"]
+
+        with (
+            atomic_file(folder / entry["name"], name=hashed) as file,
+            pa.ipc.new_file(file, batch.schema) as writer,
+        ):
+            writer.write_batch(batch)
+        files.append(entry)
+        keys.append(batch.column("key").to_numpy())
+        views.append(batch.column("view").to_numpy())
+    if not files:
+        raise ValueError("rows: wanted at least one, got none")
+    _KeyIndex(np.concatenate(keys), np.concatenate(views))  # refuses repeated or missing views
+    return files
 
 
 class TokenShards:
@@ -200,42 +225,36 @@ class _KeyIndex:
 def _record_batch(
     rows: list[Mapping[str, Any]], codes_per_image: int, first_row: int
 ) -> pa.RecordBatch:
-    texts, codes = [], []
+    keys, views, texts, codes = [], [], [], []
     for offset, row in enumerate(rows):
         where = f"row {first_row + offset}"
         if unknown := set(row) - set(_FIELDS):
             raise ValueError(f"{where}: wanted the fields {_FIELDS}, got also {sorted(unknown)}")
         if missing := {"key", "text_ids", "codes"} - set(row):
             raise ValueError(f"{where}: the fields {sorted(missing)} are missing")
-        texts.append(_uint16(row["text_ids"], f"{where}: text_ids"))
-        codes.append(_uint16(row["codes"], f"{where}: codes"))
+        keys.append(integer(row["key"], f"{where}: key"))
+        views.append(integer(row.get("view", 0), f"{where}: view", UINT16))
+        texts.append(integers(row["text_ids"], f"{where}: text_ids", UINT16))
+        codes.append(integers(row["codes"], f"{where}: codes", UINT16))
         if len(codes[-1]) != codes_per_image:
             raise ValueError(f"{where}: codes: wanted {codes_per_image}, got {len(codes[-1])}")
+        for field in ("caption", "source"):
+            if not isinstance(text := row.get(field, ""), str):
+                raise ValueError(f"{where}: {field}: wanted a str, got {text!r}")
     offsets = np.cumsum([0] + [len(text) for text in texts], dtype=np.int32)
     columns = {
-        "key": pa.array([int(row["key"]) for row in rows], pa.int64()),
-        "view": pa.array([int(row.get("view", 0)) for row in rows], pa.uint16()),
+        "key": pa.array(keys, pa.int64()),
+        "view": pa.array(views, pa.uint16()),
         "text_ids": pa.ListArray.from_arrays(
-            pa.array(offsets), pa.array(np.concatenate(texts), pa.uint16())
+            pa.array(offsets), pa.array(np.concatenate(texts).astype(np.uint16))
         ),
         "codes": pa.FixedSizeListArray.from_arrays(
-            pa.array(np.concatenate(codes), pa.uint16()), codes_per_image
+            pa.array(np.concatenate(codes).astype(np.uint16)), codes_per_image
         ),
         "caption": pa.array([row.get("caption", "") for row in rows], pa.string()),
         "source": pa.array([row.get("source", "") for row in rows], pa.string()),
     }
     return pa.RecordBatch.from_pydict(columns)
-
-
-def _uint16(values: Any, where: str) -> np.ndarray:
-    array = np.asarray(values)
-    if array.size == 0:
-        return np.empty(0, dtype=np.uint16)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(f"{where}: wanted a flat list of ints, got {array.dtype} {array.shape}")
-    if array.min() < 0 or array.max() > _UINT16_MAX:
-        raise ValueError(f"{where}: wanted 0..{_UINT16_MAX}, got {array.min()}..{array.max()}")
-    return array.astype(np.uint16)
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

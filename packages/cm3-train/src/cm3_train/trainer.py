@@ -1,16 +1,15 @@
 """`fit`: a Lightning run that can be killed anywhere and goes on bit for bit.
 
 Takes any LightningModule and loaders; gives the path of the best checkpoint. In the run's folder:
-`last.ckpt`, `best.ckpt`, `csv/` and `tensorboard/`.
+`last.ckpt`, `best.ckpt`, `settings.json`, `csv/` and `tensorboard/`.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -23,14 +22,13 @@ from lightning.pytorch.strategies import Strategy
 
 from cm3_train.callbacks import RunCheckpoints, StopSignals, TimeLeftBar, TrainingInterrupted
 from cm3_train.checkpoint_io import AtomicCheckpointIO
+from cm3_train.finite import FiniteCheck
+from cm3_train.run_loaders import BothLoaders, Loader, TrainLoader
+from cm3_train.same_settings import SameSettings, declared_settings
 
 _ENDLESS = 2**40
 """Batches of a Lightning epoch: with a length, Lightning does not fetch a batch ahead, so that the
 loader's state is that of the batches trained on."""
-
-
-Loader = Iterable[Any] | Callable[[int, int], Iterable[Any]]
-"""A loader, or `(rank, world_size) -> loader`."""
 
 
 def fit(
@@ -64,7 +62,12 @@ def fit(
 
     A step is one batch, or `accumulate` of them, on every process. Several processes need loaders
     that know their rank, so give callables `(rank, world_size) -> loader`: they are called in each
-    process, after Lightning has started it.
+    process, after Lightning has started it. Processes that share a batch (tensor parallelism) have
+    the same rank.
+
+    What a module declares as `run_settings`, a mapping of plain values, must be the same when the
+    run is resumed; `CM3Module` declares its optimizer's config. Of a module that declares nothing,
+    the optimizers' classes and rates must be.
 
     Args:
         module: What to train.
@@ -72,7 +75,8 @@ def fit(
             Lightning takes for a list of loaders.
         val_loader: Batches of the validation set, or None.
         run_dir: Folder of this run.
-        max_steps: Steps of the whole run, however often it was resumed.
+        max_steps: Steps of the whole run, however often it was resumed. If `run_settings` has
+            `total_steps`, where the schedule ends, it is the same number.
         val_every: Steps between two validations.
         checkpoint_every: Steps between two saves.
         precision: As Lightning's Trainer takes it, "32-true" or "bf16-mixed".
@@ -90,6 +94,13 @@ def fit(
 
     Returns:
         `best.ckpt`, or `last.ckpt` where there was no validation to choose by.
+
+    Raises:
+        FloatingPointError: A loss, or the weights after a step, are NaN or infinite; names the
+            step, and the keys where the batch has `keys`. The checkpoints are from before.
+        ValueError: An argument is out of its range, a loader has no batch, the settings are not
+            those of the run that is resumed, or its checkpoint is damaged.
+        TrainingInterrupted: A signal stopped the run; it is saved.
     """
     for name, value in (
         ("max_steps", max_steps),
@@ -99,6 +110,11 @@ def fit(
     ):
         if value < 1:
             raise ValueError(f"{name}: wanted at least 1, got {value}")
+    total = (declared_settings(module) or {}).get("total_steps", max_steps)
+    if total != max_steps:
+        raise ValueError(
+            f"max_steps: wanted total_steps = {total}, where the schedule ends, got {max_steps}"
+        )
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     signals = StopSignals()
@@ -133,15 +149,22 @@ def fit(
                 TensorBoardLogger(run_dir, name="tensorboard", version=""),
             ],
             log_every_n_steps=log_every,
-            callbacks=[signals, checkpoints, TimeLeftBar(description, max_steps), *callbacks],
+            callbacks=[
+                signals,
+                SameSettings(run_dir, resumes=resume_from is not None),
+                FiniteCheck(checkpoints.last_path),
+                checkpoints,
+                TimeLeftBar(description, max_steps),
+                *callbacks,
+            ],
             enable_progress_bar=False,
             enable_model_summary=False,
             default_root_dir=run_dir,
         )
         try:
-            loaders = _TrainLoader(train_loader)
+            loaders = TrainLoader(train_loader)
             if val_loader is not None:
-                loaders = _BothLoaders(train_loader, val_loader)
+                loaders = BothLoaders(train_loader, val_loader)
             trainer.fit(module, datamodule=loaders, ckpt_path=resume_from)
         except TrainingInterrupted as stop:
             print(
@@ -153,40 +176,6 @@ def fit(
     return checkpoints.last_path if checkpoints.best_step is None else checkpoints.best_path
 
 
-class _TrainLoader(L.LightningDataModule):
-    """A loader that is made once a process knows its rank."""
-
-    def __init__(self, train: Loader) -> None:
-        super().__init__()
-        self.train = train
-
-    def train_dataloader(self) -> Any:
-        return self._made(self.train)
-
-    def _made(self, loader: Loader) -> Iterable[Any]:
-        assert self.trainer is not None  # Lightning sets it
-        ranks = self.trainer.world_size
-        if callable(loader):
-            return loader(self.trainer.global_rank, ranks)
-        if ranks > 1:
-            raise ValueError(
-                f"loaders: wanted callables (rank, world_size) -> loader for {ranks} processes, "
-                f"got a {type(loader).__name__}"
-            )
-        return loader
-
-
-class _BothLoaders(_TrainLoader):
-    """The same with validation; Lightning tells by the method whether there is any."""
-
-    def __init__(self, train: Loader, validation: Loader) -> None:
-        super().__init__(train)
-        self.validation = validation
-
-    def val_dataloader(self) -> Any:
-        return self._made(self.validation)
-
-
 def load_weights(module: L.LightningModule, path: str | Path) -> None:
     """Put the weights of a checkpoint that `fit` wrote into `module`, checked.
 
@@ -195,23 +184,6 @@ def load_weights(module: L.LightningModule, path: str | Path) -> None:
         RuntimeError: Names every key that is missing, left over or of another shape.
     """
     module.load_state_dict(AtomicCheckpointIO().load_checkpoint(path)["state_dict"])
-
-
-def read_history(run_dir: str | Path) -> dict[int, dict[str, float]]:
-    """Return the logged figures of a run by step, over all its resumptions; the latest count.
-
-    Steps count from 0: the row of step 9 was logged in the tenth batch.
-    """
-    history: dict[int, dict[str, float]] = {}
-    folders = sorted(Path(run_dir).glob("csv/version_*"), key=lambda p: int(p.name.split("_")[1]))
-    for folder in folders:
-        if not (folder / "metrics.csv").exists():
-            continue
-        with open(folder / "metrics.csv", newline="") as file:
-            for row in csv.DictReader(file):
-                figures = {k: float(v) for k, v in row.items() if k not in ("step", "epoch") and v}
-                history.setdefault(int(row["step"]), {}).update(figures)
-    return dict(sorted(history.items()))
 
 
 @contextmanager

@@ -62,7 +62,7 @@ def train_clip(
         The encoder, opened from the folder.
 
     Raises:
-        ValueError: Shapes or counts do not match, or the loss is not finite.
+        ValueError: Shapes or counts do not match, or loss or weights are not finite.
     """
     count = len(captions)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
@@ -189,6 +189,8 @@ def _fit(
             model.logit_scale.clamp_(0, math.log(100))  # as in CLIP, 2.5
         if progress is not None:
             progress(step + 1, config.steps, loss.item())
+    if not all(bool(weight.isfinite().all()) for weight in model.parameters()):
+        raise ValueError("lr: the weights are not finite after the last step; wanted a smaller lr")
 
 
 def _schedule(step: int, config: ClipTrainingConfig) -> float:
