@@ -6,6 +6,8 @@ judge that neither drew nor chose them names the thing; colour and background ar
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from cm3_decoding import generate
 from cm3_train import progress_bar
 from cm3leon.data.palette import PAINTS
+from cm3leon.data.pixels import Pictures
 from cm3leon.drawing.describe import caption_text, read_captions, unguided
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve
 from cm3leon.drawing.teach import SCALE
@@ -137,7 +140,7 @@ def teach_figures(
     of_thing: dict[str, list[int]] = {}
     for row in shown_rows:
         of_thing.setdefault(thing_of(pictures, row), []).append(int(keys[row]))
-    rows = np.array([row for row in rows if thing_of(pictures, row) in of_thing], np.int64)
+    rows = one_a_thing_first(pictures, [r for r in rows if thing_of(pictures, r) in of_thing], rng)
     if not len(rows):
         return {}, None, {}
     shown = {int(row): int(rng.choice(of_thing[thing_of(pictures, row)])) for row in rows}
@@ -161,6 +164,19 @@ def teach_figures(
         "pictures": len(rows),
     }
     return figures, Drawn(rows, taught), shown
+
+
+def one_a_thing_first(
+    pictures: Pictures, rows: Sequence[int], rng: np.random.Generator
+) -> np.ndarray:
+    """Mix rows (N,), the first of every thing before the second of any."""
+    mixed = rng.permutation(np.array(rows, np.int64))
+    met: Counter[str] = Counter()
+    times = []
+    for row in mixed:
+        met[thing_of(pictures, row)] += 1
+        times.append(met[thing_of(pictures, row)])
+    return mixed[np.argsort(times, kind="stable")]
 
 
 def caption_figures(subject: Subject) -> dict[str, float]:
