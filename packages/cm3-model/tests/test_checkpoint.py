@@ -82,6 +82,12 @@ def test_a_truncated_file_is_named(saved, name, share):
         load_decoder(saved)
 
 
+def test_a_config_of_too_many_brackets_is_named(saved):
+    (saved / "config.json").write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=r"config\.json: cannot be read"):
+        load_decoder(saved)
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_missing_file_is_named(saved, name):
     (saved / name).unlink()

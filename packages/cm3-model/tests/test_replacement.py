@@ -155,6 +155,7 @@ def test_an_error_before_the_end_leaves_what_was_there(two, tmp_path):
         "[]",
         "{}",
         '{"files": 3}',
+        '{"files": ' + "[" * 100_000,
         '{"files": [3]}',
         '{"files": ["../x"]}',
         '{"files": ["README.md"]}',

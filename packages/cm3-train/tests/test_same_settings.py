@@ -153,3 +153,11 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     (tmp_path / "settings.json").unlink()
     run(Plain(sgd(0.2)), tmp_path)
     assert (tmp_path / "settings.json").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000])
+def test_settings_that_cannot_be_read_are_named(tmp_path, text):
+    run(Plain(sgd()), tmp_path)
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match=r"settings\.json: wanted JSON"):
+        run(Plain(sgd()), tmp_path)

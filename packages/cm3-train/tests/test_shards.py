@@ -111,6 +111,12 @@ def test_refuses_damage_and_strangers(tmp_path):
     write(tmp_path)
     with pytest.raises(ValueError, match="vocabulary xyz"):
         TokenShards(tmp_path, "xyz")
+    manifest = (tmp_path / "manifest.json").read_text()
+    for text in ("", "[" * 100_000):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(ValueError, match=r"manifest\.json: wanted JSON"):
+            TokenShards(tmp_path)
+    (tmp_path / "manifest.json").write_text(manifest)
     shard = files_of(tmp_path)[1]
     data = bytearray(shard.read_bytes())
     data[len(data) // 2] ^= 1

@@ -95,7 +95,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read: {error}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: wanted an object, got {values!r}")

@@ -66,9 +66,12 @@ def finish(folder: Path) -> None:
     incoming, journal = folder / INCOMING, folder / JOURNAL
     if not journal.is_file():
         return
-    names = json.loads(journal.read_text(encoding="utf-8"))["files"]
+    try:
+        names = list(json.loads(journal.read_text(encoding="utf-8"))["files"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{journal}: wanted a JSON list 'files', got another text") from error
     for name in names:
-        if not _PARTS.fullmatch(name):
+        if not (isinstance(name, str) and _PARTS.fullmatch(name)):
             raise ValueError(f"{journal}: wanted names of a checkpoint's files, got {name!r}")
         if not (incoming / name).exists() and not (folder / name).exists():
             raise ValueError(f"{journal}: wanted {name}, got no such file")

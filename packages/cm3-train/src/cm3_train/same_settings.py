@@ -37,7 +37,10 @@ class SameSettings(Callback):
         self.path = run_dir / "settings.json"
         self.began_with: dict[str, Any] | None = None
         if resumes and self.path.exists():
-            content = json.loads(self.path.read_text(encoding="utf-8"))
+            try:
+                content = json.loads(self.path.read_text(encoding="utf-8"))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{self.path}: wanted JSON, got {error}") from None
             found = check_stamp(content, COMPONENT, INTERFACE_VERSION, self.path)
             self.began_with = found["settings"]
 

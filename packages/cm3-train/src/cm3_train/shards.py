@@ -262,7 +262,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no manifest, so the shards were never finished")
     try:
         manifest = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: wanted JSON, got something broken ({error})") from None
     check_stamp(manifest, COMPONENT, INTERFACE_VERSION, path)
     return manifest
