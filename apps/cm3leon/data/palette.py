@@ -53,7 +53,7 @@ OUTLINE = "000000"
 FLAT = 60
 """Most that a pixel of a plain area differs from its four neighbours in a channel, of 255."""
 FEW = 10
-"""Fewer plain pixels than this do not say what colour a thing has."""
+"""So few plain pixels, or fewer, do not say what colour a thing has."""
 
 
 def rgb(digits: str) -> tuple[int, int, int]:

@@ -92,8 +92,8 @@ class ImagePrompts:
     """Documents and caption."""
     without_caption: list[torch.Tensor]
     """Documents alone."""
-    bare: list[torch.Tensor]
-    """Neither."""
+    bare: torch.Tensor
+    """Neither, the same for all."""
     kept: list[list[int]]
     """Keys of the documents that fitted, the best last."""
 
@@ -106,8 +106,10 @@ class ImagePrompts:
         more for its caption and less like its documents. With `image_guidance_scale` the documents
         are the pictures of that scale, apart from the caption's.
         """
-        plain = self.without_caption if config.image_guidance_scale is None else self.bare
-        return [plain[row] for row in rows], [self.without_caption[row] for row in rows]
+        with_documents = [self.without_caption[row] for row in rows]
+        if config.image_guidance_scale is None:
+            return with_documents, with_documents
+        return [self.bare] * len(rows), with_documents
 
 
 def image_prompts(
@@ -133,6 +135,6 @@ def image_prompts(
             for text, context in zip(texts, pairs, strict=True)
         ],
         without_caption=[torch.from_numpy(layout.unconditional_prompt(found)) for found in pairs],
-        bare=[torch.from_numpy(layout.unconditional_prompt([])) for _ in pairs],
+        bare=torch.from_numpy(layout.unconditional_prompt([])),
         kept=kept,
     )
