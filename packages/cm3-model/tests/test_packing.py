@@ -42,7 +42,10 @@ def test_packing_changes_neither_logits_nor_what_is_saved(decoder, ids):
 def test_what_cannot_be_packed_is_refused(paper_decoder):
     with pytest.raises(ValueError, match="rows: wanted at least 1, got 0"):
         pack_weights(paper_decoder, 0)
-    with pytest.raises(ValueError, match="model: wanted float32 on a CPU, got torch.bfloat16"):
+    with pytest.raises(
+        ValueError,
+        match="model: wanted float32 on a CPU or 16 bits on a CUDA device, got torch.bfloat16",
+    ):
         pack_weights(paper_decoder.bfloat16(), 2)
 
 

@@ -3,7 +3,7 @@
 Takes a decoder, gives the same decoder with a compiled `decode_one_token`. A step then attends to
 all slots of the cache under a mask, so its shapes do not change from token to token. On a CUDA
 device mode "reduce-overhead" replays the whole step as one CUDA graph, for which the cache's
-memory stays where it is. Only tried on a CPU.
+memory stays where it is.
 """
 
 from __future__ import annotations

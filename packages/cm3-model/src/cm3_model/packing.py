@@ -1,9 +1,11 @@
-"""Matrix products for a fixed number of rows: decoding a batch in float32 on a CPU.
+"""Matrix products for a fixed number of rows: decoding a batch.
 
-Takes a decoder, gives the same decoder. A product with few rows spends its time reading the weights
-and copying them into the order that the arithmetic wants. MKL can keep that copy, at the cost of
-the weights' memory once more; or the product can be reversed, weights times inputs. Which is
-fastest depends on the processor, the shape and the rows, so it is measured.
+Takes a decoder, gives the same decoder. A product with few rows spends its time reading the
+weights. On a CPU, in float32, it also copies them into the order that the arithmetic wants. MKL can
+keep that copy, at the cost of the weights' memory once more; or the product can be reversed,
+weights times inputs. On a CUDA device, in 16 bits, a kernel of our own reads faster than cuBLAS
+for some shapes. Which way is fastest depends on the device, the shape and the rows, so it is
+measured.
 """
 
 from __future__ import annotations
@@ -11,18 +13,25 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cm3_model.few_rows import multiply
 from cm3_model.transformer import Decoder
 
-Way = Literal["plain", "reversed", "packed"]
-"""How to multiply: as `F.linear`, with the sides swapped, or from MKL's packed copy."""
+Way = Literal["plain", "reversed", "packed", "few-rows"]
+"""How to multiply: as `F.linear`, with the sides swapped, from MKL's copy, by `few_rows`."""
 
-WORTH = 0.8
+WAYS: dict[str, tuple[Way, ...]] = {
+    "cpu": ("plain", "reversed", "packed"),
+    "cuda": ("plain", "few-rows"),
+}
+"""What there is to choose from on each kind of device."""
+
+WORTH = {"cpu": 0.8, "cuda": 0.98}
 """Largest share of the plain way's time for which another way is taken."""
 
 
@@ -35,7 +44,7 @@ class PackedLinear(nn.Module):
     """A linear layer without bias or training, fast for inputs of `rows` rows, right for all."""
 
     def __init__(self, linear: AnyLinear, rows: int, way: Way = "packed") -> None:
-        """Take `linear.weight` (out, in), float32 on the CPU."""
+        """Take `linear.weight` (out, in)."""
         super().__init__()
         self.rows = rows
         self.way = way
@@ -77,6 +86,8 @@ class PackedLinear(nn.Module):
         """Map (..., in) to (..., out)."""
         if self._packed is not None:
             return torch.ops.mkl._mkl_linear(x, self._packed, self.weight, None, self.rows)
+        if self.way == "few-rows":
+            return multiply(x, self.weight)
         if self.way == "plain" or x.numel() != self.rows * x.shape[-1]:
             return F.linear(x, self.weight)
         product = self.weight @ x.reshape(self.rows, -1).mT  # (out, rows)
@@ -94,7 +105,8 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
     is.
 
     Args:
-        model: A decoder in float32 on the CPU; in eval mode afterwards. It can still be saved.
+        model: A decoder in float32 on the CPU, or in bfloat16 or float16 on a CUDA device; in eval
+            mode afterwards. It can still be saved.
         rows: Rows of the cache: prompts times streams.
 
     Raises:
@@ -103,8 +115,12 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
     weight = model.token_embedding.weight
     if rows < 1:
         raise ValueError(f"rows: wanted at least 1, got {rows}")
-    if weight.device.type != "cpu" or weight.dtype != torch.float32:
-        raise ValueError(f"model: wanted float32 on a CPU, got {weight.dtype} on {weight.device}")
+    wanted = {"cpu": (torch.float32,), "cuda": (torch.bfloat16, torch.float16)}
+    if weight.dtype not in wanted.get(weight.device.type, ()):
+        raise ValueError(
+            f"model: wanted float32 on a CPU or 16 bits on a CUDA device, "
+            f"got {weight.dtype} on {weight.device}"
+        )
     places: dict[torch.Size, list[tuple[nn.Module, str, AnyLinear]]] = defaultdict(list)
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
@@ -124,18 +140,46 @@ def fastest(linears: Sequence[AnyLinear], rows: int) -> list[PackedLinear]:
     All of them are timed in turn, as a decode step runs through them: a single one would stay in
     the processor's cache.
     """
-    x = torch.randn(rows, 1, linears[0].weight.shape[1], generator=torch.Generator().manual_seed(0))
+    weight = linears[0].weight
+    device = weight.device.type
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, 1, weight.shape[1], generator=generator).to(weight)
     seconds: dict[Way, float] = {}
     made: dict[Way, list[PackedLinear]] = {}
-    for way in get_args(Way):
+    for way in WAYS[device]:
         if way == "packed" and not can_pack():
             continue
         made[way] = [PackedLinear(linear, rows, way) for linear in linears]
-        rounds = []
-        for _ in range(4):  # the first warms up
-            start = time.perf_counter()
-            for layer in made[way]:
-                layer(x)
-            rounds.append(time.perf_counter() - start)
-        seconds[way] = min(rounds[1:]) * (1.0 if way == "plain" else 1 / WORTH)
+        taken = _seconds_on_cuda(made[way], x) if device == "cuda" else _seconds(made[way], x)
+        seconds[way] = taken * (1.0 if way == "plain" else 1 / WORTH[device])
     return made[min(seconds, key=lambda way: seconds[way])]
+
+
+def _seconds(layers: Sequence[nn.Module], x: Tensor) -> float:
+    """Return the least time of three rounds after one that warms up."""
+    rounds = []
+    for _ in range(4):
+        start = time.perf_counter()
+        for layer in layers:
+            layer(x)
+        rounds.append(time.perf_counter() - start)
+    return min(rounds[1:])
+
+
+def _seconds_on_cuda(layers: Sequence[nn.Module], x: Tensor) -> float:
+    """Return the same of a recorded graph: launched one by one, kernels would wait for Python."""
+    for layer in layers:
+        layer(x)  # compiles
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for layer in layers:
+            layer(x)
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    rounds = []
+    for _ in range(4):
+        start.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        rounds.append(start.elapsed_time(end) / 1000)
+    return min(rounds[1:])

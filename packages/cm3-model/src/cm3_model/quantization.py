@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cm3_model.few_rows import multiply
 from cm3_model.packing import AnyLinear
 from cm3_model.transformer import Decoder
 
@@ -43,9 +43,7 @@ class Int8Linear(nn.Module):
         """Map (..., in) to (..., out)."""
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        if dtype == torch.float16:  # where a product before the scale overflows
-            return F.linear(x, (self.weight * self.scale[:, None]).to(dtype))
-        return F.linear(x, self.weight.to(x.dtype)) * self.scale.to(dtype)
+        return multiply(x.to(dtype), self.weight, self.scale)
 
 
 def quantize_int8(model: Decoder) -> Decoder:
