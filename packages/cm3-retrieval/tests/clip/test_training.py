@@ -98,19 +98,27 @@ def test_likeness_puts_the_same_thing_before_the_same_colour(tmp_path):
                 captions.append(f"{colour} thing{thing} on {paper}")
                 pictures.append(picture)
                 things.append(thing)
-    things, found = np.array(things), {}
+    captions, pictures, things = np.array(captions), np.stack(pictures), np.array(things)
+    unseen = (np.arange(len(things)) // 2 + things) % 4 == 0  # a colour of each thing
+    found, by_picture = {}, {}
     for weight in (0.0, 20.0):
         config = ClipTrainingConfig(
             image_size=32, vision_width=8, text_width=64, embed_dim=64, steps=120, batch_size=64,
             context_length=12, max_shift=0, likeness_weight=weight,
         )  # fmt: skip
-        encoder = train_clip(captions, np.stack(pictures), config, folder=tmp_path / str(weight))
-        texts = encoder.encode_texts(captions)
+        encoder = train_clip(
+            captions[~unseen].tolist(), pictures[~unseen], config, folder=tmp_path / str(weight)
+        )
+        texts = encoder.encode_texts(captions.tolist())
         scores = texts.dot(texts.T)
         same_caption = np.equal.outer(captions, captions)
         scores[same_caption] = -1
         found[weight] = np.mean(things[scores.argmax(1)] == things)
+        images = encoder.encode_images(pictures)
+        nearest = images[unseen].dot(images[~unseen].T).argmax(1)
+        by_picture[weight] = np.mean(things[~unseen][nearest] == things[unseen])
     assert found[20.0] > 0.95 and found[20.0] > found[0.0]
+    assert by_picture[20.0] > by_picture[0.0] + 0.2  # chance is 0.05
 
 
 def test_augmentation_moves_and_mirrors_only(pictures):

@@ -34,8 +34,8 @@ _EMPHASIS = 10.0
 """How much more the error of a likeness of 1 counts, less 1, than that of a likeness of 0: alike
 captions are few."""
 _PICTURES = 3.0
-"""How much more the likeness of pictures and texts counts than that of texts alone, which is learnt
-in no time."""
+"""How much more the likeness of pictures, with texts and with each other, counts than that of texts
+alone, which is learnt in no time."""
 
 
 def train_clip(
@@ -175,9 +175,11 @@ def _fit(
         loss = _contrast(logits, group_of[rows])
         if config.likeness_weight:
             wanted = torch.from_numpy(likeness.cosines(texts, texts))  # (2B, 2B)
+            size = len(rows)
             loss = loss + config.likeness_weight * (
                 _unlikeness(text_vectors @ text_vectors.T, wanted)
-                + _PICTURES * _unlikeness(image_vectors @ text_vectors.T, wanted[: len(rows)])
+                + _PICTURES * _unlikeness(image_vectors @ text_vectors.T, wanted[:size])
+                + _PICTURES * _unlikeness(image_vectors @ image_vectors.T, wanted[:size, :size])
             )
         if not torch.isfinite(loss):
             raise ValueError(f"lr: the loss is {loss.item()} in step {step}; wanted a smaller lr")
