@@ -84,6 +84,7 @@ def test_a_damaged_recipe_is_named(tmp_path):
         "imagetok: {model: {class_path: os.mkdir, init_args: {path: made}}}",
         "evaluation: {sampling: {class_path: os.mkdir, init_args: {path: made}}}",
         "seed: !!python/object/apply:os.mkdir [made]", "seed: -1", "data: {size: 65}",
+        "data: 3", "data: null", "evaluation: []", "decoder: {optim: adamw}",
     ],
 )  # fmt: skip
 def test_a_strangers_recipe_is_read_or_refused_by_name_and_nothing_is_called(
@@ -94,6 +95,14 @@ def test_a_strangers_recipe_is_read_or_refused_by_name_and_nothing_is_called(
     with pytest.raises(ValueError, match=r"recipe\.yaml: "):
         read_recipe(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.parametrize("text", ["data: 3", "decoder: {optim: adamw}", "retrieval:"])
+def test_one_value_in_place_of_settings_is_refused(tmp_path, capsys, text):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(SystemExit):
+        read_command(None, CONFIGS / "tiny.yaml", ["--config", str(tmp_path / "mine.yaml")])
+    assert "wanted settings by name, got" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

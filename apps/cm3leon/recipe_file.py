@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import jsonargparse
 import yaml
@@ -34,7 +34,9 @@ def recipe_parser(description: str | None, base: Path | None = None) -> jsonargp
         base: The recipe to use where no `--config` is given.
     """
     parser = jsonargparse.ArgumentParser(
-        description=description, default_config_files=[str(base)] if base else None
+        description=description,
+        usage="%(prog)s [--config FILE] [--SETTING VALUE ...]",  # all of them fill a screen
+        default_config_files=[str(base)] if base else None,
     )
     parser.add_argument("--config", action="config", help="a recipe in YAML; later ones override")
     parser.add_class_arguments(Recipe, nested_key=None, as_positional=False)
@@ -60,6 +62,11 @@ def read_command(
         help=f"scale the default recipe, made for {MINUTES} minutes on two CPU cores, to as many",
     )
     given = parser.parse_args(arguments)
+    try:
+        for file in given.config or []:
+            _check_groups(yaml.safe_load(Path(file.absolute).read_bytes()), Recipe)
+    except ValueError as error:
+        parser.error(f"--config: {error}")
     minutes = given.pop("minutes")
     recipe = _recipe(parser, given)
     if minutes is None:
@@ -130,6 +137,7 @@ def read_recipe(folder: Path) -> Recipe:
         values = yaml.safe_load(path.read_bytes())
         if not isinstance(values, dict) or "config" in values:
             raise ValueError("wanted the settings of a recipe")
+        _check_groups(values, Recipe)
         recipe = _recipe(parser, parser.parse_object(values))
     except RecursionError:
         raise ValueError(f"{path}: wanted a recipe, got brackets in too many brackets") from None
@@ -149,6 +157,18 @@ def _recipe(parser: jsonargparse.ArgumentParser, namespace: jsonargparse.Namespa
         if name.endswith("seed") and value > MOST_SEED:
             raise ValueError(f"{name}: wanted at most {MOST_SEED}, got {value}")
     return recipe
+
+
+def _check_groups(values: dict[str, Any], kind: type, prefix: str = "") -> None:
+    """Refuse one value where a group of settings belongs; jsonargparse leaves it out silently."""
+    types = get_type_hints(kind)
+    for name, value in values.items():
+        group = types.get(name)
+        if not (isinstance(group, type) and is_dataclass(group)):
+            continue
+        if not isinstance(value, dict):
+            raise ValueError(f"{prefix}{name}: wanted settings by name, got {value!r}")
+        _check_groups(value, group, f"{prefix}{name}.")
 
 
 def _whole_numbers(config: Any, prefix: str = "") -> Iterator[tuple[str, int]]:
