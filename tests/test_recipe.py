@@ -102,7 +102,8 @@ def test_one_value_in_place_of_settings_is_refused(tmp_path, capsys, text):
     (tmp_path / "mine.yaml").write_text(text)
     with pytest.raises(SystemExit):
         read_command(None, CONFIGS / "tiny.yaml", ["--config", str(tmp_path / "mine.yaml")])
-    assert "wanted settings by name, got" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert text.partition(":")[0] in said and said.count("\n") < 8
 
 
 @pytest.mark.parametrize(
