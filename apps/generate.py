@@ -27,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     from cm3leon import generate
     from cm3leon.parts import open_parts
 
-    picture = generate.open_picture(given.infill or given.caption)
+    picture = generate.open_picture(given.infill or given.caption, given.mask)
     lesson = generate.open_picture(given.teach)
     parts = generate.taught(
         open_parts(given.run, given.device, trust=given.trust),

@@ -109,6 +109,18 @@ def test_one_value_in_place_of_settings_is_refused(tmp_path, capsys, text):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ("--precision=bf17", "precision: wanted one of"),
+        ("--decoder.context_shares=[-1,2]", "decoder.context_shares: wanted shares"),
+        ("--decoder.context_shares=[]", "decoder.context_shares: wanted shares"),
+        ("--decoder.context_shares=[0,0]", "decoder.context_shares: wanted shares"),
+        ("--evaluation.guidance_scales=[]", "evaluation.guidance_scales: wanted some"),
+        ("--evaluation.guidance_scales=[-1]", "evaluation.guidance_scales: wanted some"),
+        ("--evaluation.samples=0", "evaluation.samples: wanted at least 1, got 0"),
+        ("--evaluation.sweep_samples=0", "evaluation.sweep_samples: wanted at least 1"),
+        ("--evaluation.pictures=0", "evaluation.pictures: wanted at least 1"),
+        ("--imagetok.l2_weight=-1", "imagetok.l2_weight: wanted at least 0, got -1"),
+        ("--imagetok.revive_share=-1", "imagetok.revive_share: wanted at least 0, got -1"),
+        ("--imagetok.gan_lr=.inf", "imagetok.gan_lr: wanted at least 0, got inf"),
         ("--seed=-1", "seed: wanted at least 0, got -1"),
         ("--seed=4294967296", "seed: wanted at most 4294967295, got 4294967296"),
         ("--checkpoint_every=0", "checkpoint_every: wanted at least 1, got 0"),
@@ -121,7 +133,7 @@ def test_one_value_in_place_of_settings_is_refused(tmp_path, capsys, text):
         ("--imagetok.gan_start=-1", "imagetok.gan_start: wanted at least 0, got -1"),
         ("--decoder.views=0", "decoder.views: wanted at least 1, got 0"),
         ("--decoder.val_every=0", "decoder.val_every: wanted at least 1, got 0"),
-        ("--evaluation.samples=-3", "evaluation.samples: wanted at least 0, got -3"),
+        ("--evaluation.samples=-3", "evaluation.samples: wanted at least 1, got -3"),
         ("--evaluation.retrieve=-1", "evaluation.retrieve: wanted at least 0, got -1"),
     ],
 )

@@ -44,6 +44,13 @@ def test_a_value_that_no_sampler_uses_is_refused(own, sampler, name, value):
         samplers_of(habits(*own), sampler, {name: value})
 
 
+def test_a_value_of_a_sampler_that_has_no_turn_is_refused():
+    with pytest.raises(ValueError, match="cd_alpha: does nothing with top-p"):
+        samplers_of(habits("top-p", "cd-k"), None, {"cd_alpha": 0.2}, candidates=1)
+    made = samplers_of(habits("top-p", "cd-k"), None, {"cd_alpha": 0.2}, candidates=2)
+    assert [config.sampler for config in made] == ["top-p", "cd-k"]
+
+
 def test_a_value_that_one_of_the_samplers_uses_is_taken():
     for name, value in (("cd_alpha", 0.2), ("guidance_scale", 2.0), ("top_p", 0.5)):
         made = samplers_of(habits("top-p"), "mixed", {name: value})

@@ -19,9 +19,20 @@ from cm3leon.parts import Parts
 from cm3leon.sheets import in_rows, write_sheet
 
 
-def open_picture(path: Path | None) -> Image | None:
-    """Open the picture of a command that has one, before anything slow is done."""
-    return None if path is None else load_image(path)
+def open_picture(
+    path: Path | None, rectangle: tuple[int, int, int, int] | None = None
+) -> Image | None:
+    """Open the picture of a command that has one, before anything slow is done.
+
+    Raises:
+        ValueError: The rectangle, if there is one, is not inside the picture.
+    """
+    if path is None:
+        return None
+    picture = load_image(path)
+    if rectangle is not None:
+        redraw.check_rectangle(rectangle, picture.size)
+    return picture
 
 
 def taught(
@@ -62,7 +73,7 @@ def draw_prompt(
             parts,
             [prompt],
             retrieved=retrieved,
-            samplers=sampling.samplers_of(parts.habits, sampler, changes),
+            samplers=sampling.samplers_of(parts.habits, sampler, changes, candidates),
             seeds=seed + np.arange(candidates)[None],
             progress=progress,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import tempfile
 from pathlib import Path
 
 from cm3_decoding import SamplingConfig
@@ -85,8 +86,10 @@ def problem_of(given: argparse.Namespace) -> str | None:
         return "--teach FILE and --as NAME go together, got one of them"
     if given.keep and not given.teach:
         return "--keep wants --teach FILE --as NAME"
-    if given.teach and given.retrieve == 0:
-        return "--teach does nothing with --retrieve 0"
+    if given.retrieve == 0:
+        for name in ("teach", "image_guidance_scale"):
+            if getattr(given, name) is not None:
+                return f"{flag(name)} does nothing with --retrieve 0"
     if not (given.prompt or given.caption or given.infill):
         drawing = ("out", "retrieve", "sampler", *SAMPLING, "cd_k", "candidates", "seed")
         for name in drawing:
@@ -119,6 +122,8 @@ def sampling_problem_of(given: argparse.Namespace) -> str | None:
     for name in changes:
         if name in UNUSED.get(sampler or "", ()):
             return f"{flag(name)} does nothing with --sampler {sampler}"
+    if sampler == "mixed" and given.candidates == 1:
+        return "--candidates: wanted at least 2 with --sampler mixed, got 1"
     if sampler == "greedy" and given.seed is not None:
         return "--seed does nothing with --sampler greedy"
     if sampler == "greedy" and given.candidates not in (None, 1):
@@ -134,12 +139,16 @@ def flag(name: str) -> str:
 def rectangle(text: str) -> tuple[int, ...]:
     """Return the numbers of `--mask`."""
     if re.fullmatch(r"\d+,\d+,\d+,\d+", text):
-        return tuple(map(int, text.split(",")))
-    raise argparse.ArgumentTypeError(f"wanted x0,y0,x1,y1 in pixels, got {text!r}")
+        x0, y0, x1, y1 = map(int, text.split(","))
+        if x0 < x1 and y0 < y1:
+            return x0, y0, x1, y1
+    raise argparse.ArgumentTypeError(
+        f"wanted x0,y0,x1,y1 in pixels, x0 < x1 and y0 < y1, got {text!r}"
+    )
 
 
 def output(text: str) -> Path:
-    """Return the path of `--out`, which can be written before anything is drawn."""
+    """Return the path of `--out`, once a file could be made there: what is drawn is not lost."""
     path = Path(text)
     if path.suffix.lower() not in WRITES:
         raise argparse.ArgumentTypeError(f"wanted a name with one of {WRITES}, got {text!r}")
@@ -147,4 +156,8 @@ def output(text: str) -> Path:
         raise argparse.ArgumentTypeError(f"{text!r} is there already; wanted a new file")
     if not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{path.parent}: no such folder")
-    return path
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{path.parent}: {error.strerror}") from None

@@ -7,6 +7,7 @@ Three parts can be swapped for other classes that keep the packages' Protocols, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -18,6 +19,8 @@ from cm3_model import PRESETS, DecoderConfig
 from cm3_retrieval import ClipTrainingConfig, RetrievalConfig
 from cm3_train import CM3Config, OptimConfig
 from cm3leon.data_recipe import CompositionsRecipe, DataRecipe, OpenMojiRecipe
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,12 @@ class ImageRecipe:
     val_every: int = 250
     """Steps between two validations."""
 
+    def __post_init__(self) -> None:
+        """Refuse weights, rates and shares below 0, or none."""
+        for name, value in vars(self).items():
+            if name.endswith(("_weight", "_share", "_lr")) and not 0 <= value < math.inf:
+                raise ValueError(f"imagetok.{name}: wanted at least 0, got {value}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalRecipe:
@@ -120,6 +129,11 @@ class DecoderRecipe:
         """Refuse what is no decoder, before any work."""
         if not 0 <= self.plain_share <= 1:
             raise ValueError(f"decoder.plain_share: wanted 0..1, got {self.plain_share}")
+        shares = self.context_shares
+        if not shares or not all(0 <= share < math.inf for share in shares) or not sum(shares):
+            raise ValueError(
+                f"decoder.context_shares: wanted shares of at least 0, one above it, got {shares}"
+            )
         self.config(2, (1, 2))
 
     def config(self, vocab_size: int, image_ids: tuple[int, int]) -> DecoderConfig:
@@ -144,6 +158,9 @@ class DecoderRecipe:
             return DecoderConfig(**ids, **self.model)
         except (TypeError, ValueError) as error:
             raise ValueError(f"decoder.model: {error}") from None
+
+
+_COUNTS = ("candidates", "batch_size", "sweep_samples", "samples", "control_samples", "pictures")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,9 +195,13 @@ class EvaluationRecipe:
 
     def __post_init__(self) -> None:
         """Refuse what the report, the last stage, would stumble over."""
-        for name in ("candidates", "batch_size"):
+        for name in _COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"evaluation.{name}: wanted at least 1, got {getattr(self, name)}")
+        if not self.guidance_scales or not all(0 <= x < math.inf for x in self.guidance_scales):
+            raise ValueError(
+                f"evaluation.guidance_scales: wanted some of at least 0, got {self.guidance_scales}"
+            )
         if not self.samplers or not set(self.samplers) <= set(get_args(Sampler)):
             raise ValueError(
                 f"evaluation.samplers: wanted some of {get_args(Sampler)}, got {self.samplers}"
@@ -200,7 +221,8 @@ class Recipe:
     device: str = "auto"
     """"cpu", "cuda", "cuda:N", "mps", or "auto": a GPU where there is one."""
     precision: str = "auto"
-    """"32-true", "bf16-mixed", or "auto": bf16 where the processor or GPU computes in it."""
+    """"32-true", "bf16-mixed", another of Lightning's, or "auto": bf16 where the processor or GPU
+    computes in it."""
     checkpoint_every: int = 50
     """Training steps between two checkpoints: what a kill can cost."""
     data: DataRecipe = field(default_factory=DataRecipe)
@@ -212,6 +234,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse before any work what a late stage would stumble over."""
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision: wanted one of {PRECISIONS}, got {self.precision!r}")
         if self.imagetok.tokenizer is not None:
             return
         factor = self.imagetok.model.downsampling

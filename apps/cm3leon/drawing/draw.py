@@ -57,7 +57,7 @@ def draw(
         samplers: Candidates take these in turn; None takes the run's own.
         seeds: (N, C) one for each candidate; None is one candidate of seed 0 for each prompt.
         progress: Called with (steps done, steps in all).
-        batch_size: Pictures drawn at once; does not change them.
+        batch_size: Pictures drawn at once; changes them as little as `cm3_decoding.generate` says.
     """
     if contexts is None:
         contexts = [retrieve_for_caption(parts, caption, retrieved) for caption in captions]

@@ -122,11 +122,8 @@ def masked_codes(
     Raises:
         ValueError: No rectangle inside the picture.
     """
+    check_rectangle(rectangle, size)
     (width, height), (x0, y0, x1, y1) = size, rectangle
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise ValueError(
-            f"mask: wanted x0 < x1 <= {width} and y0 < y1 <= {height}, got {rectangle}"
-        )
     # the picture is scaled to its shorter side and cropped at the centre, as `square` does
     shorter = min(size)
     left, top = (width - shorter) / 2, (height - shorter) / 2
@@ -138,3 +135,16 @@ def masked_codes(
     if not masked.any():
         raise ValueError("mask: wanted a part of the centre square, got one that is cropped away")
     return masked
+
+
+def check_rectangle(rectangle: tuple[int, int, int, int], size: tuple[int, int]) -> None:
+    """Refuse a rectangle that is not inside a picture of `size` (width, height).
+
+    Raises:
+        ValueError: It is not.
+    """
+    (width, height), (x0, y0, x1, y1) = size, rectangle
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise ValueError(
+            f"mask: wanted x0 < x1 <= {width} and y0 < y1 <= {height}, got {rectangle}"
+        )

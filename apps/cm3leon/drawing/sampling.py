@@ -23,7 +23,10 @@ UNUSED = {
 
 
 def samplers_of(
-    habits: Habits, sampler: str | None = None, changes: Mapping[str, Any] | None = None
+    habits: Habits,
+    sampler: str | None = None,
+    changes: Mapping[str, Any] | None = None,
+    candidates: int | None = None,
 ) -> tuple[SamplingConfig, ...]:
     """Return the configurations that candidates take in turn.
 
@@ -33,6 +36,7 @@ def samplers_of(
             None: the run's own.
         changes: Fields of `SamplingConfig` to set, such as `guidance_scale`; None values are
             skipped.
+        candidates: How many are drawn: as many of the samplers have a turn. None: all.
 
     Raises:
         ValueError: A value is out of range, or no sampler uses it; names it.
@@ -42,6 +46,7 @@ def samplers_of(
     kinds = tuple(own.sampler for own in habits.samplers)
     if sampler is not None:
         kinds = ("top-p", "cd-k") if sampler == "mixed" else (sampler,)
+    kinds = kinds[:candidates]
     made = tuple(replace(config, sampler=kind) for kind in kinds)
     for name in given:
         if not any(_uses(one, name) for one in made):
