@@ -97,13 +97,16 @@ class Decoder(nn.Module):
             input_ids: Ids (B, T).
             documents: Numbers (B, T). Neighbours with the same number form a document: it sees
                 nothing of the others, and its positions start at 0. So documents can be packed
-                into a row, and padding on either side is one more document.
+                into a row, and padding on either side is one more document. It is the
+                documents then that `max_length` bounds; this is not checked, for padding may be
+                longer.
 
         Raises:
-            ValueError: If shapes or ids do not fit, or there are more than `max_length`.
+            ValueError: If shapes or ids do not fit, or there are more than `max_length` without
+                documents.
         """
         self._check_ids(input_ids)
-        if input_ids.shape[1] > self.config.max_length:
+        if documents is None and input_ids.shape[1] > self.config.max_length:
             raise ValueError(
                 f"input_ids: wanted at most max_length = {self.config.max_length} tokens, "
                 f"got {input_ids.shape[1]}"

@@ -62,6 +62,10 @@ from .optim import (
     lr_share as lr_share,
 )
 from .order import SampleOrder as SampleOrder
+from .packed import (
+    PackedLoader as PackedLoader,
+    collate_packed as collate_packed,
+)
 from .progress import progress_bar as progress_bar
 from .sequence import (
     SequenceBuilder as SequenceBuilder,

@@ -19,7 +19,11 @@ class TrainableModel(Protocol):
     """A causal language model whose head can be applied to chosen positions only."""
 
     def hidden(self, input_ids: Tensor) -> Tensor:
-        """Map ids (B, T) to the final hidden states (B, T, D); position t sees ids 0..t only."""
+        """Map ids (B, T) to the final hidden states (B, T, D); position t sees ids 0..t only.
+
+        For `PackedLoader` it takes a second argument, the documents' numbers (B, T), and position t
+        sees ids of its own document alone.
+        """
         ...
 
     def head(self, hidden: Tensor) -> Tensor:

@@ -56,6 +56,8 @@ class CM3Module(L.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the summed loss of the batch's tokens."""
+        if "padding" in batch:
+            self.log("train/padding", batch["padding"])
         total, sums = self._losses(self.model, batch)
         self._sums = sums if self._sums is None else self._sums + sums
         return total
@@ -135,7 +137,8 @@ class CM3Module(L.LightningModule):
 
     def _losses(self, model: TrainableModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the summed loss, and counts and sums in nats (3, 2): of all, of codes, of text."""
-        hidden = model.hidden(batch["input_ids"])  # (B, T, D)
+        packed = (batch["documents"],) if "documents" in batch else ()
+        hidden = model.hidden(batch["input_ids"], *packed)  # (B, T, D)
         losses = token_losses(hidden, batch["labels"], _head_of(model))
         kinds = losses.nats, *split_losses(losses.nats, losses.labels, self.image_range)
         counts = torch.tensor([float(len(kind)) for kind in kinds], device=hidden.device)

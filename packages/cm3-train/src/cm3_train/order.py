@@ -55,7 +55,10 @@ class SampleOrder:
 
     def batch(self, consumed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return this rank's keys and epochs, (batch_size,) each, after `consumed` samples."""
-        positions = consumed + np.arange(self.rank, self.global_batch_size, self.world_size)
+        return self.at(consumed + np.arange(self.rank, self.global_batch_size, self.world_size))
+
+    def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the keys and epochs, (n,) each, at positions (n,) of the run."""
         epochs, within = np.divmod(positions, len(self.keys))
         keys = np.empty_like(positions)
         for epoch in np.unique(epochs):
