@@ -29,6 +29,8 @@ from cm3leon.drawing.teach import keep, recall, teach
 from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.subject import open_subject
 from cm3leon.parts import open_parts
+from cm3leon.recipe_file import read_recipe
+from cm3leon.training.decoder import training_batches
 
 SMOKE = ["--config", "apps/configs/smoke.yaml"]
 
@@ -239,6 +241,22 @@ def test_held_out_pairs_and_prompts_have_one_layout(unbroken):
             count += len(labels)
     bits = bits_per_code(parts, pairs, rows, context)
     assert bits == pytest.approx(nats / count / math.log(2), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_recipe_can_pack_its_sequences(unbroken):
+    subject = open_subject(unbroken)
+    recipe = replace(read_recipe(unbroken).decoder, packed_length=700, batch_size=2)
+    batches = training_batches(
+        recipe, subject.parts.tokenizers, subject.parts.memory.documents, subject.pictures.pairs,
+        subject.neighbours, seed=0,
+    )  # fmt: skip
+    batch = next(iter(batches))
+    assert batch["input_ids"].shape == (2, 700) and float(batch["padding"]) < 0.2
+    longest = int(batch["documents"].max(1).values.min())
+    assert longest >= 3  # sequences a row, of one pair or two
+    hidden = subject.parts.model.hidden(batch["input_ids"], batch["documents"])
+    assert bool(hidden.isfinite().all())
 
 
 @pytest.mark.slow

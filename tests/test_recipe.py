@@ -111,6 +111,7 @@ def test_one_value_in_place_of_settings_is_refused(tmp_path, capsys, text):
     [
         ("--precision=bf17", "precision: wanted one of"),
         ("--decoder.context_shares=[-1,2]", "decoder.context_shares: wanted shares"),
+        ("--decoder.packed_length=300", "decoder.packed_length: wanted at least max_length - 1"),
         ("--decoder.context_shares=[]", "decoder.context_shares: wanted shares"),
         ("--decoder.context_shares=[0,0]", "decoder.context_shares: wanted shares"),
         ("--evaluation.guidance_scales=[]", "evaluation.guidance_scales: wanted some"),

@@ -121,7 +121,10 @@ class DecoderRecipe:
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer, schedule and steps."""
     batch_size: int = 32
-    """Sequences a step."""
+    """Sequences a step; rows a step where they are packed."""
+    packed_length: int | None = None
+    """Positions of a row that whole sequences are packed into, each seeing itself alone; null pads
+    every sequence to the longest. For a GPU: elsewhere the mask of a row is laid out in memory."""
     val_every: int = 100
     """Steps between two validations; the best checkpoint counts."""
 
@@ -133,6 +136,11 @@ class DecoderRecipe:
         if not shares or not all(0 <= share < math.inf for share in shares) or not sum(shares):
             raise ValueError(
                 f"decoder.context_shares: wanted shares of at least 0, one above it, got {shares}"
+            )
+        if self.packed_length is not None and self.packed_length < self.max_length - 1:
+            raise ValueError(
+                f"decoder.packed_length: wanted at least max_length - 1 = {self.max_length - 1}, "
+                f"got {self.packed_length}"
             )
         self.config(2, (1, 2))
 

@@ -13,6 +13,8 @@ from cm3_retrieval import training_context
 from cm3_train import (
     BatchLoader,
     CM3Module,
+    PackedLoader,
+    Sample,
     SampleOrder,
     SequenceBuilder,
     ValidationLoader,
@@ -108,12 +110,13 @@ def training_batches(
     *,
     rank: int = 0,
     ranks: int = 1,
-) -> BatchLoader:
+) -> BatchLoader | PackedLoader:
     """Return endless batches of training sequences; arguments as of `train_decoder`.
 
-    A batch has one number of retrieved documents, drawn by `context_shares` from a generator of
-    its place in the run: so no row is padded to the length of another row's documents, and all
-    ranks draw the same. `recipe.batch_size` is shared by the ranks.
+    A padded batch has one number of retrieved documents, drawn by `context_shares` from a generator
+    of its place in the run: so no row is padded to the length of another row's documents, and all
+    ranks draw the same. In packed rows each sequence has a number of its own. `recipe.batch_size`
+    is shared by the ranks.
     """
     if recipe.batch_size % ranks:
         raise ValueError(
@@ -143,8 +146,15 @@ def training_batches(
         build = builders[int(rng.choice(len(shares), p=shares))]
         return build_batch(build, keys, epochs, tokenizers.vocabulary.pad_id)
 
+    def build_one(key: int, epoch: int) -> Sample:
+        rng = np.random.default_rng((seed, 7, epoch, key & 0xFFFF_FFFF_FFFF_FFFF))
+        return builders[int(rng.choice(len(shares), p=shares))](key, epoch)
+
     keys = pairs.keys[pairs.rows("train")]
     order = SampleOrder(keys, seed, recipe.batch_size // ranks, ranks, rank)
+    if recipe.packed_length is not None:
+        pad_id = tokenizers.vocabulary.pad_id
+        return PackedLoader(build_one, order, recipe.packed_length, pad_id=pad_id)
     return BatchLoader(make_batch, order)
 
 
