@@ -1,10 +1,13 @@
 """The main job on a few pictures: it ends, is kept, survives kills, and refuses wrong input."""
 
+import contextlib
 import hashlib
+import io
 import json
 import math
 import os
 import resource
+import runpy
 import shutil
 import signal
 import subprocess
@@ -13,6 +16,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -380,12 +384,19 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_written(root, tm
     assert left <= {"data", "recipe.yaml", ".lock"}
 
 
-def generate(root, run, *arguments):
-    return subprocess.run(
-        [sys.executable, str(root / "apps/generate.py"), "--run", str(run), *arguments],
-        cwd=root,
-        capture_output=True,
-        text=True,
+def generate(root, run, *arguments, process=False):
+    """Run the app: in this process, which has imported everything, or in one of its own."""
+    app, options = str(root / "apps/generate.py"), ["--run", str(run), *arguments]
+    if process:
+        command = [sys.executable, app, *options]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True)
+    said, wrong = io.StringIO(), io.StringIO()
+    with contextlib.chdir(root), contextlib.redirect_stdout(said):
+        with contextlib.redirect_stderr(wrong), patch.object(sys, "argv", [app, *options]):
+            with pytest.raises(SystemExit) as end:
+                runpy.run_path(app, run_name="__main__")
+    return SimpleNamespace(
+        returncode=end.value.code, stdout=said.getvalue(), stderr=wrong.getvalue()
     )
 
 
@@ -422,7 +433,7 @@ def test_generate_draws_the_same_for_the_same_seed(root, unbroken, tmp_path, sam
 def test_generate_captions_and_redraws(root, unbroken, tmp_path):
     file = next((unbroken / "data" / "pictures").glob("*.png"))
     captions = generate(
-        root, unbroken, "--caption", str(file), "--candidates", "3", "--retrieve", "0"
+        root, unbroken, "--caption", str(file), "--candidates", "3", "--retrieve", "0", process=True
     )
     assert captions.returncode == 0, captions.stderr
     assert len(captions.stdout.splitlines()) == 3

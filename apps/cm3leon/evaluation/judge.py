@@ -7,6 +7,7 @@ background need no network: they are measured (`cm3leon.data.palette`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ from cm3leon.parts import BATCH, Tokenizers
 SIZE = 64
 """Side in pixels that the network sees."""
 STEPS = 400
+MOST_PASSES = 20
+"""Over the pictures: a few pictures take fewer steps."""
 BATCH_SIZE = 128
 LEARNING_RATE = 3e-3
 MAX_SHIFT = 6
@@ -118,14 +121,15 @@ def fit_network(network: nn.Module, images: Tensor, classes: Tensor) -> None:
         FloatingPointError: The weights are NaN or infinite; such a judge would rank every picture's
             thing first.
     """
+    steps = min(STEPS, math.ceil(MOST_PASSES * len(images) / BATCH_SIZE))
     optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, STEPS, cycle_momentum=False
+        optimizer, LEARNING_RATE, steps, cycle_momentum=False
     )
     network.train().to(memory_format=torch.channels_last)  # pyright: ignore
     queue = torch.empty(0, dtype=torch.long)
     with progress_bar("judge") as progress:
-        for step in range(STEPS):
+        for step in range(steps):
             if len(queue) < BATCH_SIZE:
                 queue = torch.randperm(len(images))
             rows, queue = queue[:BATCH_SIZE], queue[BATCH_SIZE:]
@@ -134,7 +138,7 @@ def fit_network(network: nn.Module, images: Tensor, classes: Tensor) -> None:
             loss.backward()
             optimizer.step()
             schedule.step()
-            progress(step + 1, STEPS)
+            progress(step + 1, steps)
     if not all(bool(weight.isfinite().all()) for weight in network.parameters()):
         raise FloatingPointError("judge: wanted finite weights, got NaN or infinity")
 
