@@ -195,6 +195,36 @@ def test_neighbours_of_all_documents(bank_folder, clip_folder, capsys, tmp_path)
         assert len(found["text"]) == (3 if key < 12 else 0)  # the last has no text
 
 
+def test_no_command_replaces_what_another_wrote(
+    bank_folder, picture_folder, clip_folder, capsys, tmp_path
+):
+    """A folder taken by something else is refused before pictures or encoder are even looked for."""
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("manifest.json", "clip_config.json"):
+        (own / name).write_text('{"name": "of a browser"}')
+    before = {path: path.read_bytes() for path in [*own.iterdir(), *bank_folder.iterdir()]}
+    none = tmp_path / "none"
+    for command in (
+        ("neighbours", bank_folder, bank_folder, "--encoder", none),
+        ("neighbours", bank_folder, own, "--encoder", none),
+        ("build", own, none, "--encoder", none),
+        ("train", own, none),
+    ):
+        text = refusal(capsys, *command)
+        assert "wanted no such file, or that of a saved cm3-retrieval/" in text
+        assert f"{command[2 if command[0] == 'neighbours' else 1]}/" in text
+    assert {path: path.read_bytes() for path in [*own.iterdir(), *bank_folder.iterdir()]} == before
+
+
+def test_neighbours_deletes_its_own_parts_alone(bank_folder, clip_folder, capsys, tmp_path):
+    kept = tmp_path / "table" / "parts" / "of a guitar.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    run(capsys, "neighbours", bank_folder, tmp_path / "table", "--encoder", clip_folder)
+    assert list(kept.parent.iterdir()) == [kept]
+
+
 def test_a_new_picture_never_gets_the_key_of_a_deleted_one(
     bank_folder, picture_folder, clip_folder, capsys
 ):

@@ -103,6 +103,14 @@ def test_mistakes_are_one_line(saved, tmp_path, monkeypatch, stdin, capsys, argu
     assert line.startswith("cm3-texttok: ") and words in line
 
 
+def test_train_refuses_the_folder_of_something_else_before_it_reads_a_text(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["train", str(tmp_path / "none.txt"), "--out", str(tmp_path)]) == 1
+    line = capsys.readouterr().err
+    assert f"{tmp_path}/config.json: wanted component 'cm3-texttok/tokenizer', got None" in line
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
 def test_help_names_every_command():
     run = [sys.executable, "-m", "cm3_texttok.cli", "--help"]
     output = subprocess.run(run, capture_output=True, check=True, text=True).stdout

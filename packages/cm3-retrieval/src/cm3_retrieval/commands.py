@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,17 @@ from cm3_retrieval.clip.picture_folder import PictureFile, PictureFolder, pictur
 from cm3_retrieval.contact_sheet import text_table, write_contact_sheet
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.plan import cells_of, expected_bytes
-from cm3_retrieval.interface import BANK_COMPONENT, Encoder
+from cm3_retrieval.interface import (
+    BANK_COMPONENT,
+    ENCODER_COMPONENT,
+    TABLE_COMPONENT,
+    Encoder,
+)
 from cm3_retrieval.neighbours.building import build_neighbour_table
 from cm3_retrieval.neighbours.strategy import RetrievalConfig
 from cm3_retrieval.own_file import check_output
 from cm3_retrieval.picture_file import ImageError, load_image, shown
-from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, check_target, read_folder
 
 _BATCH = 64
 """Pictures held in memory at once, or as many as the encoder takes in a batch."""
@@ -40,9 +45,11 @@ _TUNING_QUERIES = 256
 
 def train(options: argparse.Namespace) -> None:
     """Train a small CLIP on captioned pictures."""
+    from cm3_retrieval.clip.encoder import CONFIG_NAME
     from cm3_retrieval.clip.training import train_clip
     from cm3_retrieval.clip.training_config import ClipTrainingConfig
 
+    check_target(options.clip, CONFIG_NAME, ENCODER_COMPONENT)
     config = ClipTrainingConfig(steps=options.steps, seed=options.seed)
     side = (config.image_size, config.image_size)
     captions, images, files = [], [], []
@@ -67,6 +74,7 @@ def train(options: argparse.Namespace) -> None:
 
 def build(options: argparse.Namespace) -> None:
     """Build a bank from a folder of pictures, or rebuild it."""
+    check_target(options.bank, MANIFEST_NAME, BANK_COMPONENT)
     found = _listed(options.folder)
     encoder = _encoder(options)
     vectors, kept = _encoded(encoder, found.files)
@@ -134,6 +142,7 @@ def search(options: argparse.Namespace) -> None:
 
 def neighbours(options: argparse.Namespace) -> None:
     """Build the neighbour table for training; a killed run continues."""
+    check_target(options.table, MANIFEST_NAME, TABLE_COMPONENT)
     encoder = _encoder(options)
     bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
     keys = bank.keys
@@ -152,7 +161,10 @@ def neighbours(options: argparse.Namespace) -> None:
             options.seed, progress=progress, parts=parts, threads=options.threads,
         )  # fmt: skip
     table.save(options.table)
-    shutil.rmtree(parts)
+    for part in parts.glob("part-" + 12 * "[0-9]"):
+        shutil.rmtree(part)
+    with suppress(OSError):  # someone else's files stay
+        parts.rmdir()
     full = np.mean([(table.candidate_keys[kind] >= 0).mean() for kind in ("image", "text")])
     print(f"{options.table}: {len(table)} documents, {full:.0%} of the places taken")
 

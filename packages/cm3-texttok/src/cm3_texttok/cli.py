@@ -15,7 +15,7 @@ import numpy as np
 from cm3_texttok.corpus import SUFFIXES, read_texts
 from cm3_texttok.exit_status import exit_status
 from cm3_texttok.text_file import decoded
-from cm3_texttok.tokenizer import TextTokenizer
+from cm3_texttok.tokenizer import TextTokenizer, check_target
 
 _FILES = f"files that end in {', '.join(SUFFIXES)}"
 _FIELD = "key of a .jsonl object, or column of a .parquet file, that holds the text"
@@ -62,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> None:
+    check_target(options.out)
     start = time.perf_counter()
     texts = _with_progress(read_texts(options.files, field=options.field))
     tokenizer = TextTokenizer.train(

@@ -275,6 +275,19 @@ class TextTokenizer:
         return self._processor.PieceToId(piece)
 
 
+def check_target(folder: str | Path) -> None:
+    """Refuse a folder with the `config.json` of something else than a saved tokenizer.
+
+    `save` asks, too; before a long training it is asked so that nothing is lost.
+
+    Raises:
+        ValueError: The file is of another component, or none of ours.
+    """
+    path = Path(folder) / CONFIG_FILE
+    if path.exists():
+        _read_config(path)
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     """Read the `config.json` of a saved tokenizer."""
     config = parse_object(path.read_bytes(), path)
