@@ -198,7 +198,7 @@ def test_neighbours_of_all_documents(bank_folder, clip_folder, capsys, tmp_path)
 def test_no_command_replaces_what_another_wrote(
     bank_folder, picture_folder, clip_folder, capsys, tmp_path
 ):
-    """A folder taken by something else is refused before pictures or encoder are even looked for."""
+    """A folder that is taken is refused before pictures or encoder are even looked for."""
     own = tmp_path / "own"
     own.mkdir()
     for name in ("manifest.json", "clip_config.json"):

@@ -113,7 +113,10 @@ def test_only_what_the_manifest_named_is_deleted(tmp_path):
         stranger.write_bytes(b"not ours")
     save(tmp_path, b"old")
     save(tmp_path, b"new")
-    manifest = {"component": "part", "files": {"a.bin": {"name": f"../{outside.name}"}, "b": 3, "c": {"name": None}}}
+    manifest = {
+        "component": "part",
+        "files": {"a.bin": {"name": f"../{outside.name}"}, "b": 3, "c": {"name": None}},
+    }
     (tmp_path / "m.json").write_text(json.dumps(manifest))
     save(tmp_path, b"newer")
     assert all(stranger.read_bytes() == b"not ours" for stranger in (*strangers, outside))
