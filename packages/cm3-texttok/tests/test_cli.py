@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -117,12 +118,27 @@ def test_help_names_every_command():
     assert all(name in output for name in ("train", "encode", "decode", "inspect"))
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["train"], ["train", "a.txt"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["train"],
+        ["train", "a.txt"],
+        ["train", "a.txt", "--out", "x", "--vocab-size", "0"],
+        ["train", "a.txt", "--out", "x", "--vocab-size", "300", "--num-masks", "100"],
+        ["train", "a.txt", "--out", "x", "--num-masks", "-1"],
+        ["train", "a.txt", "--out", "x", "--num-threads", "0"],
+    ],
+)
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "usage: cm3-texttok" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "usage: cm3-texttok" in err
+    if len(arguments) > 2:
+        assert re.search(r"error: train: (vocab_size|num_masks|num_threads): wanted \d+ to ", err)
 
 
 def test_starting_imports_no_optional_or_heavy_library():

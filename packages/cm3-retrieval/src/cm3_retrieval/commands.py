@@ -69,7 +69,7 @@ def train(options: argparse.Namespace) -> None:
             folder=options.clip,
             progress=lambda step, steps, _: progress(step, steps),
         )
-    print(f"{options.clip}: {encoder.encoder_id}, trained on {count} captioned pictures")
+    print(f"{shown(options.clip)}: {encoder.encoder_id}, trained on {count} captioned pictures")
 
 
 def build(options: argparse.Namespace) -> None:
@@ -95,7 +95,7 @@ def build(options: argparse.Namespace) -> None:
     bank.save(options.bank)
     captioned = sum(bool(file.captions) for file in kept)
     print(
-        f"{options.bank}: {len(bank)} documents, {captioned} with captions, "
+        f"{shown(options.bank)}: {len(bank)} documents, {captioned} with captions, "
         f"{len(found.lost)} rows of metadata without a picture, "
         f"{found.unlisted} pictures without a row; index {bank.config.factory}"
     )
@@ -118,26 +118,24 @@ def add(options: argparse.Namespace) -> None:
             keys = bank.next_key + np.arange(len(kept))
             bank.append(keys, vectors[new], _columns(kept), encoder.encoder_id)
             bank.save(options.bank)
-    print(f"{options.bank}: {len(kept)} new, {len(bank)} documents")
+    print(f"{shown(options.bank)}: {len(kept)} new, {len(bank)} documents")
 
 
 def search(options: argparse.Namespace) -> None:
     """Print the documents found by text, picture or both; write a page on request."""
-    if options.text is None and options.image is None:
-        raise ValueError("--text, --image: wanted at least one of them")
     check_output("--html", options.html)
     encoder = _encoder(options)
     bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
     image = None if options.image is None else [load_image(options.image)]
     text = None if options.text is None else [options.text]
-    k = min(options.k, len(bank)) if options.k > 0 else options.k
+    k = min(options.k, len(bank))
     scores, keys = search_documents(bank, encoder, k, texts=text, images=image)
     documents, best = bank.metadata_of(keys[0]), scores[0].tolist()
     print(text_table(documents, best))
     if options.html:
         title = " + ".join(str(part) for part in (options.text, options.image) if part)
         write_contact_sheet(options.html, title, documents, best)
-        print(f"{options.html}: {len(documents)} pictures")
+        print(f"{shown(options.html)}: {len(documents)} pictures")
 
 
 def neighbours(options: argparse.Namespace) -> None:
@@ -166,7 +164,7 @@ def neighbours(options: argparse.Namespace) -> None:
     with suppress(OSError):  # someone else's files stay
         parts.rmdir()
     full = np.mean([(table.candidate_keys[kind] >= 0).mean() for kind in ("image", "text")])
-    print(f"{options.table}: {len(table)} documents, {full:.0%} of the places taken")
+    print(f"{shown(options.table)}: {len(table)} documents, {full:.0%} of the places taken")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -186,14 +184,14 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"{name:14} {value:.4g}")
     if options.histogram:
         save_histogram(nearest, options.histogram)
-        print(f"{options.histogram}: scores of {len(nearest)} documents")
+        print(f"{shown(options.histogram)}: scores of {len(nearest)} documents")
 
 
 def info(options: argparse.Namespace) -> None:
     """Print what a bank holds and how large its files are."""
     manifest, paths = read_folder(options.bank, MANIFEST_NAME, BANK_COMPONENT)
     for name in ("count", "dim", "metric", "encoder_id", "interface_version"):
-        print(f"{name:18} {manifest[name]}")
+        print(f"{name:18} {shown(str(manifest[name]))}")
     index = {key: value for key, value in manifest.get("index", {}).items() if value is not None}
     print(f"{'index':18} {json.dumps(index)}")
     for name, path in paths.items():
@@ -206,7 +204,9 @@ def info(options: argparse.Namespace) -> None:
 def verify(options: argparse.Namespace) -> None:
     """Check every hash, count and canary query of a bank."""
     bank = MemoryBank.load(options.bank, mmap=True)
-    print(f"{options.bank}: whole; {len(bank)} documents, every hash and canary query as saved")
+    print(
+        f"{shown(options.bank)}: whole; {len(bank)} documents, every hash and canary query as saved"
+    )
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
