@@ -293,6 +293,6 @@ def _read_config(path: Path) -> dict[str, Any]:
     config = parse_object(path.read_bytes(), path)
     config = check_stamp(config, TOKENIZER_COMPONENT, INTERFACE_VERSION, path)
     name = config.setdefault("model", MODEL_FILE)  # the plain name is that of version 0.1
-    if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
+    if not isinstance(name, str) or name in ("", "..") or "\0" in name or Path(name).name != name:
         raise ValueError(f"{path}: model: wanted the name of a file, got {name!r}")
     return config
