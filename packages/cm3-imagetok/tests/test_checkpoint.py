@@ -91,7 +91,8 @@ def changed(folder, **entries):
         {"channel_multipliers": [1, "2"]}, {"channel_multipliers": [[1]]}, {"num_codes": -1},
         {"quantizer": 3}, {"quantizer": ["ema"]},
         {"z_channels": True}, {"embed_dim": True}, {"num_codes": True},
-        {"channel_multipliers": [True]}, {"image_size": {"a": 1}}, {"patch_size": 0}, {"attention_resolutions": None},
+        {"channel_multipliers": [True]},
+        {"image_size": {"a": 1}}, {"patch_size": 0}, {"attention_resolutions": None},
     ],
 )  # fmt: skip
 def test_a_shape_that_cannot_be_built_is_one_error(tokenizer, tmp_path, changes):

@@ -74,6 +74,8 @@ def build_from_shards(
 ) -> None:
     """Build a bank in this process; after a kill, the same call continues where it stopped.
 
+    The search width is the default of the bank's size. `MemoryBank.tune` chooses it on queries.
+
     Args:
         work: Folder for the finished steps of this one job; not needed once the bank is saved.
         shards: Number of shards.
