@@ -51,9 +51,9 @@ def test_keys_stay_when_pictures_are_added(tmp_path):
         ("[1]", "metadata.jsonl:1: wanted an object"),
         ("[" * 200_000, "metadata.jsonl:1: wanted JSON"),
         ('{"text": "a"}', "metadata.jsonl:1: wanted the field 'file_name'"),
-        ('{"file_name": "0.png"}', "line 1: wanted a string as 'text'"),
-        ('{"file_name": "0.png", "text": null}', "line 1: wanted a string as 'text'"),
-        ('{"file_name": "0.png", "text": []}', "line 1: wanted a string as 'text'"),
+        ('{"file_name": "0.png"}', "metadata.jsonl:1: wanted a string as 'text'"),
+        ('{"file_name": "0.png", "text": null}', "metadata.jsonl:1: wanted a string as 'text'"),
+        ('{"file_name": "0.png", "text": []}', "metadata.jsonl:1: wanted a string as 'text'"),
         ('{"file_name": "0.png", "text": 3}', "metadata.jsonl:1: 'text': wanted a string"),
         (
             '{"file_name": "0.png", "text": "half \\ud83d"}',
@@ -61,19 +61,25 @@ def test_keys_stay_when_pictures_are_added(tmp_path):
         ),
         (
             '{"file_name": "0.png", "text": "a", "group": "\\ud83d"}',
-            "line 1: 'group': wanted Unicode",
+            "metadata.jsonl:1: 'group': wanted Unicode",
         ),
         (
             '{"file_name": "0.png", "text": "a", "category": 3}',
-            "line 1: wanted a string as 'category'",
+            "metadata.jsonl:1: wanted a string as 'category'",
         ),
-        ('{"file_name": "0.png", "text": "a", "split": "dev"}', "line 1: wanted split in"),
-        ('{"file_name": "0.png", "text": "a", "boxes": [[0, 0, 0, 1]]}', "line 1: wanted 'boxes'"),
-        ('{"file_name": "0.png", "text": "a", "facts": []}', "line 1: wanted 'facts'"),
+        (
+            '{"file_name": "0.png", "text": "a", "split": "dev"}',
+            "metadata.jsonl:1: wanted split in",
+        ),
+        (
+            '{"file_name": "0.png", "text": "a", "boxes": [[0, 0, 0, 1]]}',
+            "metadata.jsonl:1: wanted 'boxes'",
+        ),
+        ('{"file_name": "0.png", "text": "a", "facts": []}', "metadata.jsonl:1: wanted 'facts'"),
         (
             '{"file_name": "0.png", "text": "a", "facts": {"kind": "one", "background": "white", '
             '"things": [{"name": "fox", "colour": "red", "natural": true, "box": [0, 0, 1]}]}}',
-            "line 1: wanted 'facts'",
+            "metadata.jsonl:1: wanted 'facts'",
         ),
         ('{"file_name": "../0.png", "text": "a"}', "inside the folder"),
         ('{"file_name": "gone.png", "text": "a"}', "gone.png"),
@@ -89,13 +95,14 @@ def test_wrong_metadata_names_file_line_and_cause(tmp_path, lines, message):
 def test_null_is_as_good_as_absent(tmp_path):
     write(tmp_path, rows_of(9))
     plain = read_pairs(tmp_path)
-    nothing = dict.fromkeys(("split", "group", "category", "boxes"))
-    write(tmp_path, [row | nothing for row in rows_of(9)])
-    found = read_pairs(tmp_path)
-    assert (found.groups, found.categories, found.boxes) == (
-        plain.groups, plain.categories, plain.boxes
-    )  # fmt: skip
-    np.testing.assert_array_equal(found.split, plain.split)
+    for nothing in (None, float("nan")):
+        columns = dict.fromkeys(("split", "group", "category", "boxes", "facts"), nothing)
+        write(tmp_path, [row | columns for row in rows_of(9)])
+        found = read_pairs(tmp_path)
+        assert (found.groups, found.categories, found.boxes, found.facts) == (
+            plain.groups, plain.categories, plain.boxes, plain.facts
+        )  # fmt: skip
+        np.testing.assert_array_equal(found.split, plain.split)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -122,30 +129,31 @@ def test_captions_of_one_picture_stand_on_one_side(tmp_path):
     for i in range(20):
         Image.new("RGB", (9, 7), (i, 0, 0)).save(tmp_path / f"{i}.png")
     (tmp_path / "link.png").symlink_to("3.png")
+    os.link(tmp_path / "3.png", tmp_path / "hard.png")
     with open(tmp_path / "metadata.jsonl", "a") as file:
-        file.write(json.dumps({"file_name": "link.png", "text": "another name of 3"}))
+        for name in ("link.png", "hard.png"):
+            file.write(json.dumps({"file_name": name, "text": f"{name}, another name of 3"}) + "\n")
     found = read_pairs(tmp_path, validation_share=0.2, test_share=0.2)
-    assert len(found) == 101 and len({*found.keys.tolist()}) == 101
+    assert len(found) == 102 and len({*found.keys.tolist()}) == 102
     assert found.captions[:5] == ["0 a", "0 b", "0 c", "0 d", "0 e"]
     for file in {*found.files}:
-        rows = [
-            i for i in range(101) if found.files[i] in (file, "link.png")[: 1 + (file == "3.png")]
-        ]
+        names = {file, *(("link.png", "hard.png") if file == "3.png" else ())}
+        rows = [i for i in range(102) if found.files[i] in names]
         assert len({found.split[i] for i in rows}) == len({found.groups[i] for i in rows}) == 1
     # the first caption's key is the file's, so that captions can be added
     assert found.keys[5] == key_of("1.png")
 
     done = []
     write_pictures(tmp_path, found, 8, tmp_path, lambda *at: done.append(at))
-    assert done[-1] == (21, 21)
+    assert done[-1] == (22, 22)
     pictures = open_pictures(tmp_path, found, tmp_path)
-    assert pictures.decoded.shape == (21, 8, 8, 3)
+    assert pictures.decoded.shape == (22, 8, 8, 3)
     assert (pictures.pixels(np.arange(5, 10))[..., 0] == 1).all()
     assert len(pictures.places_of("train")) == len({found.files[i] for i in found.rows("train")})
     (tmp_path / "1.png").write_bytes(b"no picture")
     write_pictures(tmp_path, found, 8, tmp_path, lambda *_: None)
     left = open_pictures(tmp_path, found, tmp_path)
-    assert len(left.pairs) == 96 and len(left.skipped) == 1 and "1.png" not in left.pairs.files
+    assert len(left.pairs) == 97 and len(left.skipped) == 1 and "1.png" not in left.pairs.files
 
 
 def test_captions_that_pictures_share_hold_them_together(tmp_path):
@@ -155,6 +163,39 @@ def test_captions_that_pictures_share_hold_them_together(tmp_path):
     )
     found = read_pairs(tmp_path)
     assert len({found.groups[i] for i in range(8)}) == 1 and len({*found.groups}) == 4
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"file_name": "gone.png"}, "wanted the picture 'more/gone.png', got no such file"),
+        ({"split": None}, "wanted a split in every line or in none"),
+        ({"split": "dev"}, "wanted split in"),
+        ({"file_name": "0.png", "split": "test"}, "wanted 'more/0.png' in one split"),
+        ({"group": "a"}, "wanted group 'a' on one side"),
+    ],
+)
+def test_the_place_of_a_wrong_row_is_named_in_every_kind_of_metadata(tmp_path, kind, change, words):
+    groups, parts = ["a", "a", "b", "c"], ["train", "train", "validation", "test"]
+    split = [
+        row | {"group": group, "split": part}
+        for row, group, part in zip(rows_of(4), groups, parts, strict=True)
+    ]
+    write(tmp_path / "more", split)
+    (tmp_path / "more/metadata.jsonl").unlink()
+    split[3] |= change
+    path = tmp_path / f"more/metadata.{kind}"
+    table = pa.Table.from_pylist(split)
+    if kind == "jsonl":
+        write(tmp_path / "more", split, pictures=False)
+    elif kind == "csv":
+        pa_csv.write_csv(table, path)
+    else:
+        pq.write_table(table, path)
+    with pytest.raises(DataError) as caught:
+        read_pairs(tmp_path)
+    assert str(caught.value).startswith(f"{path}:{5 if kind == 'csv' else 4}: {words}")
 
 
 def test_a_picture_in_two_splits_is_refused(tmp_path):

@@ -27,7 +27,8 @@ import numpy as np
 
 from cm3_retrieval.caption_groups import groups_of
 from cm3_retrieval.metadata_file import Row, metadata_files, read_metadata
-from cm3_retrieval.text_file import texts_of
+from cm3_retrieval.picture_file import shown
+from cm3_retrieval.text_file import place_of, texts_of
 
 SPLITS = ("train", "validation", "test", "variants", "things", "shown")
 HELD_OUT = ("validation", "test", "things", "shown")
@@ -103,31 +104,36 @@ def read_pairs(
     Raises:
         DataError: No metadata, a line that is not as wanted, a picture that is not there.
     """
-    path = folder / "metadata.jsonl"
     try:
-        if not metadata_files(folder, unless=STAGE):
+        written = metadata_files(folder, unless=STAGE)
+        if not written:
             raise DataError(
-                f"{path}: no such file; wanted one JSON object a line with file_name and text"
+                f"{shown(folder / 'metadata.jsonl')}: no such file; "
+                f"wanted one JSON object a line with file_name and text"
             )
         found = [row for listed in read_metadata(folder, unless=STAGE) for row in _rows(listed)]
     except ValueError as error:
         raise DataError(str(error)) from None
+    whole = shown(written[0] if len(written) == 1 else folder)
     if not found:
-        raise DataError(f"{path}: wanted at least one captioned picture, got none")
+        raise DataError(f"{whole}: wanted at least one captioned picture, got none")
     once: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in found:
         once.setdefault((row["file_name"], row["text"], row.get("split") or ""), row)
     rows = list(once.values())
     files = [row["file_name"] for row in rows]
-    missing = [f for f in files if not os.path.isfile(folder / f)]
+    missing = [row for row in rows if not os.path.isfile(folder / row["file_name"])]
     if missing:
+        first = missing[0]
         raise DataError(
-            f"{path}: names {len(missing)} pictures that are not there, the first is {missing[0]!r}"
+            f"{place_of(*first['place'])}: wanted the picture {first['file_name']!r}, got no such "
+            f"file; of {len(rows)} captions {len(missing)} have no picture"
         )
     captions = [row["text"] for row in rows]
     groups = [row.get("group") or row["text"] for row in rows]
-    # one file is one group, whatever its captions and its names are (links)
-    real = [os.path.realpath(folder / f) for f in files]
+    # one file is one group, whatever its captions and its names are (links of both kinds)
+    stats = [os.stat(folder / f) for f in files]
+    real = [f"{found.st_dev} {found.st_ino}" for found in stats]
     names: dict[int, str] = {}
     numbers = groups_of(groups, real)
     groups = [names.setdefault(n, group) for n, group in zip(numbers, groups, strict=True)]
@@ -136,21 +142,28 @@ def read_pairs(
     elif not any(row.get("split") for row in rows):
         split = _split_groups(groups, validation_share, test_share, seed)
     else:
-        raise DataError(f"{path}: wanted a split in every line or in none")
+        place = next(place_of(*row["place"]) for row in rows if not row.get("split"))
+        raise DataError(f"{place}: wanted a split in every line or in none, got none in this one")
     for name in ("train", "validation", "test"):
         if name not in split:
             raise DataError(
-                f"{path}: wanted pictures in train, validation and test "
+                f"{whole}: wanted pictures in train, validation and test "
                 f"(3 groups at least), got none in {name}"
             )
     sides: dict[str, str] = {}
-    for file, place, part in zip(files, real, split, strict=True):
-        if sides.setdefault(place, part) != part:
-            raise DataError(f"{path}: wanted {file!r} in one split, got {sides[place]} and {part}")
+    for row, file, part in zip(rows, real, split, strict=True):
+        if sides.setdefault(file, part) != part:
+            raise DataError(
+                f"{place_of(*row['place'])}: wanted {row['file_name']!r} in one split, "
+                f"got {sides[file]} and {part}"
+            )
     train = {group for group, part in zip(groups, split, strict=True) if part == "train"}
-    for group, part in zip(groups, split, strict=True):
+    for row, group, part in zip(rows, groups, split, strict=True):
         if part in HELD_OUT and group in train:
-            raise DataError(f"{path}: wanted group {group!r} on one side, got train and {part}")
+            raise DataError(
+                f"{place_of(*row['place'])}: wanted group {group!r} on one side, "
+                f"got train and {part}"
+            )
     categories = [row.get("category") or "" for row in rows]
     boxes = [row.get("boxes") or [] for row in rows]
     first = dict(zip(reversed(files), reversed(captions), strict=True))
@@ -165,33 +178,32 @@ def read_pairs(
 
 
 def _rows(listed: Row) -> list[dict[str, Any]]:
-    """Check the columns of one row, and return it once for each caption."""
-    path, number, captions = listed.file, listed.number, listed.captions
-    row = {name: value for name, value in listed.fields.items() if value is not None}
+    """Check the columns of one row, and return it, with its place, once for each caption."""
+    captions, place = listed.captions, listed.place
+    # NaN is nothing, too: pandas writes it so
+    nothing = {name for name, value in listed.fields.items() if value is None or value != value}
+    row = {name: value for name, value in listed.fields.items() if name not in nothing}
     if not captions:
-        raise DataError(
-            f"{path}, line {number}: wanted a string as 'text', got {row.get('text')!r}"
-        )
+        raise DataError(f"{place}: wanted a string as 'text', got {row.get('text')!r}")
     for name in ("split", "group", "category"):
         if not isinstance(row.get(name, ""), str):
-            raise DataError(
-                f"{path}, line {number}: wanted a string as {name!r}, got {row[name]!r}"
-            )
+            raise DataError(f"{place}: wanted a string as {name!r}, got {row[name]!r}")
     if row.get("split") and row["split"] not in SPLITS:
-        raise DataError(f"{path}, line {number}: wanted split in {SPLITS}, got {row['split']!r}")
+        raise DataError(f"{place}: wanted split in {SPLITS}, got {row['split']!r}")
     if not _are_boxes(row.get("boxes", [])):
         raise DataError(
-            f"{path}, line {number}: wanted 'boxes' as a list of [x0, y0, x1, y1] in pixels with "
+            f"{place}: wanted 'boxes' as a list of [x0, y0, x1, y1] in pixels with "
             f"x0 < x1 and y0 < y1, got {row['boxes']!r}"
         )
     if row.get("facts") is not None and not _are_facts(row["facts"]):
         raise DataError(
-            f"{path}, line {number}: wanted 'facts' as an object with the strings kind and "
+            f"{place}: wanted 'facts' as an object with the strings kind and "
             f"background and the list things (name, colour, natural, box), got {row['facts']!r}"
         )
     for name in ("group", "category"):
-        texts_of(row.get(name), f"{path}, line {number}: {name!r}")
-    return [{**row, "file_name": listed.file_name, "text": caption} for caption in captions]
+        texts_of(row.get(name), f"{place}: {name!r}")
+    row |= {"file_name": listed.file_name, "place": (listed.file, listed.number)}
+    return [{**row, "text": caption} for caption in captions]
 
 
 def _are_boxes(value: object) -> bool:

@@ -54,6 +54,17 @@ def test_missing_and_broken_files_are_named(tokenizer, tmp_path):
         load_vqgan(tmp_path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tokenizer, tmp_path, value):
+    """With them every code would be 0, without a word."""
+    with torch.no_grad():
+        tokenizer.encoder.conv_in.bias[1] = value
+    save_vqgan(tokenizer, tmp_path)
+    words = r"model-\w{16}\.safetensors: encoder\.conv_in\.bias: wanted finite numbers, got NaN"
+    with pytest.raises(CheckpointError, match=words):
+        load_vqgan(tmp_path)
+
+
 def test_a_full_disk_leaves_the_old_model(tokenizer, tmp_path):
     save_vqgan(tokenizer, tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
@@ -79,6 +90,8 @@ def changed(folder, **entries):
         {"channels": 8.5}, {"channel_multipliers": []}, {"channel_multipliers": 3},
         {"channel_multipliers": [1, "2"]}, {"channel_multipliers": [[1]]}, {"num_codes": -1},
         {"quantizer": 3}, {"quantizer": ["ema"]},
+        {"z_channels": True}, {"embed_dim": True}, {"num_codes": True},
+        {"channel_multipliers": [True]},
         {"image_size": {"a": 1}}, {"patch_size": 0}, {"attention_resolutions": None},
     ],
 )  # fmt: skip
@@ -148,7 +161,9 @@ def test_another_programs_folder_is_not_written_to(tokenizer, tmp_path):
         assert (tmp_path / "config.json").read_text() == content
 
 
-@pytest.mark.parametrize("name", ["../a.safetensors", "/a.safetensors", "", ".", "..", 3, None])
+@pytest.mark.parametrize(
+    "name", ["../a.safetensors", "/a.safetensors", "a\0b", "", ".", "..", 3, None]
+)
 def test_weights_lie_in_the_folder(tokenizer, tmp_path, name):
     save_vqgan(tokenizer, tmp_path)
     changed(tmp_path, weights=name)

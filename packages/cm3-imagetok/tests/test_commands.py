@@ -1,3 +1,4 @@
+import os
 import re
 import sys
 
@@ -113,6 +114,15 @@ def test_import_reports_and_writes_each_layout(tmp_path, capsys):
         assert "layout: taming" in printed and f"({layout})" in printed
         assert main(["info", str(tmp_path / name)]) == 0
         assert ("missing: decoder" in capsys.readouterr().out) == (name == "hf")
+
+
+def test_a_folder_whose_name_is_no_utf8_is_printed_escaped(tmp_path, capsys):
+    """Standard output in strict UTF-8, as `capsys` has it, ends no command after its work."""
+    config = VQGANConfig(image_size=32, channels=32, channel_multipliers=(1, 1), num_codes=16)
+    export_vqgan(VQGAN(config), tmp_path / "vq.ckpt", "taming")
+    out = str(tmp_path / os.fsdecode(b"b\xff\x1b11"))
+    assert main(["import", str(tmp_path / "vq.ckpt"), "--image-size", "32", "--out", out]) == 0
+    assert r"b\xff\x1b11 (cm3-imagetok)" in capsys.readouterr().out
 
 
 def test_import_replaces_nothing(tmp_path, capsys):

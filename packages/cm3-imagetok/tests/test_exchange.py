@@ -228,6 +228,18 @@ def test_broken_and_foreign_files_are_named(tmp_path):
         assert name in str(caught.value)
 
 
+@pytest.mark.parametrize("layout", ["taming", "hugging-face"])
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, layout, value):
+    broken = model()
+    with torch.no_grad():
+        broken.quant_conv.weight[0, 0] = value
+    path = tmp_path / ("vq.ckpt" if layout == "taming" else "vq")
+    export_vqgan(broken, path, layout)
+    with pytest.raises(CheckpointError, match=rf"{path}: quant_conv\.weight: wanted finite"):
+        import_vqgan(path)
+
+
 def test_a_full_disk_leaves_the_old_file(tmp_path):
     path = tmp_path / "last.ckpt"
     export_vqgan(model(), path, "taming")

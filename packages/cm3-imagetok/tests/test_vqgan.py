@@ -114,10 +114,18 @@ def test_training_reconstructs_better(tokenizer):
     assert losses[-1] < 0.5 * losses[0]
 
 
-@pytest.mark.parametrize("shape", [(1, 3, 15, 16), (1, 1, 16, 16), (3, 16, 16), (1, 3, 0, 16)])
+@pytest.mark.parametrize(
+    "shape", [(1, 3, 15, 16), (1, 1, 16, 16), (3, 16, 16), (1, 3, 0, 16), (0, 3, 16, 16)]
+)
 def test_wrong_pictures_are_named(tokenizer, shape):
     with pytest.raises(ValueError, match="images: wanted"):
         tokenizer.encode(torch.zeros(shape))
+
+
+def test_an_array_is_no_tensor(tokenizer):
+    for name, call in (("images", tokenizer.encode), ("codes", tokenizer.decode)):
+        with pytest.raises(TypeError, match=rf"{name}: wanted a torch\.Tensor, got ndarray"):
+            call(torch.zeros(1, 3, 16, 16).numpy())
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,27 @@ def test_names_that_are_no_utf8_stop_nothing(tmp_path, picture_folder, clip_fold
     assert r"caf\xe9.png: wanted a name in UTF-8" in err
 
 
+def test_folders_whose_names_are_no_utf8_are_printed_escaped(
+    tmp_path, picture_folder, clip_folder, capsys, monkeypatch
+):
+    """Standard output in strict UTF-8, as `capsys` has it, ends no command after its work."""
+    odd, clip = tmp_path / os.fsdecode(b"b\xff\x1b11"), ("--encoder", clip_folder)
+    written = type("", (), {"encoder_id": "x"})
+    monkeypatch.setattr("cm3_retrieval.clip.training.train_clip", lambda *_, **__: written)
+    page = odd.with_suffix(".html")
+    for command in (
+        ("build", odd, picture_folder, *clip),
+        ("add", odd, picture_folder, *clip),
+        ("verify", odd),
+        ("search", odd, *clip, "--text", "a", "--html", page),
+        ("eval", odd, "--histogram", odd.with_suffix(".png")),
+        ("neighbours", odd, odd / "table", *clip),
+        ("train", odd, picture_folder),
+    ):
+        assert r"b\xff\x1b11" in run(capsys, *command)
+    run(capsys, "info", odd)
+
+
 def test_captions_send_nothing_to_the_terminal(tmp_path, picture_folder, clip_folder, capsys):
     (picture_folder / "00.txt").write_text("\x1b[31mred\x1b]0;title\x07 \u202ethe end\x9b1m")
     clip, bank = ("--encoder", clip_folder), tmp_path / "bank"
@@ -193,6 +214,36 @@ def test_neighbours_of_all_documents(bank_folder, clip_folder, capsys, tmp_path)
         found = table.candidates(key)
         assert len(found["image"]) == 3 and key not in found["image"]
         assert len(found["text"]) == (3 if key < 12 else 0)  # the last has no text
+
+
+def test_no_command_replaces_what_another_wrote(
+    bank_folder, picture_folder, clip_folder, capsys, tmp_path
+):
+    """A folder that is taken is refused before pictures or encoder are even looked for."""
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("manifest.json", "clip_config.json"):
+        (own / name).write_text('{"name": "of a browser"}')
+    before = {path: path.read_bytes() for path in [*own.iterdir(), *bank_folder.iterdir()]}
+    none = tmp_path / "none"
+    for command in (
+        ("neighbours", bank_folder, bank_folder, "--encoder", none),
+        ("neighbours", bank_folder, own, "--encoder", none),
+        ("build", own, none, "--encoder", none),
+        ("train", own, none),
+    ):
+        text = refusal(capsys, *command)
+        assert "wanted no such file, or that of a saved cm3-retrieval/" in text
+        assert f"{command[2 if command[0] == 'neighbours' else 1]}/" in text
+    assert {path: path.read_bytes() for path in [*own.iterdir(), *bank_folder.iterdir()]} == before
+
+
+def test_neighbours_deletes_its_own_parts_alone(bank_folder, clip_folder, capsys, tmp_path):
+    kept = tmp_path / "table" / "parts" / "of a guitar.txt"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("mine")
+    run(capsys, "neighbours", bank_folder, tmp_path / "table", "--encoder", clip_folder)
+    assert list(kept.parent.iterdir()) == [kept]
 
 
 def test_a_new_picture_never_gets_the_key_of_a_deleted_one(
@@ -284,8 +335,6 @@ def test_wrong_input_is_one_line_and_status_1(
     assert "near: ['ViT-B-32'" in refusal(capsys, "build", none, picture_folder, *unknown)
     wrong = ("--encoder", "ViT-B-32", "--pretrained", "openai")
     assert "-quickgelu" in refusal(capsys, "search", bank_folder, "--text", "a", *wrong)
-    assert "wanted at least one" in refusal(capsys, "search", bank_folder, *clip)
-    assert "k: wanted 1 to" in refusal(capsys, "search", bank_folder, "--text", "a", "-k", 0, *clip)
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
     text = refusal(capsys, "search", bank_folder, "--image", broken, *clip)

@@ -140,6 +140,24 @@ def test_broken_files_are_named(tmp_path, name, content, words):
         found(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.csv", "file_name,text\n0.png"),
+        ("metadata.csv", 'file_name\n"a"b'),
+        ("metadata.csv", "file_name\n../0.png"),
+        ("metadata.jsonl", '\n{"file_name": "0.png", "text": 3}'),
+    ],
+)
+def test_errors_send_no_control_character_of_a_folder_to_the_terminal(tmp_path, name, content):
+    folder = tmp_path / "\x1b[31m\nred"
+    folder.mkdir()
+    (folder / name).write_text(content)
+    with pytest.raises(ValueError, match="wanted") as caught:
+        found(folder)
+    assert rf"/\x1b[31m\nred/{name}:2: " in str(caught.value)
+
+
 def test_a_folder_has_metadata_of_one_kind(tmp_path):
     write(tmp_path, ROWS)
     write(tmp_path / "sub", ROWS)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cm3_retrieval.sealed_folder import open_folder, read_folder, write_folder
+from cm3_retrieval.sealed_folder import check_target, open_folder, read_folder, write_folder
 
 
 def save(folder, payload: bytes = b"payload") -> None:
@@ -113,12 +113,24 @@ def test_only_what_the_manifest_named_is_deleted(tmp_path):
         stranger.write_bytes(b"not ours")
     save(tmp_path, b"old")
     save(tmp_path, b"new")
-    manifest = {"files": {"a.bin": {"name": f"../{outside.name}"}, "b": 3, "c": {"name": None}}}
+    manifest = {
+        "component": "part",
+        "files": {"a.bin": {"name": f"../{outside.name}"}, "b": 3, "c": {"name": None}},
+    }
     (tmp_path / "m.json").write_text(json.dumps(manifest))
     save(tmp_path, b"newer")
     assert all(stranger.read_bytes() == b"not ours" for stranger in (*strangers, outside))
     assert len(list(tmp_path.iterdir())) == 2 + 2 + 1  # "new" was in no manifest that could be read
     outside.unlink()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "mine", '{"component": "another part"}'])
+def test_a_manifest_of_something_else_is_never_replaced(tmp_path, content):
+    (tmp_path / "m.json").write_text(content)
+    for write in (lambda: check_target(tmp_path, "m.json", "part"), lambda: save(tmp_path)):
+        with pytest.raises(ValueError, match=r"/m\.json: wanted no such file, or .* got .*another"):
+            write()
+    assert [path.read_text() for path in tmp_path.iterdir()] == [content]
 
 
 @pytest.mark.parametrize("when", ["content", "manifest"])

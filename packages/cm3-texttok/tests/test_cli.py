@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import subprocess
 import sys
 
@@ -103,18 +104,41 @@ def test_mistakes_are_one_line(saved, tmp_path, monkeypatch, stdin, capsys, argu
     assert line.startswith("cm3-texttok: ") and words in line
 
 
+def test_train_refuses_the_folder_of_something_else_before_it_reads_a_text(tmp_path, capsys):
+    (tmp_path / "config.json").write_text("{}")
+    assert main(["train", str(tmp_path / "none.txt"), "--out", str(tmp_path)]) == 1
+    line = capsys.readouterr().err
+    assert f"{tmp_path}/config.json: wanted component 'cm3-texttok/tokenizer', got None" in line
+    assert (tmp_path / "config.json").read_text() == "{}"
+
+
 def test_help_names_every_command():
     run = [sys.executable, "-m", "cm3_texttok.cli", "--help"]
     output = subprocess.run(run, capture_output=True, check=True, text=True).stdout
     assert all(name in output for name in ("train", "encode", "decode", "inspect"))
 
 
-@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["train"], ["train", "a.txt"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["train"],
+        ["train", "a.txt"],
+        ["train", "a.txt", "--out", "x", "--vocab-size", "0"],
+        ["train", "a.txt", "--out", "x", "--vocab-size", "300", "--num-masks", "100"],
+        ["train", "a.txt", "--out", "x", "--num-masks", "-1"],
+        ["train", "a.txt", "--out", "x", "--num-threads", "0"],
+    ],
+)
 def test_wrong_usage_exits_with_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
     assert caught.value.code == 2
-    assert "usage: cm3-texttok" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "usage: cm3-texttok" in err
+    if len(arguments) > 2:
+        assert re.search(r"error: train: (vocab_size|num_masks|num_threads): wanted \d+ to ", err)
 
 
 def test_starting_imports_no_optional_or_heavy_library():

@@ -1,11 +1,19 @@
 """Text files of strangers. The same file stands beside each copy of `text_file.py`."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given, strategies as st
 
-from cm3_texttok.text_file import parse_object, read_lines, read_objects, read_text, texts_of
+from cm3_texttok.text_file import (
+    parse_object,
+    place_of,
+    read_lines,
+    read_objects,
+    read_text,
+    texts_of,
+)
 
 TEXT = "red apple\n\u00e4\u2028\u0085\x0b\x0c\x1c\n\n\U0001f98a fox"
 LINES = ["red apple", "\u00e4\u2028\u0085\x0b\x0c\x1c", "", "\U0001f98a fox"]
@@ -37,6 +45,17 @@ def test_any_text_comes_back(text, encoding, tmp_path_factory):
     path = tmp_path_factory.mktemp("texts") / "a.txt"
     path.write_bytes(text.encode(encoding))
     assert read_text(path) == text.removesuffix("\n")
+
+
+def test_errors_send_no_control_character_of_a_name_to_the_terminal(tmp_path):
+    path = tmp_path / os.fsdecode(b"b\xff\x1b[31m\nred.jsonl")
+    for content in (b"{}\nx", b"{}\n\xff", "{}\n".encode("utf-16") + b"x", b"\0"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="wanted") as caught:
+            list(read_objects(path))
+        line = 1 if content == b"\0" else 2
+        assert rf"/b\xff\x1b[31m\nred.jsonl:{line}: " in str(caught.value)
+    assert place_of("stdin", 3) == "stdin:3"
 
 
 def test_empty_files_have_no_lines(tmp_path):

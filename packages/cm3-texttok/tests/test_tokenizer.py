@@ -257,7 +257,7 @@ def test_another_programs_folder_is_not_written_to(tokenizer, tmp_path, content)
     assert (tmp_path / "config.json").read_text() == content
 
 
-@pytest.mark.parametrize("name", ["../tokenizer.model", "/tokenizer.model", "", "..", 3])
+@pytest.mark.parametrize("name", ["../tokenizer.model", "/tokenizer.model", "a\0b", "", "..", 3])
 def test_the_model_lies_in_the_folder(tokenizer, tmp_path, name):
     tokenizer.save(tmp_path)
     path = tmp_path / "config.json"

@@ -68,7 +68,7 @@ def load_vqgan(folder: str | os.PathLike[str]) -> VQGAN:
 
     Raises:
         CheckpointError: A file is missing, damaged, of another component, or of another major
-            version.
+            version, or a weight is NaN or infinite.
     """
     path = Path(folder) / "config.json"
     saved = _read(path)
@@ -86,7 +86,19 @@ def load_vqgan(folder: str | os.PathLike[str]) -> VQGAN:
         model.load_state_dict(load_tensors(weights))
     except RuntimeError as error:
         raise CheckpointError(f"{weights} does not fit {path}: {error}") from None
+    check_finite(model, weights)
     return model.eval()
+
+
+def check_finite(model: VQGAN, path: Path) -> None:
+    """Refuse weights that are NaN or infinite: every code would be 0.
+
+    Raises:
+        CheckpointError: Names the file and the tensor.
+    """
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: {name}: wanted finite numbers, got NaN or infinity")
 
 
 def load_torch(path: str | os.PathLike[str]) -> Any:
@@ -147,7 +159,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _weights_name(saved: dict[str, Any], path: Path) -> str:
     name = saved.get("weights", "model.safetensors")  # the plain name is that of version 0.1
-    if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
+    if not isinstance(name, str) or name in ("", "..") or "\0" in name or Path(name).name != name:
         raise CheckpointError(f"{path}: weights: wanted the name of a file, got {name!r}")
     return name
 

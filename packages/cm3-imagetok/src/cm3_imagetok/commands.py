@@ -89,7 +89,7 @@ def import_checkpoint(options: argparse.Namespace) -> None:
     elif options.out:
         export_vqgan(found.model, options.out, options.layout)
     if options.out:
-        print(f"written: {options.out} ({options.layout})")
+        print(f"written: {shown(options.out)} ({options.layout})")
 
 
 def info(options: argparse.Namespace) -> None:

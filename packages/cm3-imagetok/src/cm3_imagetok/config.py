@@ -65,12 +65,13 @@ class VQGANConfig:
             "num_codes",
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name}: wanted an integer of at least 1, got {value!r}")
         for name in ("channel_multipliers", "attention_resolutions"):
             values = getattr(self, name)
             whole = isinstance(values, (tuple, list)) and all(
-                isinstance(value, int) and value > 0 for value in values
+                isinstance(value, int) and not isinstance(value, bool) and value > 0
+                for value in values
             )
             if not whole or (name == "channel_multipliers" and not values):
                 raise ValueError(f"{name}: wanted integers of at least 1, got {values!r}")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from cm3_imagetok import layouts
 from cm3_imagetok.artifact import atomic_file, write_json
-from cm3_imagetok.checkpoint import CheckpointError, load_torch, load_vqgan
+from cm3_imagetok.checkpoint import CheckpointError, check_finite, load_torch, load_vqgan
 from cm3_imagetok.interface import COMPONENT
 from cm3_imagetok.layouts import OURS
 from cm3_imagetok.vqgan import VQGAN
@@ -70,7 +70,8 @@ def import_vqgan(path: str | os.PathLike[str], image_size: int | None = None) ->
         image_size: Side in pixels that the model is meant for; see `layouts.infer_config`.
 
     Raises:
-        CheckpointError: The file is missing, damaged, holds pickled code, or no VQGAN.
+        CheckpointError: The file is missing, damaged, holds pickled code, no VQGAN, or weights that
+            are NaN or infinite.
     """
     path = Path(path)
     if _is_ours(path):
@@ -100,6 +101,7 @@ def import_vqgan(path: str | os.PathLike[str], image_size: int | None = None) ->
                 f"got {tuple(state[name].shape)}"
             )
     model.load_state_dict({name: state[name] for name in wanted})
+    check_finite(model, path)
     return Imported(
         model=model,
         layout=layout,

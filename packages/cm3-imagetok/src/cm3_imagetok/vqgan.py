@@ -46,6 +46,11 @@ def _run(part: nn.Module, x: Tensor) -> Tensor:
     return functional_call(part, weights, x.float())
 
 
+def _check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name}: wanted a torch.Tensor, got {type(value).__name__}")
+
+
 class VQGAN(nn.Module):
     """Image tokenizer; implements `cm3_imagetok.interface.ImageTokenizer`.
 
@@ -81,14 +86,16 @@ class VQGAN(nn.Module):
 
     def latent(self, images: Tensor) -> Tensor:
         """Return the grid before quantization, (B, 3, H, W) -> (B, embed_dim, H / f, W / f)."""
+        _check_tensor("images", images)
         if (
             images.ndim != 4
             or images.shape[1] != 3
-            or any(s % self.downsampling or s == 0 for s in images.shape[2:])
+            or any(s % self.downsampling for s in images.shape[2:])
+            or not images.numel()
         ):
             raise ValueError(
-                f"images: wanted (B, 3, H, W) with H and W multiples of {self.downsampling}, "
-                f"got {tuple(images.shape)}"
+                f"images: wanted (B, 3, H, W) with H and W multiples of {self.downsampling} and "
+                f"nothing 0, got {tuple(images.shape)}"
             )
         if not images.is_floating_point():
             raise ValueError(f"images: wanted floating point in [-1, 1], got {images.dtype}")
@@ -119,8 +126,10 @@ class VQGAN(nn.Module):
         """Return the codes (B, H / f, W / f) of pictures (B, 3, H, W) in [-1, 1].
 
         Raises:
-            ValueError: The pictures have another shape, are no floating point, or leave the range.
+            TypeError: They are no tensor.
+            ValueError: They have another shape, are no floating point, or leave the range.
         """
+        _check_tensor("images", images)
         if images.numel() and images.is_floating_point() and not images.is_meta:
             low, high = (float(bound) for bound in images.aminmax())
             # a rounding beyond 1 is no other range; NaN is in none
@@ -131,6 +140,7 @@ class VQGAN(nn.Module):
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Return the pictures (B, 3, f h, f w) in [-1, 1] of codes (B, h, w) of any integers."""
+        _check_tensor("codes", codes)
         whole = not (codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool)
         if codes.ndim != 3 or not whole:
             raise ValueError(

@@ -9,7 +9,7 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,17 @@ from cm3_retrieval.clip.picture_folder import PictureFile, PictureFolder, pictur
 from cm3_retrieval.contact_sheet import text_table, write_contact_sheet
 from cm3_retrieval.index.config import IndexConfig
 from cm3_retrieval.index.plan import cells_of, expected_bytes
-from cm3_retrieval.interface import BANK_COMPONENT, Encoder
+from cm3_retrieval.interface import (
+    BANK_COMPONENT,
+    ENCODER_COMPONENT,
+    TABLE_COMPONENT,
+    Encoder,
+)
 from cm3_retrieval.neighbours.building import build_neighbour_table
 from cm3_retrieval.neighbours.strategy import RetrievalConfig
 from cm3_retrieval.own_file import check_output
 from cm3_retrieval.picture_file import ImageError, load_image, shown
-from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, check_target, read_folder
 
 _BATCH = 64
 """Pictures held in memory at once, or as many as the encoder takes in a batch."""
@@ -40,9 +45,11 @@ _TUNING_QUERIES = 256
 
 def train(options: argparse.Namespace) -> None:
     """Train a small CLIP on captioned pictures."""
+    from cm3_retrieval.clip.encoder import CONFIG_NAME
     from cm3_retrieval.clip.training import train_clip
     from cm3_retrieval.clip.training_config import ClipTrainingConfig
 
+    check_target(options.clip, CONFIG_NAME, ENCODER_COMPONENT)
     config = ClipTrainingConfig(steps=options.steps, seed=options.seed)
     side = (config.image_size, config.image_size)
     captions, images, files = [], [], []
@@ -62,11 +69,12 @@ def train(options: argparse.Namespace) -> None:
             folder=options.clip,
             progress=lambda step, steps, _: progress(step, steps),
         )
-    print(f"{options.clip}: {encoder.encoder_id}, trained on {count} captioned pictures")
+    print(f"{shown(options.clip)}: {encoder.encoder_id}, trained on {count} captioned pictures")
 
 
 def build(options: argparse.Namespace) -> None:
     """Build a bank from a folder of pictures, or rebuild it."""
+    check_target(options.bank, MANIFEST_NAME, BANK_COMPONENT)
     found = _listed(options.folder)
     encoder = _encoder(options)
     vectors, kept = _encoded(encoder, found.files)
@@ -87,7 +95,7 @@ def build(options: argparse.Namespace) -> None:
     bank.save(options.bank)
     captioned = sum(bool(file.captions) for file in kept)
     print(
-        f"{options.bank}: {len(bank)} documents, {captioned} with captions, "
+        f"{shown(options.bank)}: {len(bank)} documents, {captioned} with captions, "
         f"{len(found.lost)} rows of metadata without a picture, "
         f"{found.unlisted} pictures without a row; index {bank.config.factory}"
     )
@@ -110,30 +118,29 @@ def add(options: argparse.Namespace) -> None:
             keys = bank.next_key + np.arange(len(kept))
             bank.append(keys, vectors[new], _columns(kept), encoder.encoder_id)
             bank.save(options.bank)
-    print(f"{options.bank}: {len(kept)} new, {len(bank)} documents")
+    print(f"{shown(options.bank)}: {len(kept)} new, {len(bank)} documents")
 
 
 def search(options: argparse.Namespace) -> None:
     """Print the documents found by text, picture or both; write a page on request."""
-    if options.text is None and options.image is None:
-        raise ValueError("--text, --image: wanted at least one of them")
     check_output("--html", options.html)
     encoder = _encoder(options)
     bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
     image = None if options.image is None else [load_image(options.image)]
     text = None if options.text is None else [options.text]
-    k = min(options.k, len(bank)) if options.k > 0 else options.k
+    k = min(options.k, len(bank))
     scores, keys = search_documents(bank, encoder, k, texts=text, images=image)
     documents, best = bank.metadata_of(keys[0]), scores[0].tolist()
     print(text_table(documents, best))
     if options.html:
         title = " + ".join(str(part) for part in (options.text, options.image) if part)
         write_contact_sheet(options.html, title, documents, best)
-        print(f"{options.html}: {len(documents)} pictures")
+        print(f"{shown(options.html)}: {len(documents)} pictures")
 
 
 def neighbours(options: argparse.Namespace) -> None:
     """Build the neighbour table for training; a killed run continues."""
+    check_target(options.table, MANIFEST_NAME, TABLE_COMPONENT)
     encoder = _encoder(options)
     bank = MemoryBank.load(options.bank, encoder.encoder_id, mmap=True)
     keys = bank.keys
@@ -152,9 +159,12 @@ def neighbours(options: argparse.Namespace) -> None:
             options.seed, progress=progress, parts=parts, threads=options.threads,
         )  # fmt: skip
     table.save(options.table)
-    shutil.rmtree(parts)
+    for part in parts.glob("part-" + 12 * "[0-9]"):
+        shutil.rmtree(part)
+    with suppress(OSError):  # someone else's files stay
+        parts.rmdir()
     full = np.mean([(table.candidate_keys[kind] >= 0).mean() for kind in ("image", "text")])
-    print(f"{options.table}: {len(table)} documents, {full:.0%} of the places taken")
+    print(f"{shown(options.table)}: {len(table)} documents, {full:.0%} of the places taken")
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -174,14 +184,14 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"{name:14} {value:.4g}")
     if options.histogram:
         save_histogram(nearest, options.histogram)
-        print(f"{options.histogram}: scores of {len(nearest)} documents")
+        print(f"{shown(options.histogram)}: scores of {len(nearest)} documents")
 
 
 def info(options: argparse.Namespace) -> None:
     """Print what a bank holds and how large its files are."""
     manifest, paths = read_folder(options.bank, MANIFEST_NAME, BANK_COMPONENT)
     for name in ("count", "dim", "metric", "encoder_id", "interface_version"):
-        print(f"{name:18} {manifest[name]}")
+        print(f"{name:18} {shown(str(manifest[name]))}")
     index = {key: value for key, value in manifest.get("index", {}).items() if value is not None}
     print(f"{'index':18} {json.dumps(index)}")
     for name, path in paths.items():
@@ -194,7 +204,9 @@ def info(options: argparse.Namespace) -> None:
 def verify(options: argparse.Namespace) -> None:
     """Check every hash, count and canary query of a bank."""
     bank = MemoryBank.load(options.bank, mmap=True)
-    print(f"{options.bank}: whole; {len(bank)} documents, every hash and canary query as saved")
+    print(
+        f"{shown(options.bank)}: whole; {len(bank)} documents, every hash and canary query as saved"
+    )
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from cm3_retrieval.picture_file import list_files, shown
-from cm3_retrieval.text_file import read_lines, read_objects, texts_of
+from cm3_retrieval.text_file import place_of, read_lines, read_objects, texts_of
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Files of metadata."""
@@ -37,7 +37,7 @@ class Row:
     @property
     def place(self) -> str:
         """Where it stands, for errors."""
-        return f"{self.file}:{self.number}"
+        return place_of(self.file, self.number)
 
     @property
     def captions(self) -> list[str]:
@@ -89,7 +89,7 @@ def read_metadata(folder: Path | str, *, unless: str | None = None) -> Iterator[
         read = {".jsonl": read_objects, ".csv": _read_csv, ".parquet": _read_parquet}[path.suffix]
         beside = PurePosixPath(path.parent.relative_to(folder).as_posix())
         for number, fields in read(path):
-            name = _file_name(path.parent, fields, f"{path}:{number}")
+            name = _file_name(path.parent, fields, place_of(path, number))
             yield Row(file=path, number=number, file_name=str(beside / name), fields=fields)
 
 
@@ -126,10 +126,10 @@ def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if None in row or None in row.values():
                 count = len(rows.fieldnames or ())
                 wanted = f"{count} cells, as in the first line"
-                raise ValueError(f"{path}:{number}: wanted {wanted}, got others")
+                raise ValueError(f"{place_of(path, number)}: wanted {wanted}, got others")
             yield number, row
     except csv.Error as error:
-        raise ValueError(f"{path}:{number}: wanted CSV, got: {error}") from None
+        raise ValueError(f"{place_of(path, number)}: wanted CSV, got: {error}") from None
 
 
 def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -141,4 +141,4 @@ def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
             yield from enumerate(rows, 1)
     except (pa.ArrowException, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: wanted a Parquet file of UTF-8, got: {error}") from None
+        raise ValueError(f"{shown(path)}: wanted a Parquet file of UTF-8, got: {error}") from None

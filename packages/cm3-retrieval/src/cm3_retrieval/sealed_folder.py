@@ -9,6 +9,7 @@ writer replaced the files under its hands.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import IO, Any, BinaryIO, TypeVar
 from cm3_retrieval.artifact import atomic_file, check_stamp, sha256_of_file, stamp
 from cm3_retrieval.folder_lock import locked
 from cm3_retrieval.interface import INTERFACE_VERSION
+from cm3_retrieval.picture_file import shown
 
 MANIFEST_NAME = "manifest.json"
 """The manifest's usual file name."""
@@ -29,6 +31,24 @@ _ATTEMPTS = 4
 Writer = Callable[[BinaryIO], object]
 
 Result = TypeVar("Result")
+
+
+def check_target(folder: Path | str, manifest_name: str, component: str) -> None:
+    """Refuse a folder in which the manifest's name is taken by anything but this component.
+
+    `write_folder` asks, too; before long work it is asked so that nothing is lost.
+
+    Raises:
+        ValueError: The file is of another component, or no manifest of ours.
+    """
+    path = Path(folder) / manifest_name
+    found = _manifest_on_disk(path).get("component")
+    if found != component and os.path.lexists(path):
+        got = "another file" if found is None else f"one of component {found!r}"
+        raise ValueError(
+            f"{shown(path)}: wanted no such file, or that of a saved {component} to replace, "
+            f"got {got}; save to another folder"
+        )
 
 
 def write_folder(
@@ -49,19 +69,21 @@ def write_folder(
         contents: Plain file name, such as `index.faiss`, -> function that writes its bytes. On disk
             the name is `index-<first 16 digits of the SHA-256>.faiss`.
         facts: Further entries of the manifest, JSON values.
-        replaces: The seal of the manifest that may be replaced; None replaces any.
+        replaces: The seal of the manifest that may be replaced; None replaces any of `component`.
 
     Returns:
         The seal of the new manifest, its SHA-256.
 
     Raises:
-        ValueError: The folder holds another manifest than the one that may be replaced.
+        ValueError: The folder holds another manifest than the one that may be replaced, such as
+            one of another component.
         OSError: A file could not be written; what this call wrote is removed, and what was in the
             folder before is still valid.
     """
     folder = Path(folder)
     path = folder / manifest_name
     with locked(folder) as lock:
+        check_target(folder, manifest_name, component)
         before = _manifest_on_disk(path)
         found = before.get("manifest_sha256")
         if replaces is not None and found not in (None, replaces):

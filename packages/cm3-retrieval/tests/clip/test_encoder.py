@@ -3,8 +3,12 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save
 
 from cm3_retrieval import ClipEncoder
+from cm3_retrieval.clip.encoder import CONFIG_NAME, WEIGHTS_NAME
+from cm3_retrieval.interface import ENCODER_COMPONENT
+from cm3_retrieval.sealed_folder import read_folder, write_folder
 
 
 def test_texts_are_what_open_clip_says(encoder, captions):
@@ -66,4 +70,15 @@ def test_a_changed_folder_is_refused(tmp_path, clip_folder):
     changed[-1] ^= 1
     weights.write_bytes(changed)
     with pytest.raises(ValueError, match="safetensors: damaged"):
+        ClipEncoder.load(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, clip_folder, value):
+    manifest, paths = read_folder(clip_folder, CONFIG_NAME, ENCODER_COMPONENT)
+    weights = load_file(paths[WEIGHTS_NAME]) | {"logit_scale": torch.tensor(value)}
+    contents = {WEIGHTS_NAME: lambda file: file.write(save(weights))}
+    facts = {name: manifest[name] for name in ("name", "model")}
+    write_folder(tmp_path, CONFIG_NAME, ENCODER_COMPONENT, contents, facts)
+    with pytest.raises(ValueError, match=r"\.safetensors: logit_scale: wanted finite numbers"):
         ClipEncoder.load(tmp_path)

@@ -19,6 +19,15 @@ def test_good_arrays_come_back_in_faiss_types():
     checked_lengths("v", vectors)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_of_every_size_are_taken_without_a_warning(dtype):
+    largest = np.full((1, 2), min(1e15, float(np.finfo(dtype).max)), dtype)
+    np.testing.assert_array_equal(checked_vectors("v", largest), largest.astype(np.float32))
+    for value in (np.inf, np.nan):
+        with pytest.raises(ValueError, match="v: wanted finite numbers, got NaN or infinity in"):
+            checked_vectors("v", np.full((1, 2), value, dtype))
+
+
 @pytest.mark.parametrize(
     ("vectors", "message"),
     [

@@ -1,7 +1,7 @@
 """The command line `cm3-texttok`: train, encode, decode, inspect.
 
 Results go to stdout, progress to stderr. A failure is one line on stderr, with exit status 1
-(`cm3_texttok.exit_status`).
+(`cm3_texttok.exit_status`); wrong usage, a wrong value of an option too, is status 2.
 """
 
 import argparse
@@ -15,7 +15,8 @@ import numpy as np
 from cm3_texttok.corpus import SUFFIXES, read_texts
 from cm3_texttok.exit_status import exit_status
 from cm3_texttok.text_file import decoded
-from cm3_texttok.tokenizer import TextTokenizer
+from cm3_texttok.tokenizer import TextTokenizer, check_target
+from cm3_texttok.training import check_counts
 
 _FILES = f"files that end in {', '.join(SUFFIXES)}"
 _FIELD = "key of a .jsonl object, or column of a .parquet file, that holds the text"
@@ -23,7 +24,13 @@ _FIELD = "key of a .jsonl object, or column of a .parquet file, that holds the t
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.run is _train:
+        try:
+            check_counts(**_counts(options))
+        except ValueError as error:
+            parser.error(f"train: {error}")
     return exit_status(lambda: options.run(options), "cm3-texttok")
 
 
@@ -62,17 +69,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> None:
+    check_target(options.out)
     start = time.perf_counter()
     texts = _with_progress(read_texts(options.files, field=options.field))
-    tokenizer = TextTokenizer.train(
-        texts,
-        vocab_size=options.vocab_size,
-        num_masks=options.num_masks,
-        num_threads=options.num_threads,
-    )
+    tokenizer = TextTokenizer.train(texts, **_counts(options))
     tokenizer.save(options.out)
     seconds = time.perf_counter() - start
     print(f"{options.out}: {tokenizer.vocab_size} ids in {seconds:.1f} s", file=sys.stderr)
+
+
+def _counts(options: argparse.Namespace) -> dict[str, int]:
+    return {name: getattr(options, name) for name in ("vocab_size", "num_masks", "num_threads")}
 
 
 def _with_progress(texts: Iterable[str]) -> Iterator[str]:

@@ -9,7 +9,7 @@ row batch of a Parquet file.
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from cm3_texttok.text_file import read_lines, read_objects, texts_of
+from cm3_texttok.text_file import place_of, read_lines, read_objects, texts_of
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 
@@ -46,7 +46,7 @@ def _texts(files: list[Path], field: str) -> Iterator[str]:
             yield from _column(path, field)
         elif path.suffix == ".jsonl":
             for number, row in read_objects(path):
-                place = f"{path}:{number}"
+                place = place_of(path, number)
                 if field not in row:
                     raise ValueError(f"{place}: wanted the field {field!r}, got {sorted(row)}")
                 yield from texts_of(row[field], f"{place}: field {field!r}")

@@ -52,7 +52,7 @@ def decoded(lines: Iterable[bytes], name: object) -> Iterator[tuple[int, str]]:
         return
     if b"\0" in first[:4]:
         raise ValueError(
-            f"{name}:1: wanted text, or UTF-16 with a byte order mark, got a zero byte"
+            f"{place_of(name, 1)}: wanted text, or UTF-16 with a byte order mark, got a zero byte"
         )
     first = first.removeprefix(codecs.BOM_UTF8)
     for number, line in enumerate(chain([first] if first else [], lines), 1):
@@ -60,7 +60,7 @@ def decoded(lines: Iterable[bytes], name: object) -> Iterator[tuple[int, str]]:
             text = line.decode()
         except UnicodeDecodeError as error:
             got = f"the byte 0x{line[error.start]:02X} at column {error.start + 1}"
-            raise ValueError(f"{name}:{number}: wanted UTF-8, got {got}") from None
+            raise ValueError(f"{place_of(name, number)}: wanted UTF-8, got {got}") from None
         yield number, text.removesuffix("\n").removesuffix("\r")
 
 
@@ -73,10 +73,18 @@ def _wide(pieces: Iterable[bytes], encoding: str, name: object) -> Iterator[tupl
             *whole, rest = (rest + decoder.decode(piece, final=not piece)).split("\n")
         except UnicodeDecodeError as error:
             got = f"bytes that are none ({error.reason})"
-            raise ValueError(f"{name}:{number + 1}: wanted {encoding}, got {got}") from None
+            place = place_of(name, number + 1)
+            raise ValueError(f"{place}: wanted {encoding}, got {got}") from None
         for line in [*whole, rest] if not piece and rest else whole:
             number += 1
             yield number, line.removesuffix("\r")
+
+
+def place_of(name: object, number: int) -> str:
+    r"""Return `name:number`, with control characters and bytes that are no UTF-8 as `\xe9`."""
+    text = str(name).encode(errors="surrogateescape").decode(errors="backslashreplace")
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return f"{text}:{number}"
 
 
 def read_objects(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -88,7 +96,7 @@ def read_objects(path: Path | str) -> Iterator[tuple[int, dict[str, Any]]]:
     """
     for number, line in read_lines(path):
         if line and not line.isspace():
-            yield number, parse_object(line, f"{path}:{number}")
+            yield number, parse_object(line, place_of(path, number))
 
 
 def parse_object(text: str | bytes, place: object) -> dict[str, Any]:

@@ -275,11 +275,24 @@ class TextTokenizer:
         return self._processor.PieceToId(piece)
 
 
+def check_target(folder: str | Path) -> None:
+    """Refuse a folder with the `config.json` of something else than a saved tokenizer.
+
+    `save` asks, too; before a long training it is asked so that nothing is lost.
+
+    Raises:
+        ValueError: The file is of another component, or none of ours.
+    """
+    path = Path(folder) / CONFIG_FILE
+    if path.exists():
+        _read_config(path)
+
+
 def _read_config(path: Path) -> dict[str, Any]:
     """Read the `config.json` of a saved tokenizer."""
     config = parse_object(path.read_bytes(), path)
     config = check_stamp(config, TOKENIZER_COMPONENT, INTERFACE_VERSION, path)
     name = config.setdefault("model", MODEL_FILE)  # the plain name is that of version 0.1
-    if not isinstance(name, str) or name in ("", "..") or Path(name).name != name:
+    if not isinstance(name, str) or name in ("", "..") or "\0" in name or Path(name).name != name:
         raise ValueError(f"{path}: model: wanted the name of a file, got {name!r}")
     return config

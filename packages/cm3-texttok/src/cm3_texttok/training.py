@@ -23,12 +23,10 @@ _MARKS = r"\n\r\t\0\u2581\u2585"
 _SENTENCE = re.compile(rf"[^{_MARKS}]{{1,2000}}(?=[ {_MARKS}]|\Z)|[^{_MARKS}]{{2000}}")
 
 
-def train_model(
-    texts: Iterable[str], *, vocab_size: int, num_masks: int, num_threads: int
-) -> bytes:
-    """Learn the pieces and return the sentencepiece model; see `TextTokenizer.train`."""
-    # Before the corpus is read. The structural ids (<mask> is the first mask), the unused one, the
-    # bytes, and one id for a character of the corpus or a space:
+def check_counts(*, vocab_size: int, num_masks: int, num_threads: int) -> None:
+    """Refuse, with a ValueError that names it, what no corpus can be trained with."""
+    # The structural ids (<mask> is the first mask), the unused one, the bytes, and one id for a
+    # character of the corpus or a space:
     least = 4 + num_masks + 1 + 256 + 1
     for name, value, low, high in (
         ("num_masks", num_masks, 1, 2**16),
@@ -37,6 +35,13 @@ def train_model(
     ):
         if not low <= value <= high:
             raise ValueError(f"{name}: wanted {low} to {high}, got {value}")
+
+
+def train_model(
+    texts: Iterable[str], *, vocab_size: int, num_masks: int, num_threads: int
+) -> bytes:
+    """Learn the pieces and return the sentencepiece model; see `TextTokenizer.train`."""
+    check_counts(vocab_size=vocab_size, num_masks=num_masks, num_threads=num_threads)
     sentences = _sentences(texts)
     first = next(sentences, None)
     if first is None:

@@ -20,7 +20,8 @@ from cm3_retrieval.bank.shards import (
     train_on_shards,
 )
 from cm3_retrieval.index.config import IndexConfig
-from cm3_retrieval.interface import Encoder
+from cm3_retrieval.interface import BANK_COMPONENT, Encoder
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, check_target
 
 
 def build_with_ray(
@@ -64,6 +65,7 @@ def build_with_ray(
     if workers < 1:
         raise ValueError(f"workers: wanted at least 1, got {workers}")
     check_mergeable(index)
+    check_target(folder, MANIFEST_NAME, BANK_COMPONENT)
     work = Path(work).resolve()  # a worker runs in another folder
     actor: Any = ray.remote(_Worker)
 

@@ -31,8 +31,13 @@ from cm3_retrieval.index.merging import as_trained, merge_indexes, shard_index
 from cm3_retrieval.index.plan import plan_index
 from cm3_retrieval.index.reading import read_index
 from cm3_retrieval.index.threads import FaissThreads
-from cm3_retrieval.interface import SHARD_COMPONENT, Encoder, same_encoder
-from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
+from cm3_retrieval.interface import (
+    BANK_COMPONENT,
+    SHARD_COMPONENT,
+    Encoder,
+    same_encoder,
+)
+from cm3_retrieval.sealed_folder import MANIFEST_NAME, check_target, read_folder, write_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,8 @@ def build_from_shards(
 ) -> None:
     """Build a bank in this process; after a kill, the same call continues where it stopped.
 
+    The search width is the default of the bank's size. `MemoryBank.tune` chooses it on queries.
+
     Args:
         work: Folder for the finished steps of this one job; not needed once the bank is saved.
         shards: Number of shards.
@@ -80,9 +87,11 @@ def build_from_shards(
         progress: Called with (steps done, steps).
 
     Raises:
-        ValueError: An argument is invalid, a key occurs twice, or `work` belongs to another job.
+        ValueError: An argument is invalid, a key occurs twice, `work` belongs to another job, or
+            `folder` holds the `manifest.json` of something else.
     """
     check_mergeable(index)
+    check_target(folder, MANIFEST_NAME, BANK_COMPONENT)
     report = progress or (lambda done, total: None)
     for shard in range(shards):
         embed_shard(work, shard, read, encoder)

@@ -30,6 +30,7 @@ from cm3_retrieval.clip.open_clip_models import (
 )
 from cm3_retrieval.clip.pictures import as_rgb
 from cm3_retrieval.interface import ENCODER_COMPONENT
+from cm3_retrieval.picture_file import shown
 from cm3_retrieval.sealed_folder import open_folder
 from cm3_retrieval.utf8_path import utf8_path
 
@@ -131,14 +132,22 @@ class ClipEncoder:
 
         Raises:
             FileNotFoundError: A file is missing.
-            ValueError: Changed bytes, or another component or major version.
+            ValueError: Changed bytes, another component or major version, or weights that are NaN
+                or infinite.
         """
 
         def read(
             manifest: dict[str, Any], paths: dict[str, Path]
         ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-            with utf8_path(paths[WEIGHTS_NAME]) as name:
-                return manifest, load_file(name)
+            path = paths[WEIGHTS_NAME]
+            with utf8_path(path) as name:
+                weights = load_file(name)
+            for name, tensor in weights.items():
+                if not tensor.isfinite().all():
+                    raise ValueError(
+                        f"{shown(path)}: {name}: wanted finite numbers, got NaN or infinity"
+                    )
+            return manifest, weights
 
         manifest, weights = open_folder(folder, CONFIG_NAME, ENCODER_COMPONENT, read)
         with torch.random.fork_rng(devices=[]):

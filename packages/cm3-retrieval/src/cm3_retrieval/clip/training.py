@@ -26,7 +26,7 @@ from cm3_retrieval.clip.encoder import CONFIG_NAME, WEIGHTS_NAME, ClipEncoder
 from cm3_retrieval.clip.open_clip_models import bundled_tokenizer
 from cm3_retrieval.clip.training_config import ClipTrainingConfig
 from cm3_retrieval.interface import ENCODER_COMPONENT
-from cm3_retrieval.sealed_folder import write_folder
+from cm3_retrieval.sealed_folder import check_target, write_folder
 
 _VOCAB_SIZE = 49408
 """Size of the BPE that is bundled with open_clip."""
@@ -62,8 +62,10 @@ def train_clip(
         The encoder, opened from the folder.
 
     Raises:
-        ValueError: Shapes or counts do not match, or loss or weights are not finite.
+        ValueError: Shapes or counts do not match, loss or weights are not finite, or `folder` holds
+            the `clip_config.json` of something else.
     """
+    check_target(folder, CONFIG_NAME, ENCODER_COMPONENT)
     count = len(captions)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(

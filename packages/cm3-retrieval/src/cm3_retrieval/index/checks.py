@@ -23,9 +23,10 @@ def checked_vectors(name: str, vectors: np.ndarray, dim: int | None = None) -> n
         raise ValueError(f"{name}: wanted shape {wanted}, got {array.shape}")
     if array.dtype.kind != "f":
         raise ValueError(f"{name}: wanted floats, got {array.dtype}")
+    largest = min(_LARGEST, float(np.finfo(array.dtype).max))  # float16 has no 1e15
     for start in range(0, len(array), _CHECKED_ROWS):  # in blocks: no second copy of a large array
         block = array[start : start + _CHECKED_ROWS]
-        fine = np.abs(block) <= _LARGEST  # NaN is not
+        fine = np.abs(block) <= largest  # NaN is not
         if not fine.all():
             row, column = np.argwhere(~fine)[0]
             if np.isfinite(block[row]).all():
