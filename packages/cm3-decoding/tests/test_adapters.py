@@ -1,8 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from cm3_decoding import CodeBlock, LanguageModel, SamplingConfig, TransformersModel, generate
-from cm3_decoding.adapters import TransformersCache
+from cm3_decoding.adapters import TransformersCache, _scaled_by_length
 from cm3_decoding.contract import check_language_model
 
 transformers = pytest.importorskip("transformers")
@@ -146,8 +148,23 @@ KINDS = {
             "initializer_range": 0.3,
         },
     ),
+    "positions by the longest row": (
+        "Phi3",
+        COMMON
+        | {
+            "original_max_position_embeddings": 14, "pad_token_id": 0,
+            "rope_parameters": {
+                "rope_type": "longrope", "rope_theta": 100.0, "short_factor": [1.0] * 4,
+                "long_factor": [4.0] * 4,
+            },
+        },
+    ),
     "wide window": ("Mistral", COMMON | {"sliding_window": 40}),
     "plain": ("Llama", COMMON),
+    "within the context": (
+        "Llama",
+        COMMON | {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 100.0, "factor": 4.0}},
+    ),
     "mask": ("Bloom", ALIBI | {"hidden_size": 32, "n_layer": 2, "n_head": 4}),
 }  # fmt: skip
 
@@ -176,11 +193,27 @@ def test_rows_of_unequal_length_are_drawn_as_alone_or_refused(kind):
     alone = [greedy(model, [prompt])[0] for prompt in unequal]
     equal = [unequal[0], [2, 7, 1]]
     assert torch.equal(greedy(model, equal)[0], alone[0])
-    if kind in ("wide window", "plain", "mask"):
+    if kind in ("wide window", "plain", "within the context", "mask"):
         assert all(map(torch.equal, greedy(model, unequal), alone))
     else:
         with pytest.raises(ValueError, match="^prompts: wanted rows of one length for .* counts"):
             greedy(model, unequal)
+
+
+@pytest.mark.parametrize("name", ["rope_scaling", "rope_parameters"])
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+@pytest.mark.parametrize("kind", ["longrope", "su", "dynamic"])
+def test_positions_that_the_longest_row_scales_are_found(name, key, kind):
+    part = {key: kind, "original_max_position_embeddings": 14}
+    config = SimpleNamespace(max_position_embeddings=40)
+    for values in (part, {"full_attention": part, "other": None}):
+        setattr(config, name, values)
+        assert list(_scaled_by_length(config)) == [(kind, 14)]
+    for values in (None, {key: "linear"}, {"full_attention": {"rope_type": "yarn"}}):
+        setattr(config, name, values)
+        assert not list(_scaled_by_length(config))
+    setattr(config, name, {key: kind})
+    assert list(_scaled_by_length(config)) == [(kind, 40)]
 
 
 def test_a_model_without_keys_and_values_is_refused():

@@ -62,7 +62,8 @@ def test_fewer_than_k_ids_are_all_plausible_and_nothing_else(streams):
 
 
 @pytest.mark.parametrize(
-    ("alpha", "k", "name"), [(0.0, 1, "alpha"), (1.1, 1, "alpha"), (0.3, 0, "k"), (0.3, 41, "k")]
+    ("alpha", "k", "name"),
+    [(0.0, 1, "alpha"), (1.1, 1, "alpha"), ("a", 1, "alpha"), (0.3, 0, "k"), (0.3, 41, "k")],
 )
 def test_values_out_of_range_are_named(streams, alpha, k, name):
     with pytest.raises(ValueError, match=f"^{name}: wanted"):

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -47,3 +49,22 @@ def test_three_streams_are_instructpix2pixs_equation(three, text, image):
 
 def test_three_streams_at_1_are_the_conditional_one(three):
     assert torch.equal(image_text_guidance(*three, text_scale=1.0, image_scale=1.0), three[0])
+
+
+@pytest.mark.parametrize(("text", "image"), [(3.0, 1.0), (3.0, 3.0), (7.5, 1.5), (0.0, 0.5)])
+def test_what_the_conditional_stream_rules_out_stays_ruled_out(three, text, image):
+    """Whatever the others say; what another one alone rules out is an error, so never finite."""
+    cond, image_cond, uncond = (stream.clone() for stream in three)
+    wanted = [
+        classifier_free_guidance(cond, uncond, text),
+        image_text_guidance(cond, image_cond, uncond, text_scale=text, image_scale=image),
+    ]
+    cond[:, :3] = image_cond[:, 1:4] = uncond[:, 2:4] = -math.inf
+    found = [
+        classifier_free_guidance(cond, uncond, text),
+        image_text_guidance(cond, image_cond, uncond, text_scale=text, image_scale=image),
+    ]
+    for guided, before in zip(found, wanted, strict=True):
+        assert bool(guided[:, :3].isneginf().all())
+        assert not bool((guided[:, 3].isfinite() | guided[:, 3].isneginf()).any())
+        assert torch.equal(guided[:, 4:], before[:, 4:])

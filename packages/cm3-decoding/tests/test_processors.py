@@ -98,6 +98,9 @@ def test_restrict_takes_one_mask_or_one_per_row():
     [
         (lambda x: apply_temperature(x, 0), "temperature"),
         (lambda x: apply_temperature(x, float("nan")), "temperature"),
+        (lambda x: apply_temperature(x, "a"), "temperature"),
+        (lambda x: apply_temperature(x, None), "temperature"),
+        (lambda x: top_p_filter(x, "a"), "top_p"),
         (lambda x: top_k_filter(x, 0), "top_k"),
         (lambda x: top_k_filter(x, 5.0), "top_k"),
         (lambda x: top_p_filter(x, 0.0), "top_p"),

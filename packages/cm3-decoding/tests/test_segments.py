@@ -71,6 +71,15 @@ def test_what_is_no_id_is_named(field, value):
         TextUntil(**(given | {field: value}))
 
 
+@pytest.mark.parametrize("bad", [CODES, TEXT, None, 3])
+def test_the_parts_of_an_interleaved_text_are_of_their_kind(bad):
+    for field, good in (("text", TEXT), ("picture", CODES)):
+        given = {"text": TEXT, "picture": CODES, "open_id": 11, "max_pictures": 1, field: bad}
+        if bad is not good:
+            with pytest.raises(ValueError, match=f"^{field}: wanted a {type(good).__name__}, got"):
+                Interleaved(**given)
+
+
 def test_other_segments_name_their_fields_too():
     for field, value in (("start", 1.0), ("stop", "9"), ("length", 3.0)):
         with pytest.raises(ValueError, match=f"^{field}: wanted a whole number, got"):

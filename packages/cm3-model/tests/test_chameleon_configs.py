@@ -61,7 +61,10 @@ def test_scaled_rotary_positions_are_refused_by_name(config, key, scaled):
         {"hidden_act": "gelu"}, {"hidden_act": "relu"}, {"attention_bias": True},
         {"mlp_bias": True}, {"tie_word_embeddings": True}, {"head_dim": 7},
         {"partial_rotary_factor": 0.5}, {"sliding_window": 8}, {"final_logit_softcapping": 30.0},
-        {"attn_logit_softcapping": 50.0},
+        {"attn_logit_softcapping": 50.0}, {"logit_scale": 0.5}, {"logits_scaling": 8.0},
+        {"residual_multiplier": 0.2}, {"embedding_multiplier": 12.0},
+        {"attention_multiplier": 0.1}, {"norm_type": "layer"}, {"use_qk_norm": False},
+        {"qk_layernorm": False},
     ],
     ids=str,
 )  # fmt: skip
@@ -71,7 +74,19 @@ def test_what_the_decoder_does_not_do_is_refused_by_name(config, change):
         from_hf_config(to_hf_config(config) | change, Path("here"))
 
 
-@pytest.mark.parametrize("change", [{"use_scaled_rope": True}, {"qk_normalization": False}])
+@pytest.mark.parametrize("value", ["yes", 1, [True]])
+def test_a_swin_norm_that_is_neither_true_nor_false_is_named(config, value):
+    message = "swin_norm: wanted true or false, got"
+    with pytest.raises(CheckpointError, match=f"here: .*{message}"):
+        from_hf_config(to_hf_config(config) | {"swin_norm": value}, Path("here"))
+    with pytest.raises(ValueError, match=message):
+        from_params(to_params(config) | {"swin_norm": value}, tensors(config), Path("here"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"use_scaled_rope": True}, {"qk_normalization": False}, {"logit_scale": 2}],
+)
 def test_params_that_the_decoder_does_not_do_are_refused_by_name(config, change):
     with pytest.raises(CheckpointError, match=f"here: {next(iter(change))}: wanted"):
         from_params(to_params(config) | change, tensors(config), Path("here"))
@@ -81,6 +96,7 @@ def test_keys_without_a_meaning_for_the_weights_may_pass(config):
     values = to_hf_config(config)
     values |= {"torch_dtype": "float16", "use_cache": False, "attention_dropout": 0.1, "x": 1}
     values |= {"rope_scaling": None, "rope_theta": 3.0, "hidden_act": "swish"}
+    values |= {"logit_scale": 1.0, "norm_type": "rms", "use_qk_norm": True, "qk_layernorm": None}
     assert from_hf_config(values, Path("here")) == config
     del values["rope_parameters"]
     assert from_hf_config(values, Path("here")).rotary_theta == 3.0

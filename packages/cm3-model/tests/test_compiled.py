@@ -1,4 +1,6 @@
 import copy
+import io
+import pickle
 
 import pytest
 import torch
@@ -77,6 +79,22 @@ def test_a_copy_runs_its_own_weights(make, ids, counted):
 def test_a_decoder_with_a_compiled_step_is_saved(make, ids, counted, tmp_path):
     save_decoder(compile_decoding(make(), backend="eager"), tmp_path)
     assert torch.equal(load_decoder(tmp_path)(ids), make()(ids))
+
+
+@torch.no_grad()
+def test_a_pickled_decoder_leaves_its_compiled_step_out(make, ids, counted):
+    model = compile_decoding(make(), backend="eager")
+    file = io.BytesIO()
+    torch.save(model, file)
+    file.seek(0)
+    for other in (
+        pickle.loads(pickle.dumps(model)),
+        torch.load(file, weights_only=False),
+    ):
+        assert other.compiled_step is None
+        assert torch.equal(steps(other, ids, 3), steps(make(), ids, 3))
+    for twin in (model, copy.copy(model), copy.deepcopy(model)):
+        assert twin.compiled_step is not None
 
 
 def test_caches_of_a_compiled_step_have_few_lengths(make):

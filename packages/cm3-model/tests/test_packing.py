@@ -113,6 +113,46 @@ def test_changed_weights_are_the_ones_that_count(way):
         check(layer, copy.deepcopy(first).to(torch.bfloat16).to(dtype), 1e-2)
 
 
+def assign_in_place(layer, value):
+    layer.weight.copy_(value)
+
+
+def assign_data(layer, value):
+    layer.weight.data = value.clone()
+
+
+def assign_parameter(layer, value):
+    del layer.weight  # whose memory the new one may get
+    layer.weight = torch.nn.Parameter(value.clone())
+
+
+@pytest.mark.parametrize("rows", [1, 4, 16])
+@pytest.mark.parametrize("change", [assign_in_place, assign_data, assign_parameter])
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("way", WAYS)
+def test_weights_changed_by_hand_are_the_ones_that_count(way, mode, change, rows):
+    generator = torch.Generator().manual_seed(0)
+    layer = PackedLinear(torch.nn.Linear(48, 80, bias=False), 4, way)
+    x = torch.randn(rows, 1, 48, generator=generator)
+    for _ in range(3):
+        value = torch.randn(80, 48, generator=generator)
+        with mode():
+            change(layer, value)
+            torch.testing.assert_close(layer(x), x @ value.T, rtol=1e-4, atol=1e-4)
+        with torch.no_grad():
+            torch.testing.assert_close(layer(x), x @ value.T, rtol=1e-4, atol=1e-4)
+
+
+@packable
+@torch.no_grad()
+def test_weights_that_stay_are_packed_once(monkeypatch):
+    layer, packed = PackedLinear(torch.nn.Linear(48, 80, bias=False), 4), []
+    monkeypatch.setattr(PackedLinear, "_pack", packed.append)
+    for rows in (1, 4, 4):
+        layer(torch.ones(rows, 1, 48))
+    assert not packed
+
+
 @torch.no_grad()
 def test_a_packed_decoder_is_loaded_copied_and_converted(paper_decoder, make, ids):
     weights = {name: value * -0.5 for name, value in paper_decoder.state_dict().items()}

@@ -153,3 +153,41 @@ def test_weights_of_any_type_are_looked_at(value, place):
     assert bool(finite._all_finite(module, true)) == (value == 3e38)
     module.parts.requires_grad_(False)  # what is not trained is not looked at
     assert finite._all_finite(module, true)
+
+
+@pytest.mark.parametrize("factor", [NAN, INF])
+@pytest.mark.parametrize("at", [0, 4])
+def test_a_buffer_that_is_not_finite_ends_a_run_whatever_the_loss(tmp_path, at, factor):
+    class Buffered(Plain):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.register_buffer("seen", torch.zeros(3))
+            self.register_buffer("count", torch.zeros((), dtype=torch.long))
+            self.register_buffer("mask", torch.full((4, 4), -INF).triu(1))  # is meant
+
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.seen[1] += self.factor if self.bad else 1.0
+            return loss
+
+    message = rf"^weights: wanted finite .* in step {at + 1} with the keys"
+    with pytest.raises(FloatingPointError, match=message):
+        go(tmp_path / "a", Buffered(what="buffer", at=at, factor=factor))
+    assert (tmp_path / "a" / "last.ckpt").exists() == (at >= SAVE_EVERY)
+    go(tmp_path / "a", Buffered())
+    state = AtomicCheckpointIO().load_checkpoint(tmp_path / "a" / "last.ckpt")["state_dict"]
+    assert state["seen"].tolist() == [0, STEPS, 0]
+
+
+def test_buffers_of_any_type_are_looked_at():
+    types = [torch.float32, torch.bfloat16, torch.float64, torch.float8_e4m3fn, torch.int8]
+    module, true = Plain(), torch.tensor(True)
+    for place, dtype in enumerate(types):
+        module.register_buffer(f"buffer{place}", torch.ones(2, 3).to(dtype))
+    module.register_buffer("none_yet", torch.empty(0))
+    module.register_buffer("most", torch.tensor(-INF))
+    assert finite._all_finite(module, true)
+    for place in range(3):
+        module.get_buffer(f"buffer{place}")[1, 1] = NAN
+        assert not finite._all_finite(module, true)
+        module.get_buffer(f"buffer{place}")[1, 1] = 1.0

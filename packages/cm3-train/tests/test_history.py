@@ -18,3 +18,19 @@ def test_a_torn_last_row_of_the_log_is_left_out(tmp_path, cut):
     assert read_history(tmp_path) == whole
     path.write_bytes(b"step,tra")  # not even the header is whole
     assert read_history(tmp_path) == ({0: {"train/loss": 1.5}} if 0 in whole else {})
+
+
+@pytest.mark.parametrize("row", [",2.5", "x,2.5", "1.0,2.5", "1,high", "1,2.5,3", ""])
+@pytest.mark.parametrize("header", ["step,train/loss", "train/loss"])
+def test_a_whole_row_that_cannot_be_read_is_named(tmp_path, header, row):
+    path = tmp_path / "csv/version_0/metrics.csv"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        f"step,train/loss\n0,1.5\n{row}\n2,1.25\n".replace("step,train/loss", header, 1)
+    )
+    if row == "" and header.startswith("step"):  # blank lines are nothing
+        assert sorted(read_history(tmp_path)) == [0, 2]
+        return
+    line = 3 if header.startswith("step") else 2
+    with pytest.raises(ValueError, match=rf"metrics\.csv:{line}: wanted a step and figures, got"):
+        read_history(tmp_path)

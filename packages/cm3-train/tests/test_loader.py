@@ -96,3 +96,13 @@ def test_batches_name_their_keys():
     validation = ValidationLoader(builder, np.arange(5), 3, pad_id=0)
     for batch in [*islice(loader, 3), *validation]:
         assert batch["keys"].tolist() == batch["input_ids"][:, 0].tolist()
+
+
+@pytest.mark.parametrize("value", [1.5, 2.0, "a", None, True])
+def test_numbers_that_are_no_integers_are_named(value):
+    with pytest.raises(ValueError, match="^pad_id: wanted an integer, got"):
+        TokenLoader(lambda key, epoch: None, SampleOrder([1], 0, 1), pad_id=value)
+    for name in ("pad_id", "batch_size"):
+        options = {"pad_id": 0, "batch_size": 2, name: value}
+        with pytest.raises(ValueError, match=f"^{name}: wanted an integer, got"):
+            ValidationLoader(lambda key, epoch: None, [1], **options)

@@ -42,8 +42,17 @@ def test_seed_and_epoch_change_the_order():
 
 @pytest.mark.parametrize(
     ("changes", "message"),
-    [({"keys": []}, "keys"), ({"batch_size": 0}, "batch_size"), ({"rank": 1}, "rank")],
+    [
+        ({"keys": []}, "keys"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": 1.5}, "batch_size"),
+        ({"seed": 1.5}, "seed"),
+        ({"seed": -1}, "seed"),
+        ({"world_size": 2.0}, "world_size"),
+        ({"rank": 1}, "rank"),
+        ({"rank": 0.0}, "rank"),
+    ],
 )
 def test_bad_orders(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^{message}: wanted"):
         SampleOrder(**{"keys": [1], "seed": 0, "batch_size": 1, **changes})

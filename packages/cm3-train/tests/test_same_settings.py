@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from cm3_train import BatchLoader, CM3Module, OptimConfig, SampleOrder, fit
+from cm3_train import AtomicCheckpointIO, BatchLoader, CM3Module, OptimConfig, SampleOrder, fit
 
 STEPS = 4
 BEGAN = {
@@ -148,11 +148,48 @@ def test_a_run_that_has_no_checkpoint_yet_takes_new_settings(tmp_path):
         run(Plain(sgd()), tmp_path)
 
 
-def test_a_run_of_an_earlier_version_goes_on(tmp_path):
-    run(Plain(sgd()), tmp_path)
-    (tmp_path / "settings.json").unlink()
-    run(Plain(sgd(0.2)), tmp_path)
-    assert (tmp_path / "settings.json").exists()
+def test_a_checkpoint_alone_holds_the_settings(tiny, tmp_path):
+    run(module_of(tiny), tmp_path)
+    run(Plain(sgd(), ramp), tmp_path / "plain")
+    settings = [(folder / "settings.json") for folder in (tmp_path, tmp_path / "plain")]
+    written = [path.read_bytes() for path in settings]
+    for _ in range(2):  # of the run that began, then of one that went on
+        for name, value in CHANGES.items():
+            settings[0].unlink(missing_ok=True)
+            with pytest.raises(ValueError, match=rf"this run began with, .*\b{name} .*? \(now"):
+                run(module_of(tiny, **{name: value}), tmp_path)
+        settings[1].unlink()
+        with pytest.raises(ValueError, match=r"lr 0.1 \(now 0.2\); put"):
+            run(Plain(sgd(0.2), ramp), tmp_path / "plain")
+        run(module_of(tiny), tmp_path)
+        run(Plain(sgd(), ramp), tmp_path / "plain")
+        assert [path.read_bytes() for path in settings] == written
+
+
+def test_the_settings_of_another_run_beside_a_checkpoint_do_not_count(tmp_path):
+    for folder, lr in (("a", 0.1), ("b", 0.2)):
+        run(Plain(sgd(lr)), tmp_path / folder)
+    (tmp_path / "a/last.ckpt").replace(tmp_path / "b/last.ckpt")
+    with pytest.raises(ValueError, match=r"lr 0.1 \(now 0.2\); put"):
+        run(Plain(sgd(0.2)), tmp_path / "b")
+
+
+@pytest.mark.parametrize("schedule", [None, ramp])
+def test_a_run_of_an_earlier_version_goes_on_with_its_optimizers_values(tmp_path, schedule):
+    path, written = run(Plain(sgd(), schedule), tmp_path), tmp_path / "settings.json"
+    before, checkpoint = written.read_bytes(), AtomicCheckpointIO().load_checkpoint(path)
+    del checkpoint["callbacks"]["SameSettings"]
+    AtomicCheckpointIO().save_checkpoint(checkpoint, path)
+    written.unlink()
+    for optimizer, message in (
+        (sgd(0.2), r"lr 0.1 \(now 0.2\); put"),
+        (sgd(momentum=0.5), r"momentum 0 \(now 0.5\); put"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(Plain(optimizer, schedule), tmp_path)
+        assert not written.exists()
+    run(Plain(sgd(), schedule), tmp_path)
+    assert written.read_bytes() == before
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000])

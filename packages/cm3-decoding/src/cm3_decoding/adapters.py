@@ -6,6 +6,7 @@ Works with any model that accepts `past_key_values`; does not import transformer
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 _WINDOWS = ("window_size", "attention_window_size", "attention_chunk_size")
 _POSITIONS_BY_MASK = ("bloom",)
 """Models that take no positions, since they count the ones of the attention mask."""
+_SCALED_BY_LENGTH = ("longrope", "su", "dynamic")
+"""Rotary positions whose factors the longest row of a batch decides."""
 
 
 @dataclass
@@ -42,8 +45,8 @@ class TransformersModel:
 
     Prompts are padded on the right. The attention mask hides the padding and every id has an
     explicit position, so rows do not depend on each other. Models whose memory counts the padding
-    all the same (windows shorter than the row, recurrent states, positions counted by slot) are
-    refused as soon as rows have unequal lengths.
+    all the same (windows shorter than the row, recurrent states, positions counted by slot), or
+    whose positions are scaled by the longest row, are refused as soon as rows have unequal lengths.
     """
 
     def __init__(self, model: Any, *, from_hidden: bool = False) -> None:
@@ -76,7 +79,7 @@ class TransformersModel:
 
         Raises:
             ValueError: The ids do not fit the cache, or lengths differ and the model would count
-                the padding.
+                the padding or the longest row.
         """
         if int((cache.lengths + lengths).max()) > cache.room:
             raise ValueError(
@@ -120,9 +123,9 @@ class TransformersModel:
         return logits
 
     def _check_padding(self, past: Any, room: int) -> None:
-        """Refuse a model that would count padding among a row's ids."""
+        """Refuse a model that would count padding, or another row's ids, among a row's ids."""
         config = self.model.config
-        problem = None
+        counted, problem = "padding", None
         for layer in getattr(past, "layers", ()):
             kind = type(layer).__name__
             window = getattr(layer, "sliding_window", None)
@@ -135,8 +138,23 @@ class TransformersModel:
         positions = inspect.signature(self.model.forward).parameters
         if "position_ids" not in positions and config.model_type not in _POSITIONS_BY_MASK:
             problem = "positions counted by slot"
+        for kind, reach in _scaled_by_length(config):
+            if reach < room:
+                counted, problem = "the longest row", f"{kind} beyond {reach} for {room} ids"
         if problem is not None:
             raise ValueError(
                 f"prompts: wanted rows of one length for {type(self.model).__name__}, which counts "
-                f"padding ({problem}); draw each length by itself"
+                f"{counted} ({problem}); draw each length by itself"
             )
+
+
+def _scaled_by_length(config: Any) -> Iterator[tuple[str, int]]:
+    """Yield such rotary positions of a config, and up to how many ids they are not scaled."""
+    for name in ("rope_scaling", "rope_parameters"):
+        values = getattr(config, name, None) or {}
+        for part in (values, *values.values()):  # or one for each kind of layer
+            kind = part.get("rope_type", part.get("type")) if isinstance(part, Mapping) else None
+            if kind in _SCALED_BY_LENGTH:
+                original = "original_max_position_embeddings"
+                most = getattr(config, original, None) or config.max_position_embeddings
+                yield kind, part.get(original) or most

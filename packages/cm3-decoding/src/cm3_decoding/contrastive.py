@@ -8,6 +8,7 @@ decoding (arXiv 2210.15097).
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 from torch import Tensor
 
@@ -30,8 +31,8 @@ def cd_k(expert_logits: Tensor, amateur_logits: Tensor, alpha: float, k: int) ->
     Returns:
         Scores (..., V), for use as logits.
     """
-    if not 0 < alpha <= 1:
-        raise ValueError(f"alpha: wanted a number above 0 and at most 1, got {alpha}")
+    if not (isinstance(alpha, Real) and 0 < alpha <= 1):
+        raise ValueError(f"alpha: wanted a number above 0 and at most 1, got {alpha!r}")
     if not 1 <= whole("k", k) <= expert_logits.shape[-1]:
         raise ValueError(f"k: wanted a number from 1 to {expert_logits.shape[-1]}, got {k}")
     expert = expert_logits.log_softmax(-1)

@@ -8,17 +8,20 @@ separately, after InstructPix2Pix (arXiv 2211.09800, equation 3).
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 
 def classifier_free_guidance(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
     """Return `uncond + scale * (cond - uncond)` for logits of the same shape.
 
-    Scale 0 is the unconditional stream, 1 exactly the conditional one; above 1 it goes beyond.
+    Scale 0 is the unconditional stream, 1 exactly the conditional one; above 1 it goes beyond. An
+    id that the conditional stream rules out by -inf stays ruled out.
     """
     if scale == 1:
         return cond  # the sum below would round
-    return uncond + scale * (cond - uncond)
+    return _ruled_out(uncond + scale * (cond - uncond), cond)
 
 
 def image_text_guidance(
@@ -30,6 +33,8 @@ def image_text_guidance(
     image_scale: float,
 ) -> Tensor:
     """Return `uncond + image_scale * (image_cond - uncond) + text_scale * (cond - image_cond)`.
+
+    An id that the conditional stream rules out by -inf stays ruled out.
 
     Args:
         cond: Logits with source picture and text.
@@ -43,4 +48,10 @@ def image_text_guidance(
         return classifier_free_guidance(cond, image_cond, text_scale)
     if image_scale == text_scale:
         return classifier_free_guidance(cond, uncond, text_scale)
-    return uncond + image_scale * (image_cond - uncond) + text_scale * (cond - image_cond)
+    guided = uncond + image_scale * (image_cond - uncond) + text_scale * (cond - image_cond)
+    return _ruled_out(guided, cond)
+
+
+def _ruled_out(guided: Tensor, cond: Tensor) -> Tensor:
+    """Return -inf where `cond` has it: the sum there is NaN if another stream has it too."""
+    return guided.masked_fill(cond == -math.inf, -math.inf)

@@ -7,6 +7,7 @@ CM3Leon (arXiv 2309.02591), section 3.1; top-p is nucleus sampling, arXiv 1904.0
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -20,8 +21,8 @@ def apply_temperature(logits: Tensor, temperature: float) -> Tensor:
     A row's largest logit becomes 0 first, so that nothing overflows: towards a temperature of 0
     the others become -inf.
     """
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature: wanted a number above 0, got {temperature}")
+    if not (isinstance(temperature, Real) and 0 < temperature < math.inf):
+        raise ValueError(f"temperature: wanted a number above 0, got {temperature!r}")
     if temperature == 1:
         return logits
     least = torch.finfo(logits.dtype).tiny  # below it, the division would be one by 0
@@ -41,8 +42,8 @@ def top_p_filter(logits: Tensor, top_p: float) -> Tensor:
     With probabilities 0.5, 0.3, 0.2 and top_p 0.6 the masses before each id are 0, 0.5, 0.8: the
     first two are kept, because the mass before them is below 0.6.
     """
-    if not 0 < top_p <= 1:
-        raise ValueError(f"top_p: wanted a number above 0 and at most 1, got {top_p}")
+    if not (isinstance(top_p, Real) and 0 < top_p <= 1):
+        raise ValueError(f"top_p: wanted a number above 0 and at most 1, got {top_p!r}")
     probabilities = logits.softmax(-1)
     largest = _largest(probabilities, top_p)
     before = largest.cumsum(-1) - largest

@@ -92,7 +92,10 @@ class Interleaved:
     `max_pictures` pictures and the most text around each, which are seldom all used."""
 
     def __post_init__(self) -> None:
-        """Refuse an id that both opens a picture and ends the text, and no pictures at all."""
+        """Refuse other parts, an id that both opens a picture and ends the text, no pictures."""
+        for name, kind in (("text", TextUntil), ("picture", CodeBlock)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise ValueError(f"{name}: wanted a {kind.__name__}, got {value!r}")
         _to_whole(self, "open_id", "max_pictures")
         _to_ids(self, "close_ids")
         if self.open_id < 0 or self.open_id in self.text.stop_ids:

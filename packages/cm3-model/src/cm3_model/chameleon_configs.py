@@ -12,6 +12,14 @@ from typing import Any
 from cm3_model.config import CHAMELEON_PARTS, DecoderConfig
 from cm3_model.foreign_files import Weights, check_meanings, guard, plain_rotary_theta
 
+SAME_IN_BOTH: dict[str, tuple[object, ...]] = {
+    "logit_scale": (1, None), "logits_scaling": (1, None), "residual_multiplier": (1, None),
+    "embedding_multiplier": (1, None), "attention_multiplier": (None,),
+    "norm_type": ("rms", "rms_norm", "rmsnorm", None),
+    "use_qk_norm": (True, None), "qk_layernorm": (True, None),
+}  # fmt: skip
+"""What keys may say in either file that other decoders than Chameleon have."""
+
 
 def to_hf_config(config: DecoderConfig) -> dict[str, Any]:
     """Return the `config.json` of transformers' Chameleon."""
@@ -51,7 +59,7 @@ def from_params(params: Mapping[str, Any], merged: Weights, folder: Path) -> Dec
     """
     values = params.get("model", params)
     flags = {"use_scaled_rope": (False, None), "qk_normalization": (True, None)}
-    check_meanings(values, flags | {"rope_scaling_factor": (None, 1)}, folder)
+    check_meanings(values, SAME_IN_BOTH | flags | {"rope_scaling_factor": (None, 1)}, folder)
     return _chameleon(
         vocab_size=merged["output.weight"].shape[0],
         max_length=values.get("max_seq_len", 4096),
@@ -73,7 +81,7 @@ def from_hf_config(values: Mapping[str, Any], folder: Path) -> DecoderConfig:
         CheckpointError: If it says what the decoder does not do, or lacks a size.
     """
     heads = values.get("num_attention_heads") or 1
-    wanted = {
+    wanted = SAME_IN_BOTH | {
         "hidden_act": ("silu", "swish", None), "attention_bias": (False, None),
         "mlp_bias": (False, None), "tie_word_embeddings": (False, None),
         "head_dim": (values.get("hidden_size", 0) // heads, None),
@@ -99,6 +107,8 @@ def from_hf_config(values: Mapping[str, Any], folder: Path) -> DecoderConfig:
     )
 
 
-def _chameleon(*, swin_norm: bool, **values: Any) -> DecoderConfig:
+def _chameleon(*, swin_norm: object, **values: Any) -> DecoderConfig:
+    if not isinstance(swin_norm, bool | None):
+        raise ValueError(f"swin_norm: wanted true or false, got {swin_norm!r}")
     placement = "after" if swin_norm else "before"
     return DecoderConfig(**values, **CHAMELEON_PARTS, norm_placement=placement, init_std=0.02)

@@ -8,6 +8,7 @@ memory stays where it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,13 +33,31 @@ def compile_decoding(model: Decoder, **options: Any) -> Decoder:
     """
     # The decoder is an argument, so that a copy runs its own weights.
     compiled = torch.compile(Decoder.step, fullgraph=True, dynamic=False, **options)
+    model.compiled_step = CompiledStep(compiled)
+    return model
 
-    # Every batch size and cache length is a graph of its own; PyTorch stops at eight.
-    more_shapes = torch._dynamo.config.patch(
-        recompile_limit=MOST_GRAPHS, accumulated_recompile_limit=MOST_GRAPHS
-    )
 
-    def step(
+class CompiledStep:
+    """A compiled `Decoder.step`, which copies of a decoder share and pickles leave out."""
+
+    def __init__(self, compiled: Callable[..., Tensor]) -> None:
+        """Take the compiled function."""
+        self.compiled = compiled
+        # Every batch size and cache length is a graph of its own; PyTorch stops at eight.
+        self.more_shapes = torch._dynamo.config.patch(
+            recompile_limit=MOST_GRAPHS, accumulated_recompile_limit=MOST_GRAPHS
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledStep:
+        """Return the same."""
+        return self
+
+    def __reduce__(self) -> tuple[type[None], tuple[()]]:
+        """Come back from a pickle as None: what is compiled stays in its process."""
+        return type(None), ()
+
+    def __call__(
+        self,
         decoder: Decoder,
         input_ids: Tensor,
         layers: Layers,
@@ -46,15 +65,13 @@ def compile_decoding(model: Decoder, **options: Any) -> Decoder:
         lengths: Tensor,
         end: int,
     ) -> Tensor:
+        """Run a step as `Decoder.step` does."""
         if input_ids.device.type == "cuda":
             # A graph replays at fixed addresses: declare the cache's, copy the output.
             for memory in (places, *(part for layer in layers for part in layer)):
                 torch._dynamo.mark_static_address(memory)
             torch.compiler.cudagraph_mark_step_begin()
-            with more_shapes:
-                return compiled(decoder, input_ids, layers, places, lengths, end).clone()
-        with more_shapes:
-            return compiled(decoder, input_ids, layers, places, lengths, end)
-
-    model.compiled_step = step
-    return model
+            with self.more_shapes:
+                return self.compiled(decoder, input_ids, layers, places, lengths, end).clone()
+        with self.more_shapes:
+            return self.compiled(decoder, input_ids, layers, places, lengths, end)

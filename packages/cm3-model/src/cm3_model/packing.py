@@ -50,16 +50,26 @@ class PackedLinear(nn.Module):
         self.way = way
         self.weight = linear.weight.requires_grad_(False)
         self._packed: Tensor | None = None
+        self._packed_from: tuple[Tensor, int | None] | None = None
         self._pack()
 
     def _pack(self) -> None:
-        """Make MKL's copy anew, after every change of the weights; none in another format."""
+        """Make MKL's copy anew; none in another format."""
         weight = self.weight.detach()
         fits = weight.device.type == "cpu" and weight.dtype == torch.float32
         packs = self.way == "packed" and fits
         self._packed = (
             torch.ops.mkl._mkl_reorder_linear_weight(weight, self.rows) if packs else None
         )
+        # Held, so that no other weights can come to lie at this address.
+        self._packed_from = (weight, _version(weight)) if packs else None
+
+    def _is_stale(self) -> bool:
+        """Tell whether the weights were written to or replaced since MKL's copy was made."""
+        if self._packed_from is None or torch.compiler.is_compiling():
+            return False
+        weight, version = self._packed_from
+        return not self.weight.is_set_to(weight) or _version(self.weight) != version
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PackedLinear:
         super()._apply(fn, recurse)  # as of `to`
@@ -72,7 +82,7 @@ class PackedLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave MKL's copy out, which can be neither copied nor pickled."""
-        return self.__dict__ | {"_packed": None}
+        return self.__dict__ | {"_packed": None, "_packed_from": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, and make MKL's copy anew."""
@@ -84,6 +94,8 @@ class PackedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
+        if self._is_stale():
+            self._pack()
         if self._packed is not None:
             return torch.ops.mkl._mkl_linear(x, self._packed, self.weight, None, self.rows)
         if self.way == "few-rows":
@@ -92,6 +104,11 @@ class PackedLinear(nn.Module):
             return F.linear(x, self.weight)
         product = self.weight @ x.reshape(self.rows, -1).mT  # (out, rows)
         return product.mT.reshape(*x.shape[:-1], -1)
+
+
+def _version(weight: Tensor) -> int | None:
+    """Return how often a tensor was written to, which inference tensors do not count."""
+    return None if weight.is_inference() else weight._version
 
 
 AnyLinear = nn.Linear | PackedLinear

@@ -1,8 +1,8 @@
-"""A check that losses and weights stay finite, as often as the device allows.
+"""A check that losses, weights and buffers stay finite, as often as the device allows.
 
 On a CPU every step is checked at its end. Reading from an accelerator makes it wait, so there the
 results stay on the device and are read after 32 batches, and before anything is saved: a checkpoint
-never holds weights that are NaN or infinite.
+never holds weights or buffers that are NaN or infinite, but for a buffer's -inf: that is a mask's.
 """
 
 from __future__ import annotations
@@ -123,9 +123,16 @@ def _read_every(device: torch.device) -> int:
 
 
 def _all_finite(module: L.LightningModule, true: Tensor) -> Tensor:
-    """Return whether all trainable weights are finite, a bool on the device; `true` if none are."""
+    """Return whether trainable weights and buffers are finite, a bool on the device.
+
+    If there are none, that is `true`. A buffer may hold -inf, as masks do.
+    """
     parts = [local(p.detach()) for p in module.parameters() if p.requires_grad]
     # the smallest or the largest is NaN or infinite if anything is: a tenth of the time of looking
     # at every number, on a CPU
     bounds = [bound for part in parts if part.numel() for bound in part.aminmax()]
+    buffers = [local(b) for b in module.buffers() if b.is_floating_point() and b.itemsize > 1]
+    bounds += [
+        buffer.amax().clamp(min=0) for buffer in buffers if buffer.numel()
+    ]  # float8 has no amax
     return torch.stack(bounds).isfinite().all() if bounds else true

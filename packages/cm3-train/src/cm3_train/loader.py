@@ -15,7 +15,7 @@ from torch import Tensor
 
 from cm3_train.artifact import check_stamp, stamp
 from cm3_train.collate import Sample, collate
-from cm3_train.integers import integers
+from cm3_train.integers import INT64, integer, integers
 from cm3_train.interface import INTERFACE_VERSION
 from cm3_train.order import SampleOrder
 
@@ -83,6 +83,7 @@ class TokenLoader(BatchLoader):
 
     def __init__(self, builder: Builder, order: SampleOrder, *, pad_id: int) -> None:
         """Start at the first sample."""
+        pad_id = integer(pad_id, "pad_id")
 
         def make_batch(keys: np.ndarray, epochs: np.ndarray, position: int) -> dict[str, Tensor]:
             return build_batch(builder, keys, epochs, pad_id)
@@ -103,7 +104,7 @@ class ValidationLoader:
         rank: This one: it takes every `world_size`-th key.
 
     Raises:
-        ValueError: There are fewer keys than ranks, or they are no integers.
+        ValueError: There are fewer keys than ranks, or a key or number is no integer.
     """
 
     def __init__(
@@ -122,8 +123,8 @@ class ValidationLoader:
             raise ValueError(f"keys: wanted at least {world_size}, one a rank, got {len(keys)}")
         self.builder = builder
         self.keys = keys[rank::world_size]
-        self.batch_size = batch_size
-        self.pad_id = pad_id
+        self.batch_size = integer(batch_size, "batch_size", (1, INT64[1]))
+        self.pad_id = integer(pad_id, "pad_id")
 
     def __len__(self) -> int:
         """Return the number of batches."""

@@ -6,7 +6,7 @@ import hashlib
 
 import numpy as np
 
-from cm3_train.integers import integers
+from cm3_train.integers import INT64, integer, integers
 
 
 class SampleOrder:
@@ -24,6 +24,9 @@ class SampleOrder:
         batch_size: Samples of one batch on one rank.
         world_size: Number of ranks.
         rank: This one.
+
+    Raises:
+        ValueError: There is no key, or one or a number is no integer or out of its range.
     """
 
     def __init__(
@@ -38,14 +41,10 @@ class SampleOrder:
         self.keys = integers(keys, "keys")
         if len(self.keys) == 0:
             raise ValueError("keys: wanted at least one, got none")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: wanted at least 1, got {batch_size}")
-        if not 0 <= rank < world_size:
-            raise ValueError(f"rank: wanted 0..{world_size - 1}, got {rank}")
-        self.seed = seed
-        self.batch_size = batch_size
-        self.world_size = world_size
-        self.rank = rank
+        self.seed = integer(seed, "seed", (0, 2**64 - 1))
+        self.batch_size = integer(batch_size, "batch_size", (1, INT64[1]))
+        self.world_size = integer(world_size, "world_size", (1, INT64[1]))
+        self.rank = integer(rank, "rank", (0, world_size - 1))
         self._permutations: dict[int, np.ndarray] = {}
 
     @property

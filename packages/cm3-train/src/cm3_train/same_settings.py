@@ -1,14 +1,14 @@
 """A resumed run has the settings that it began with.
 
 A checkpoint brings back the optimizer with its rates, so that a rate that was changed in between
-would be ignored without a word. The settings stand beside the checkpoint as `settings.json`; what a
-run finds there must be what it was started with.
+would be ignored without a word. The settings stand in the checkpoint, and beside it as
+`settings.json`; what a run finds there must be what it was started with.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +16,73 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from cm3_train.artifact import check_stamp, stamp, write_json
+from cm3_train.checkpoint_io import AtomicCheckpointIO
 from cm3_train.interface import INTERFACE_VERSION
 
 COMPONENT = "cm3-train/run-settings"
 
 
 class SameSettings(Callback):
-    """Writes down a run's settings at its start, and refuses to resume with others.
+    """Keeps a run's settings in its checkpoints and its folder; refuses to resume with others.
 
     A module says what they are by `run_settings`, a mapping of names to plain values. Of any other
     module it is the class of each optimizer and the start values of its parameter groups.
 
     Args:
         run_dir: The run's folder.
-        resumes: Whether the run goes on from a checkpoint there.
+        resume_from: The checkpoint from which the run goes on, None for a new run.
     """
 
-    def __init__(self, run_dir: Path, *, resumes: bool) -> None:
-        """Read the settings that the run began with; runs of earlier versions have none."""
+    def __init__(self, run_dir: Path, resume_from: Path | None) -> None:
+        """Read the settings that the run began with.
+
+        A checkpoint of an earlier version holds none, but its optimizers' values.
+        """
         self.path = run_dir / "settings.json"
         self.began_with: dict[str, Any] | None = None
-        if resumes and self.path.exists():
-            try:
-                content = json.loads(self.path.read_text(encoding="utf-8"))
-            except (ValueError, RecursionError) as error:
-                raise ValueError(f"{self.path}: wanted JSON, got {error}") from None
-            found = check_stamp(content, COMPONENT, INTERFACE_VERSION, self.path)
-            self.began_with = found["settings"]
+        self.now: dict[str, Any] | None = None
+        self._optimizers_held: dict[str, Any] = {}
+        if resume_from is not None and self.path.exists():
+            self.began_with = _read(self.path)
+        elif resume_from is not None:
+            held = AtomicCheckpointIO().load_checkpoint(resume_from)
+            if state := held.get("callbacks", {}).get(self.state_key):
+                self.began_with = state["settings"]
+            else:
+                groups = [one.get("param_groups", []) for one in held.get("optimizer_states", [])]
+                self._optimizers_held = _plain(_of_groups(groups))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Compare what the module declares, before a checkpoint of another shape is loaded."""
         declared = declared_settings(pl_module)
         if declared is not None:
-            self._check(declared, trainer)
+            self._check(self.began_with, _plain(declared))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Compare the optimizers of a module that declares nothing, before they are restored."""
-        if declared_settings(pl_module) is None:
-            self._check(_of_optimizers(trainer), trainer)
+        """Compare the optimizers, before they are restored, and write the settings down."""
+        declared, optimizers = declared_settings(pl_module), _plain(_of_optimizers(trainer))
+        self.now = optimizers if declared is None else _plain(declared)
+        self._check(self.began_with, self.now)
+        both = self._optimizers_held.keys() & optimizers.keys()  # torch adds names now and then
+        self._check(
+            *({n: of[n] for n in of if n in both} for of in (self._optimizers_held, optimizers))
+        )
+        if trainer.is_global_zero:
+            write_json(self.path, {**stamp(COMPONENT, INTERFACE_VERSION), "settings": self.now})
 
-    def _check(self, settings: Mapping[str, Any], trainer: L.Trainer) -> None:
-        now = json.loads(json.dumps(dict(settings)))  # as they are read back: tuples are lists
-        if self.began_with is None:
-            if trainer.is_global_zero:
-                written = {**stamp(COMPONENT, INTERFACE_VERSION), "settings": now}
-                write_json(self.path, written)
+    def state_dict(self) -> dict[str, Any]:
+        """Return the settings."""
+        return {"settings": self.now}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the checkpoint's own settings, whatever the file beside it says."""
+        self.began_with = state_dict["settings"]
+        if self.now is not None:  # of a strategy that restores late
+            self._check(self.began_with, self.now)
+
+    def _check(self, was: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+        if was is None:
             return
-        was = self.began_with
         changed = [
             f"{name} {was.get(name, 'unset')} (now {now.get(name, 'unset')})"
             for name in {**was, **now}
@@ -80,18 +100,36 @@ def declared_settings(module: L.LightningModule) -> Mapping[str, Any] | None:
     return getattr(module, "run_settings", None)
 
 
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: wanted JSON, got {error}") from None
+    return check_stamp(content, COMPONENT, INTERFACE_VERSION, path)["settings"]
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as they are read back from JSON: tuples are lists."""
+    return json.loads(json.dumps(dict(settings)))
+
+
 def _of_optimizers(trainer: L.Trainer) -> dict[str, Any]:
-    """Return class and plain start values of each optimizer's groups.
+    """Return class and plain start values of each optimizer's groups."""
+    names = {f"optimizer {n}": type(one).__name__ for n, one in enumerate(trainer.optimizers)}
+    return names | _of_groups(one.param_groups for one in trainer.optimizers)
+
+
+def _of_groups(optimizers: Iterable[list[dict[str, Any]]]) -> dict[str, Any]:
+    """Return the plain start values of each optimizer's groups.
 
     Groups that differ in their parameters alone count once: how many there are depends on how the
     model is split over processes.
     """
     found: dict[str, Any] = {}
-    for place, optimizer in enumerate(trainer.optimizers):
-        found[f"optimizer {place}"] = type(optimizer).__name__
+    for place, of_optimizer in enumerate(optimizers):
         groups: list[dict[str, Any]] = []
-        for group in optimizer.param_groups:
-            values = {name: value for name, value in group.items() if _is_plain(value)}
+        for group in of_optimizer:
+            values = {n: value for n, value in group.items() if n != "params" and _is_plain(value)}
             values["lr"] = float(values.pop("initial_lr", group["lr"]))  # before its schedule
             if values not in groups:
                 groups.append(values)

@@ -96,8 +96,9 @@ def fit(
         `best.ckpt`, or `last.ckpt` where there was no validation to choose by.
 
     Raises:
-        FloatingPointError: A loss, or the weights after a step, are NaN or infinite; names the
-            step, and the keys where the batch has `keys`. The checkpoints are from before.
+        FloatingPointError: A loss, or the weights or buffers after a step, are NaN or infinite;
+            names the step, and the keys where the batch has `keys`. The checkpoints are from
+            before.
         ValueError: An argument is out of its range, a loader has no batch, the settings are not
             those of the run that is resumed, or its checkpoint is damaged.
         TrainingInterrupted: A signal stopped the run; it is saved.
@@ -151,7 +152,7 @@ def fit(
             log_every_n_steps=log_every,
             callbacks=[
                 signals,
-                SameSettings(run_dir, resumes=resume_from is not None),
+                SameSettings(run_dir, resume_from),
                 FiniteCheck(checkpoints.last_path),
                 checkpoints,
                 TimeLeftBar(description, max_steps),
