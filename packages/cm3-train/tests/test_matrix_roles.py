@@ -69,32 +69,6 @@ def test_the_head_is_left_out_wherever_the_model_is_wrapped():
         assert found == of_blocks(prefix), prefix
 
 
-@pytest.mark.parametrize("size", [VOCABULARY + 4, 4 * WIDTH, 3])
-@pytest.mark.parametrize("head", HEADS)
-def test_a_head_of_another_size_is_left_out_wherever_it_stands(head, size):
-    def wrapped(last):
-        model = Wrapper("gone")
-        del model.gone
-        model.add_module(head, last)
-        return model
-
-    alone, mix = nn.Linear(WIDTH, size), nn.Linear(WIDTH, WIDTH)
-    assert set(hidden_matrices(wrapped(alone))) == of_blocks("inner.")
-    assert set(hidden_matrices(nn.ModuleDict({"a": wrapped(alone)}))) == of_blocks("a.inner.")
-    found = set(hidden_matrices(wrapped(nn.Sequential(nn.LayerNorm(WIDTH), mix, nn.GELU(), alone))))
-    assert found == of_blocks("inner.") | {f"{head}.1.weight"}
-    several = nn.ModuleList([nn.Linear(WIDTH, size) for _ in range(3)])
-    assert set(hidden_matrices(wrapped(several))) == of_blocks("inner.")
-
-
-def test_a_part_beside_the_stack_that_comes_back_to_its_width_is_hidden():
-    model = Wrapper("output")
-    model.mlp = nn.Sequential(nn.Linear(WIDTH, 24), nn.GELU(), nn.Linear(24, WIDTH))
-    model.mix = nn.Conv1d(WIDTH, WIDTH, 3, groups=WIDTH)
-    found = set(hidden_matrices(model))
-    assert found == of_blocks("inner.") | {"mlp.0.weight", "mlp.2.weight", "mix.weight"}
-
-
 def test_as_wide_as_the_vocabulary_within_a_block_is_a_coincidence():
     assert set(hidden_matrices(Model(hidden=VOCABULARY))) == of_blocks()
 

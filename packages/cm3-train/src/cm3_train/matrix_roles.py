@@ -26,9 +26,7 @@ def hidden_matrices(model: nn.Module) -> list[str]:
     - what a module declares as its `head_weight`;
     - a linear layer with as many outputs as an embedding has rows: it maps to the vocabulary. In a
       stack of blocks (an `nn.ModuleList`) that the embedding is not in, it is a coincidence;
-    - linear layers and convolutions right beside a stack of blocks, in the module that holds it;
-    - those further outside, such as in a wrapper of that module, with outputs that no layer of the
-      same part takes: a head of any size, alone or behind other layers.
+    - linear layers and convolutions right beside a stack of blocks, in the module that holds it.
     """
     return list(matrix_blocks(model))
 
@@ -72,10 +70,6 @@ def _outer(model: nn.Module) -> Iterator[Tensor]:
             yield declared
         if any(_is_stack(child) for child in module.children()):
             yield from (child.weight for child in module.children() if isinstance(child, _MAPS))
-        if isinstance(module, _MAPS):
-            around = _part_beside(name, stacks)
-            if around and _width_out(module) not in _widths_in(modules[around]):
-                yield module.weight
         if isinstance(module, nn.Linear):
             block = _block_around(name, stacks)
             for table_name, table in tables.items():
@@ -88,27 +82,6 @@ def _is_stack(module: nn.Module) -> bool:
     return isinstance(module, nn.ModuleList) and any(
         len(list(block.children())) > 0 for block in module
     )
-
-
-def _part_beside(name: str, stacks: list[str]) -> str:
-    """Return the largest part around `name` that holds no stack and lies in none, or nothing.
-
-    Of `head.norm_and_map.1`, with `decoder.blocks` a stack, that is `head`.
-    """
-    if not stacks or _block_around(name, stacks):
-        return ""
-    pieces = name.split(".")
-    parts = [".".join(pieces[: count + 1]) for count in range(len(pieces))]
-    return next(p for p in parts if not any(f"{stack}.".startswith(f"{p}.") for stack in stacks))
-
-
-def _width_out(layer: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) -> int:
-    return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-
-
-def _widths_in(part: nn.Module) -> set[int]:
-    layers = [layer for layer in part.modules() if isinstance(layer, _MAPS)]
-    return {one.in_features if isinstance(one, nn.Linear) else one.in_channels for one in layers}
 
 
 def _block_around(name: str, stacks: list[str]) -> str:
