@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from cm3_imagetok import PRESETS, load_vqgan, reconstruction_loss
+from cm3_imagetok import PRESETS, VQGAN, load_vqgan, reconstruction_loss
 from cm3_imagetok.config import QUANTIZERS
-from cm3_train import AtomicCheckpointIO, OptimConfig
+from cm3_train import AtomicCheckpointIO, OptimConfig, hidden_matrices
 from cm3leon.data.pairs import Pairs
 from cm3leon.data.pixels import Pictures, cropped
 from cm3leon.recipe import ImageRecipe
@@ -212,3 +212,10 @@ def test_codes_are_revived_after_the_step_and_gumbels_temperature_falls(pixels):
         late = step >= image_training.REVIVE_UNTIL * 40
         assert torch.equal(module.model.quantize.proj.weight, before) == late
     assert temperatures == pytest.approx([1, (1 + 1 / 16) / 2, 1 / 16])
+
+
+def test_muon_trains_the_matrices_around_the_quantizer():
+    """By AdamW they cost the default run 0.5 dB, and its decoder 0.4 bits a code."""
+    named = set(hidden_matrices(VQGAN(SHAPE)))
+    assert {"quant_conv.weight", "post_quant_conv.weight"} < named
+    assert "encoder.conv_in.weight" not in named and "decoder.conv_out.weight" not in named
