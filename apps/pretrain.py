@@ -1,6 +1,6 @@
 """Train the whole system on captioned pictures, and report how good it is.
 
-`python apps/pretrain.py` makes `runs/tiny` from the embedded pictures in 15 to 25 minutes on two
+`python apps/pretrain.py` makes `runs/tiny` from the embedded pictures in about 15 minutes on two
 CPU cores; `--minutes 5` or `60` makes it worse or better. Your own pictures: `--data.folder FOLDER`
 (metadata.jsonl with file_name and text). A stopped or killed run goes on with the same command;
 what is finished is kept.
