@@ -9,9 +9,11 @@ import pytest
 
 from cm3_texttok.exit_status import FAILURES, exit_status
 
+# a shell starts its background jobs deaf to Ctrl-C, and their children inherit it
 PROGRAM = """
-import sys
+import signal, sys
 from cm3_texttok.exit_status import exit_status
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def run():
     while True:
         print("line")
