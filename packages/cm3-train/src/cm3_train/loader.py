@@ -63,13 +63,22 @@ class BatchLoader:
         Raises:
             ValueError: The state belongs to other keys or another seed.
         """
-        check_stamp(state_dict, COMPONENT, INTERFACE_VERSION, "loader state")
-        if state_dict["fingerprint"] != self.order.fingerprint():
-            raise ValueError(
-                "loader state: wanted the state of these keys and this seed, "
-                "got one of other data; start a new run folder"
-            )
+        check_state(state_dict, COMPONENT, self.order)
         self.consumed = state_dict["consumed"]
+
+
+def check_state(state_dict: dict[str, Any], component: str, order: SampleOrder) -> None:
+    """Refuse a loader's state of another component, other keys or another seed.
+
+    Raises:
+        ValueError: It is one.
+    """
+    check_stamp(state_dict, component, INTERFACE_VERSION, "loader state")
+    if state_dict["fingerprint"] != order.fingerprint():
+        raise ValueError(
+            "loader state: wanted the state of these keys and this seed, "
+            "got one of other data; start a new run folder"
+        )
 
 
 class TokenLoader(BatchLoader):

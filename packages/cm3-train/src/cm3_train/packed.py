@@ -17,10 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from cm3_train.artifact import check_stamp, stamp
+from cm3_train.artifact import stamp
 from cm3_train.collate import IGNORE, Sample
 from cm3_train.interface import INTERFACE_VERSION
-from cm3_train.loader import Builder
+from cm3_train.loader import Builder, check_state
 from cm3_train.order import SampleOrder
 
 COMPONENT = "cm3-train/packed-order"
@@ -135,12 +135,7 @@ class PackedLoader:
             ValueError: The state belongs to other keys, another seed, or rows of another number or
                 length.
         """
-        check_stamp(state_dict, COMPONENT, INTERFACE_VERSION, "loader state")
-        if state_dict["fingerprint"] != self.order.fingerprint():
-            raise ValueError(
-                "loader state: wanted the state of these keys and this seed, "
-                "got one of other data; start a new run folder"
-            )
+        check_state(state_dict, COMPONENT, self.order)
         rows, length = len(state_dict["waiting"]), state_dict["length"]
         if (rows, length) != (self._rows, self.length):
             raise ValueError(
