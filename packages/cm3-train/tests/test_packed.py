@@ -116,6 +116,8 @@ def test_a_sample_longer_than_a_row_is_named():
         list(islice(loader(length=10), 20))
     with pytest.raises(ValueError, match="length: wanted at least 1, got 0"):
         loader(length=0)
+    with pytest.raises(ValueError, match="pad_id: wanted"):
+        PackedLoader(builder, SampleOrder(np.arange(3), 0, 1), 10, pad_id=1.5)
 
 
 def test_nothing_is_built_twice():

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cm3_train.artifact import stamp
 from cm3_train.collate import IGNORE, Sample
+from cm3_train.integers import integer
 from cm3_train.interface import INTERFACE_VERSION
 from cm3_train.loader import Builder, check_state
 from cm3_train.order import SampleOrder
@@ -92,7 +93,7 @@ class PackedLoader:
         self.builder = builder
         self.order = order
         self.length = length
-        self.pad_id = pad_id
+        self.pad_id = integer(pad_id, "pad_id")
         self.accumulate = accumulate
         self._rows = order.global_batch_size * accumulate  # S
         self._turn = 0
