@@ -14,6 +14,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from cm3_train.averaging import averaged_model
@@ -35,12 +36,21 @@ class CM3Module(L.LightningModule):
         model: An `nn.Module` that is a `TrainableModel`.
         optim: Optimizer, schedule, clipping and weight averaging.
         image_range: Image ids are `start <= id < stop`.
+        shard: Splits a model in place over a mesh of processes, such as
+            `cm3_model.parallel.parallelize`; for Lightning's `ModelParallelStrategy`.
     """
 
     asks_step_guard = True
     """Gradients of bad steps are dropped where `fit` says so."""
 
-    def __init__(self, model: nn.Module, optim: OptimConfig, image_range: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optim: OptimConfig,
+        image_range: tuple[int, int],
+        *,
+        shard: Callable[[Any, DeviceMesh], object] | None = None,
+    ) -> None:
         """Check the model, and copy it if averaged weights are kept."""
         super().__init__()
         if not isinstance(model, TrainableModel):
@@ -51,8 +61,18 @@ class CM3Module(L.LightningModule):
         self.optim = optim
         self.image_range = image_range
         self.averaged = averaged_model(model, optim.ema_decay) if optim.ema_decay else None
+        self._shard = shard
         self._sums: Tensor | None = None
         self._validation_sums: Tensor | None = None
+
+    def configure_model(self) -> None:
+        """Split the model, and its averaged copy, where Lightning has a mesh for it."""
+        if self._shard is None or self.device_mesh is None:
+            return
+        shard, self._shard = self._shard, None  # Lightning may call this twice
+        shard(self.model, self.device_mesh)
+        if self.averaged is not None:
+            shard(self.averaged.module, self.device_mesh)
 
     @property
     def run_settings(self) -> dict[str, Any]:

@@ -54,6 +54,7 @@ def fit(
     devices: int | list[int] = 1,
     num_nodes: int = 1,
     strategy: str | Strategy = "auto",
+    plugins: Iterable[Any] = (),
     accumulate: int = 1,
     bad_steps: BadSteps = "stop",
     spike_factor: float | None = None,
@@ -98,6 +99,7 @@ def fit(
         devices: Likewise.
         num_nodes: Likewise.
         strategy: Likewise; "ddp" for several processes.
+        plugins: Further ones of Lightning's, such as a cluster's environment.
         accumulate: Batches whose gradients make one step. Not for manual optimisation.
         bad_steps: What to do when a step's gradient is NaN, infinite or a spike: "stop", or "skip"
             it, with a line on stderr and one in `run_dir/skipped.jsonl` that name its keys. Of a
@@ -161,7 +163,7 @@ def fit(
             strategy=strategy,
             accumulate_grad_batches=accumulate,
             use_distributed_sampler=False,  # loaders know their rank
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *plugins],
             logger=[
                 CSVLogger(run_dir, name="csv", flush_logs_every_n_steps=1),
                 TensorBoardLogger(run_dir, name="tensorboard", version=""),
