@@ -74,6 +74,10 @@ from .shards import (
     TokenShards as TokenShards,
     write_shards as write_shards,
 )
+from .throughput import (
+    Throughput as Throughput,
+    peak_operations as peak_operations,
+)
 from .trainer import (
     fit as fit,
     load_weights as load_weights,
