@@ -136,13 +136,18 @@ class DecoderRecipe:
     compile: bool = False
     """Compile the blocks: pays on a GPU, or in a long run; costs minutes at the start."""
     activation_checkpointing: Checkpointing = "none"
-    """What backward finds of a block: "none" keeps all it needs; "selective" the results of
-    products and attention; "full" the block's input alone, and computes the block again."""
+    """What backward finds of a block: all it needs ("none"), of its MLP the input alone
+    ("selective"), of the whole block the input alone ("full"). The rest is computed again."""
     packed_length: int | None = None
     """Positions of a row that whole sequences are packed into, each seeing itself alone; null pads
     every sequence to the longest. For a GPU: elsewhere the mask of a row is laid out in memory."""
     val_every: int = 100
     """Steps between two validations; the best checkpoint counts."""
+    sample_every: int = 0
+    """Validations between two sheets of drawings and captions, `decoder/samples/step-000500.png`;
+    0 draws none. Not with `trainer.strategy` "fsdp2"."""
+    sample_count: int = 4
+    """Held-out captions on a sheet."""
 
     def __post_init__(self) -> None:
         """Refuse what is no decoder, before any work."""
@@ -285,6 +290,11 @@ class Recipe:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: wanted one of {PRECISIONS}, got {self.precision!r}")
         self.decoder.accumulate(self.trainer.ranks)
+        if self.decoder.sample_every and self.trainer.strategy == "fsdp2":
+            raise ValueError(
+                "decoder.sample_every: wanted 0 with trainer.strategy fsdp2, whose first process "
+                f"holds a part of the model, got {self.decoder.sample_every}"
+            )
         if self.imagetok.tokenizer is not None:
             return
         factor = self.imagetok.model.downsampling

@@ -9,13 +9,14 @@ trusted: who makes a run wrote or chose the recipe.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from cm3_imagetok.interface import ImageTokenizer
-from cm3_model import Decoder
+from cm3_model import Decoder, read_manifest
 from cm3_retrieval.interface import Encoder
 from cm3_texttok import TextTokenizer
 from cm3_texttok.interface import Tokenizer
@@ -66,16 +67,19 @@ def make_parts(job: Job) -> tuple[Parts, Pictures, Neighbours]:
     encoder = make_encoder(job, pictures, tokenizers)
     neighbours = make_memory(job, pictures, encoder)
     memory = make_tokens(job, pictures, tokenizers, encoder)
-    model = make_decoder(job, pictures, tokenizers, memory, neighbours)
-    made = Parts(
-        tokenizers=tokenizers,
-        encoder=encoder,
-        memory=memory,
-        model=model,
-        device=job.device,
-        habits=parts.habits_of(job.recipe.evaluation, job.recipe.folder),
-    )
-    return made, pictures, neighbours
+
+    def with_decoder(model: Decoder) -> Parts:
+        return Parts(
+            tokenizers=tokenizers,
+            encoder=encoder,
+            memory=memory,
+            model=model,
+            device=job.device,
+            habits=parts.habits_of(job.recipe.evaluation, job.recipe.folder),
+        )
+
+    made = make_decoder(job, pictures, tokenizers, memory, neighbours, with_decoder)
+    return with_decoder(made), pictures, neighbours
 
 
 def make_tokenizers(job: Job) -> tuple[Tokenizers, Pictures]:
@@ -268,14 +272,20 @@ def make_decoder(
     tokenizers: Tokenizers,
     memory: Memory,
     neighbours: Neighbours,
+    with_decoder: Callable[[Decoder], Parts],
 ) -> Decoder:
-    """Stage `decoder`: CM3 pretraining with retrieved documents."""
+    """Stage `decoder`: CM3 pretraining with retrieved documents.
+
+    `with_decoder` gives the parts to draw with while it trains.
+    """
     recipe, seed = job.recipe.decoder, job.recipe.seed
     retrieve = job.recipe.evaluation.retrieve
 
     def work(out: Path) -> None:
         from cm3leon.training.decoder import train_decoder
+        from cm3leon.training.samples import sheets_of
 
+        sheets = (with_decoder, pictures, neighbours, recipe.sample_count, out / "samples")
         train_decoder(
             recipe,
             tokenizers,
@@ -289,9 +299,12 @@ def make_decoder(
             precision=job.precision,
             checkpoint_every=job.recipe.checkpoint_every,
             trainer=job.recipe.trainer,
+            draw=sheets_of(*sheets) if recipe.sample_every else None,
         )
 
     config = [recipe, seed, job.precision, retrieve]
+    if recipe.init_from is not None:  # what is there, not only where
+        config.append(read_manifest(recipe.init_from).get("weights"))
     inputs = ["shards", "retrieval"]
     job.stages.run("decoder", config, inputs, work, resumable=True, together=True)
     return parts.open_decoder(job.recipe, job.device)

@@ -67,6 +67,11 @@ from .packed import (
     collate_packed as collate_packed,
 )
 from .progress import progress_bar as progress_bar
+from .samples import (
+    Draw as Draw,
+    Samples as Samples,
+    Shown as Shown,
+)
 from .sequence import (
     SequenceBuilder as SequenceBuilder,
 )
