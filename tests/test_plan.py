@@ -21,7 +21,7 @@ ROWS, LENGTH, WORDS, CHUNK = 2, 768, 2048, 256
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("mode", ["none", "selective", "full"])
 @pytest.mark.parametrize("size", SIZES)
-def test_memory_is_that_of_a_real_step_within_a_tenth(size, mode, bfloat16):
+def test_memory_is_that_of_a_real_step_within_a_twentieth(size, mode, bfloat16):
     """Counted by PyTorch, tensor by tensor, in a step whose gradients are accumulated."""
     width, layers = SIZES[size]
     config = DecoderConfig(
@@ -49,7 +49,7 @@ def test_memory_is_that_of_a_real_step_within_a_tenth(size, mode, bfloat16):
     peak = tracker.get_tracker_snapshot("peak")[torch.device("cpu")]
     real = next(value for kind, value in peak.items() if "Total" in str(kind))
     layout = Layout(tokens=ROWS * LENGTH, checkpointing=mode, bfloat16=bfloat16, chunk_size=CHUNK)
-    assert memory_of_a_step(shape_of(config), layout).total == pytest.approx(real, rel=0.1)
+    assert memory_of_a_step(shape_of(config), layout).total == pytest.approx(real, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["350m", "760m"])
@@ -58,20 +58,20 @@ def test_memory_is_what_an_h100_was_measured_to_need(root, name):
     measured = json.loads((root / "benchmarks/results/train-step-h100.json").read_text())
     layout = Layout(tokens=4 * 4096, chunk_size=4096)
     planned = memory_of_a_step(shape_of(PRESETS[f"cm3leon-{name}"]), layout).total
-    assert planned == pytest.approx(measured[f"peak_bytes_{name}"], rel=0.12)
+    assert planned == pytest.approx(measured[f"peak_bytes_{name}"], rel=0.06)
 
 
-def test_the_table_names_every_recipe_and_number_of_gpus(root):
+def test_the_table_names_every_recipe_and_number_of_gpus(root, tmp_path):
     done = subprocess.run(
         [sys.executable, str(root / "apps/plan.py"), "--recipes", "350m", "7b", "--gpus", "8",
-         "256", "3", "--out", "/dev/stdout"],
+         "256", "3", "--out", str(tmp_path / "plan.json")],
         capture_output=True, text=True, cwd=root,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    table, _, out = done.stdout.partition("{")
+    table = done.stdout
     assert table.count("350m") == 3 and table.count("7b") == 3
     assert table.count("does not divide") == 2  # three GPUs
-    rows = json.loads("{" + out)["rows"]
+    rows = json.loads((tmp_path / "plan.json").read_text())["rows"]
     assert {(row["recipe"], row["gpus"]) for row in rows} == {
         ("350m", 8), ("350m", 256), ("7b", 8), ("7b", 256),
     }  # fmt: skip

@@ -67,7 +67,7 @@ class Memory:
     activations: float
     """What forward keeps for backward."""
     working: float
-    """The logits of a piece with the head's gradient, or one block computed again: the larger."""
+    """The head's gradient, and the logits of a piece or one block's backward, the larger."""
 
     @property
     def total(self) -> float:
@@ -111,18 +111,23 @@ def memory_of_a_step(shape: Shape, layout: Layout) -> Memory:
     kept = kept_by_a_block(shape, layout)
     activations = layout.tokens * shape.num_layers * kept[layout.checkpointing]
     activations += 2 * 4 * layout.tokens * shape.width  # the last norm's input, the last states
+    # `token_losses` has logits, their float32, its softmax, and the last piece's softmax and slopes
     piece = min(layout.chunk_size, layout.tokens) * shape.vocab_size
-    head = 4 * shape.vocab_size * shape.width
-    loss = piece * (4 + (2 if layout.bfloat16 else 4)) + head + 4 * layout.tokens * shape.width
+    product = 2 if layout.bfloat16 else 4
+    logits = piece * (16 if layout.bfloat16 else 12) + 4 * layout.tokens * shape.width
+    if layout.bfloat16:
+        logits += 2 * shape.vocab_size * shape.width
     again = layout.tokens * (kept["none"] - kept[layout.checkpointing])
-    slopes = layout.tokens * (4 * shape.width + 2 * (2 if layout.bfloat16 else 4) * shape.mlp_width)
+    slopes = layout.tokens * (4 * shape.width + 2 * product * shape.mlp_width)
+    # its gradients of the head and of the states stay while backward goes through the blocks
+    made = 4 * (shape.vocab_size + layout.tokens) * shape.width
     return Memory(
         weights=weights,
         gradients=4 * held + buckets,
         optimizer=4 * layout.optimizer_floats * held,
         averaged=4 * held if layout.averaged else 0,
         activations=activations,
-        working=max(loss, again + slopes),
+        working=made + max(logits, again + slopes),
     )
 
 
