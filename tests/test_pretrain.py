@@ -266,6 +266,35 @@ def test_a_recipe_can_pack_its_sequences(unbroken):
     assert bool(hidden.isfinite().all())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("packed_length", [None, 640])
+def test_a_batch_in_tokens_is_the_same_however_it_is_shared(unbroken, packed_length):
+    subject = open_subject(unbroken)
+    recipe = replace(
+        read_recipe(unbroken).decoder, batch_size=2, max_length=320, packed_length=packed_length,
+        tokens_per_step=8 * (packed_length or 320),
+    )  # fmt: skip
+
+    def steps(ranks):
+        """Keys of three steps, in the order of their rows; packed, with the rows themselves."""
+        streams = [
+            iter(training_batches(
+                recipe, subject.parts.tokenizers, subject.parts.memory.documents,
+                subject.pictures.pairs, subject.neighbours, seed=0, rank=rank, ranks=ranks,
+            ))
+            for rank in range(ranks)
+        ]  # fmt: skip
+        for _ in range(3):
+            batches = [[next(one) for one in streams] for _ in range(recipe.accumulate(ranks))]
+            keys = sorted(int(key) for part in batches for b in part for key in b["keys"])
+            rows = sorted(r.tolist() for part in batches for b in part for r in b["input_ids"])
+            yield keys, rows if packed_length else None
+
+    wanted = list(steps(1))
+    assert [recipe.accumulate(ranks) for ranks in (1, 2, 4)] == [4, 2, 1]
+    assert list(steps(2)) == wanted and list(steps(4)) == wanted
+
+
 def named_tokenizers(run):
     """Options that give a run the tokenizers of another one."""
     named = {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -67,19 +68,18 @@ def make_parts(job: Job) -> tuple[Parts, Pictures, Neighbours]:
     encoder = make_encoder(job, pictures, tokenizers)
     neighbours = make_memory(job, pictures, encoder)
     memory = make_tokens(job, pictures, tokenizers, encoder)
+    with_decoder = partial(joined, job, tokenizers, encoder, memory)
+    model = make_decoder(job, pictures, tokenizers, memory, neighbours, with_decoder)
+    return with_decoder(model), pictures, neighbours
 
-    def with_decoder(model: Decoder) -> Parts:
-        return Parts(
-            tokenizers=tokenizers,
-            encoder=encoder,
-            memory=memory,
-            model=model,
-            device=job.device,
-            habits=parts.habits_of(job.recipe.evaluation, job.recipe.folder),
-        )
 
-    made = make_decoder(job, pictures, tokenizers, memory, neighbours, with_decoder)
-    return with_decoder(made), pictures, neighbours
+def joined(
+    job: Job, tokenizers: Tokenizers, encoder: Encoder, memory: Memory, model: Decoder
+) -> Parts:
+    """Return the parts around a decoder, finished or in training."""
+    habits = parts.habits_of(job.recipe.evaluation, job.recipe.folder)
+    made = {"encoder": encoder, "memory": memory, "model": model, "habits": habits}
+    return Parts(tokenizers=tokenizers, device=job.device, **made)
 
 
 def make_tokenizers(job: Job) -> tuple[Tokenizers, Pictures]:
@@ -274,10 +274,7 @@ def make_decoder(
     neighbours: Neighbours,
     with_decoder: Callable[[Decoder], Parts],
 ) -> Decoder:
-    """Stage `decoder`: CM3 pretraining with retrieved documents.
-
-    `with_decoder` gives the parts to draw with while it trains.
-    """
+    """Stage `decoder`: CM3 pretraining with retrieved documents; it draws `with_decoder`."""
     recipe, seed = job.recipe.decoder, job.recipe.seed
     retrieve = job.recipe.evaluation.retrieve
 
@@ -285,7 +282,7 @@ def make_decoder(
         from cm3leon.training.decoder import train_decoder
         from cm3leon.training.samples import sheets_of
 
-        sheets = (with_decoder, pictures, neighbours, recipe.sample_count, out / "samples")
+        shown = (with_decoder, pictures, neighbours, recipe.sample_count, out / "samples")
         train_decoder(
             recipe,
             tokenizers,
@@ -299,12 +296,12 @@ def make_decoder(
             precision=job.precision,
             checkpoint_every=job.recipe.checkpoint_every,
             trainer=job.recipe.trainer,
-            draw=sheets_of(*sheets) if recipe.sample_every else None,
+            draw=sheets_of(*shown) if recipe.sample_every else None,
         )
 
     config = [recipe, seed, job.precision, retrieve]
-    if recipe.init_from is not None:  # what is there, not only where
-        config.append(read_manifest(recipe.init_from).get("weights"))
+    if recipe.init_from is not None:
+        config.append(read_manifest(recipe.init_from).get("weights"))  # not the path alone
     inputs = ["shards", "retrieval"]
     job.stages.run("decoder", config, inputs, work, resumable=True, together=True)
     return parts.open_decoder(job.recipe, job.device)
