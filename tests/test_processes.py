@@ -150,7 +150,8 @@ def test_models_in_parts_train_likewise(root, torchrun, tmp_path, tensor_paralle
             assert mine[step][name] == pytest.approx(figures[name], rel=1e-3), (step, name)
     whole, other = (load_decoder(one / "decoder" / "model") for one in (run, torchrun[0]))
     for name, weight in whole.state_dict().items():
-        torch.testing.assert_close(weight, other.state_dict()[name], rtol=0.1, atol=5e-3)
+        gap = (weight - other.state_dict()[name]).norm() / weight.norm()
+        assert gap < 0.05, (name, gap)  # bfloat16, and signs that Adam magnifies
 
 
 @pytest.mark.slow
