@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -34,13 +34,6 @@ def device_of(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device: this machine has no mps")
     return device
-
-
-def trainer_options(device: torch.device) -> dict[str, Any]:
-    """Return what tells Lightning's Trainer to compute on one device."""
-    if device.type != "cuda":
-        return {"accelerator": device.type, "devices": 1}
-    return {"accelerator": "cuda", "devices": [device.index or 0]}
 
 
 def precision_on(device: torch.device, name: str) -> str:

@@ -29,6 +29,7 @@ from cm3leon.data.tokens import write_tokens
 from cm3leon.device import device_of, precision_on
 from cm3leon.named_parts import fingerprint_of_part
 from cm3leon.parts import Memory, Parts, Tokenizers
+from cm3leon.processes import is_first, own_device
 from cm3leon.recipe import CompositionsRecipe, Recipe, seeded
 from cm3leon.stages import Stages
 
@@ -44,16 +45,16 @@ class Job:
 
 
 def start(recipe: Recipe) -> Job:
-    """Take hold of the run's folder.
+    """Take hold of the run's folder; of several processes with the same command the first does.
 
     Raises:
-        BlockingIOError: Another process works there.
+        BlockingIOError: Another run works there.
         ValueError: This machine has no such device.
     """
-    device = device_of(recipe.device)
+    device = own_device(device_of(recipe.device), recipe.trainer)
     return Job(
         recipe=recipe,
-        stages=Stages(recipe.folder),
+        stages=Stages(recipe.folder, first=is_first()),
         device=device,
         precision=precision_on(device, recipe.precision),
     )
@@ -208,6 +209,7 @@ def make_image_tokenizer(job: Job, pictures: Pictures) -> ImageTokenizer:
             device=job.device,
             precision=job.precision,
             checkpoint_every=job.recipe.checkpoint_every,
+            trainer=job.recipe.trainer,
         )
 
     if recipe.tokenizer is not None:
@@ -286,8 +288,10 @@ def make_decoder(
             device=job.device,
             precision=job.precision,
             checkpoint_every=job.recipe.checkpoint_every,
+            trainer=job.recipe.trainer,
         )
 
     config = [recipe, seed, job.precision, retrieve]
-    job.stages.run("decoder", config, ["shards", "retrieval"], work, resumable=True)
+    inputs = ["shards", "retrieval"]
+    job.stages.run("decoder", config, inputs, work, resumable=True, together=True)
     return parts.open_decoder(job.recipe, job.device)

@@ -9,7 +9,13 @@ import sys
 import pytest
 import torch
 
-from cm3_train import AtomicCheckpointIO, read_history
+from cm3_train import (
+    AtomicCheckpointIO,
+    CM3Module,
+    OptimConfig,
+    load_weights,
+    read_history,
+)
 
 WORKER = """
 import json, os, signal, sys
@@ -90,22 +96,9 @@ def start(folder, devices, *arguments, script=WORKER):
     return workers
 
 
-SPLIT_WORKER = """
-import os, sys
-import numpy as np, torch
-from lightning.pytorch.strategies import ModelParallelStrategy
+WHOLE_MODEL = """
+import torch
 from torch import nn
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.parallel import (
-    ColwiseParallel, RowwiseParallel, parallelize_module,
-)
-from cm3_train import *
-from cm3_train.loader import build_batch
-
-folder, devices, tensor, name, kill_at, averaged = sys.argv[1:]
-devices, tensor, kill_at = int(devices), int(tensor), int(kill_at)
-data = devices // tensor
 
 class Model(nn.Module):
     def __init__(self):
@@ -119,6 +112,25 @@ class Model(nn.Module):
         return x + self.down(torch.tanh(self.up(x)))
     def head(self, hidden):
         return hidden @ self.embedding.weight.T
+"""
+
+SPLIT_WORKER = (
+    WHOLE_MODEL
+    + """
+import os, sys
+import numpy as np
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel, RowwiseParallel, parallelize_module,
+)
+from cm3_train import *
+from cm3_train.loader import build_batch
+
+folder, devices, tensor, name, kill_at, averaged = sys.argv[1:]
+devices, tensor, kill_at = int(devices), int(tensor), int(kill_at)
+data = devices // tensor
 
 class Module(CM3Module):
     def configure_model(self):
@@ -161,6 +173,7 @@ fit(
 sys.stderr.flush()
 os._exit(0)  # gloo's threads may still run and would abort an ordinary exit, now and then
 """
+)
 
 
 @pytest.mark.slow
@@ -173,8 +186,22 @@ def test_split_models_learn_what_whole_ones_do_and_go_on_after_a_kill(tmp_path, 
         folder = tmp_path / f"tensor-{tensor}"
         killed = start(folder, 2, tensor, name, 4, 0.5, script=SPLIT_WORKER)
         assert 7 in [worker.returncode for worker in killed], killed[0].errors
-        for worker in start(folder, 2, tensor, name, -1, 0.5, script=SPLIT_WORKER):
+        assert (folder / "last.ckpt" / "manifest.json").exists()
+        if name == "adamw":  # a broken part of one process: both go on from the one before
+            part = next((folder / "last.ckpt").glob("__1_*"))
+            part.write_bytes(part.read_bytes()[:-1] + b"x")
+        workers = start(folder, 2, tensor, name, -1, 0.5, script=SPLIT_WORKER)
+        for worker in workers:
             assert worker.returncode == 0, worker.errors
+        said = "goes on from last-1.ckpt instead" in workers[0].errors
+        assert said == (name == "adamw")
+        whole = [AtomicCheckpointIO().load_checkpoint(tmp_path / "one" / "best.ckpt")]
+        scope: dict = {}
+        exec(WHOLE_MODEL, scope)
+        module = CM3Module(scope["Model"](), OptimConfig(ema_decay=0.5), (20, 40))
+        load_weights(module, folder / "best.ckpt")  # its parts put together, in one process
+        for key, value in module.state_dict().items():
+            torch.testing.assert_close(value, whole[0]["state_dict"][key], rtol=1e-3, atol=1e-4)
         found = read_history(folder)
         assert sorted(found) == sorted(wanted) == list(range(6))
         for step, figures in wanted.items():  # of the averaged weights, too

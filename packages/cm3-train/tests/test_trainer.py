@@ -157,6 +157,27 @@ def test_resumed_batches_are_those_of_the_unbroken_run(run):
     assert second == seen[6:]  # the last save before batch 8 was after six
 
 
+def test_a_broken_checkpoint_costs_the_steps_since_the_one_before(run, capsys):
+    seen, pieces = [], []
+    module, best = run("unbroken", seen=seen)
+    with pytest.raises(Killed):
+        run("broken", kill_at=10, seen=pieces)
+    folder = best.parent.parent / "broken"
+    names = ["best.ckpt", "csv", "last-1.ckpt", "last.ckpt", "settings.json", "tensorboard"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    last = folder / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-10])
+    capsys.readouterr()
+    resumed, _ = run("broken", seen=pieces)
+    said = capsys.readouterr().err
+    assert "last.ckpt: damaged" in said and "goes on from last-1.ckpt instead" in said
+    assert pieces == seen[:11] + seen[6:]  # saves were after 3, 6 and 9
+    assert same(module.state_dict(), resumed.state_dict())
+    kept = [load(folder / name)["state_dict"] for name in ("last.ckpt", "last-1.ckpt")]
+    assert same(kept[0], load(best.parent / "last.ckpt")["state_dict"])
+    assert not same(*kept)
+
+
 def test_a_finished_run_does_nothing_more(run):
     seen = []
     module, best = run("a")
@@ -289,7 +310,7 @@ def test_wrong_input(run, tmp_path, tiny):
     run("b", max_steps=3)
     path = tmp_path / "b" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ValueError, match="last.ckpt: damaged"):
+    with pytest.raises(ValueError, match="wanted a whole checkpoint .*last.ckpt: damaged"):
         run("b", max_steps=3)
 
 
@@ -324,8 +345,9 @@ def test_unknown_monitor(tmp_path):
 
 
 @pytest.mark.slow
-def test_sigkill(tmp_path, monkeypatch):
-    """The same by a real SIGKILL, on a process of its own."""
+@pytest.mark.parametrize("between_renames", [False, True])
+def test_sigkill(tmp_path, monkeypatch, between_renames):
+    """The same by a real SIGKILL, on a process of its own: in a step, and while names change."""
     script = Path(tmp_path / "run.py")
     script.write_text(
         """
@@ -333,12 +355,20 @@ import os, signal, sys
 import lightning as L, numpy as np, torch
 from cm3_train import BatchLoader, SampleOrder, fit
 
+if sys.argv[3] == "True":  # the second save moves `last.ckpt` on, then `next.ckpt`
+    replace = os.replace
+    def dies(source, target):
+        replace(source, target)
+        if os.path.basename(target) == "last-1.ckpt":
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.replace = dies
+
 class Plain(L.LightningModule):
     def __init__(self):
         super().__init__()
         self.w = torch.nn.Linear(2, 1)
     def training_step(self, batch, batch_idx):
-        if batch_idx == int(sys.argv[2]):
+        if batch_idx == int(sys.argv[2]) and sys.argv[3] == "False":
             os.kill(os.getpid(), signal.SIGKILL)
         return (self.w(batch) - torch.randn(len(batch), 1)).square().mean()
     def configure_optimizers(self):
@@ -355,13 +385,15 @@ fit(Plain(), loader, None, run_dir=sys.argv[1], max_steps=10, val_every=99, chec
     )
 
     def go(folder):
-        monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / folder), "-1"])
+        monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / folder), "-1", "no"])
         runpy.run_path(str(script))
 
     go("unbroken")
-    command = [sys.executable, str(script), str(tmp_path / "killed"), "7"]
+    command = [sys.executable, str(script), str(tmp_path / "killed"), "7", str(between_renames)]
     killed = subprocess.run(command, capture_output=True, timeout=240)
     assert killed.returncode == -signal.SIGKILL
+    left = sorted(path.name for path in (tmp_path / "killed").glob("*.ckpt"))
+    assert left == ["last-1.ckpt", "next.ckpt" if between_renames else "last.ckpt"]
     go("killed")
     mine, theirs = load(tmp_path / "unbroken/last.ckpt"), load(tmp_path / "killed/last.ckpt")
     assert same(mine["state_dict"], theirs["state_dict"])
