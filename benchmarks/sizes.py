@@ -72,7 +72,7 @@ def train(recipe: Recipe, size: str, steps: int, seed: int, folder: Path) -> int
             precision=precision_on(device, recipe.precision),
             checkpoint_every=recipe.checkpoint_every,
         )
-    return num_parameters(new_decoder(decoder, tokenizers, seed))
+    return num_parameters(new_decoder(decoder, tokenizers, seed).config)
 
 
 def curve(folder: Path, name: str) -> list[tuple[int, float]]:
