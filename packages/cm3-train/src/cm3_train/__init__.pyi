@@ -70,9 +70,13 @@ from .progress import progress_bar as progress_bar
 from .sequence import (
     SequenceBuilder as SequenceBuilder,
 )
+from .shard_files import (
+    seal_shards as seal_shards,
+    write_shard as write_shard,
+    write_shards as write_shards,
+)
 from .shards import (
     TokenShards as TokenShards,
-    write_shards as write_shards,
 )
 from .trainer import (
     fit as fit,
