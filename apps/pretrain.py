@@ -26,10 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     from cm3leon import run
     from cm3leon.device import make_deterministic
     from cm3leon.evaluation.report import finish, table
+    from cm3leon.job import start
 
     make_deterministic()
-    job = run.start(recipe)
-    save_recipe(recipe, recipe.folder)
+    job = start(recipe)
+    save_recipe(job.recipe, recipe.folder)
     run.make_report(job, *run.make_parts(job))
     machine = {"device": str(job.device), "precision": job.precision}
     report = finish(recipe.folder, job.stages.done, time.time() - START, machine)
