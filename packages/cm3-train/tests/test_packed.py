@@ -42,7 +42,7 @@ def test_every_sample_stands_whole_and_predicts_its_own_ids(sizes):
     filled = 0
     for row, samples in enumerate(rows):
         at = 0
-        for number, (ids, first) in enumerate(samples):
+        for number, (ids, first, _) in enumerate(samples):
             here = slice(at, at + len(ids) - 1)
             assert batch["input_ids"][row, here].tolist() == ids[:-1].tolist()
             assert set(batch["documents"][row, here].tolist()) == {number}

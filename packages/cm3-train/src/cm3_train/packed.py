@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from cm3_train.artifact import stamp
-from cm3_train.collate import IGNORE, Sample
+from cm3_train.collate import IGNORE, Sample, labels_of
 from cm3_train.integers import INT64, integer
 from cm3_train.interface import INTERFACE_VERSION
 from cm3_train.loader import Builder, check_state, from_workers
@@ -42,24 +42,27 @@ def collate_packed(rows: Sequence[Sequence[Sample]], length: int, pad_id: int) -
         pad_id: Fills `input_ids` up; its labels are -100, and it is one more document.
 
     Returns:
-        `input_ids`, `labels` and `documents`, int64 (B, T), and `padding`, the share of positions
-        that hold no sample.
+        `input_ids`, `labels` and `documents`, int64 (B, T), `weights`, float32 (B, T), where a
+        sample has some, and `padding`, the share of positions that hold no sample.
     """
     input_ids = np.full((len(rows), length), pad_id, dtype=np.int64)
     labels = np.full_like(input_ids, IGNORE)
     documents = np.empty_like(input_ids)
+    weights = np.ones(input_ids.shape, dtype=np.float32)
     filled = 0
     for row, samples in enumerate(rows):
         end = 0
-        for number, (ids, scored_from) in enumerate(samples):
-            start, end = end, end + len(ids) - 1
-            input_ids[row, start:end] = ids[:-1]
-            documents[row, start:end] = number
-            first = max(1, scored_from)
-            labels[row, start + first - 1 : end] = ids[first:]
+        for number, sample in enumerate(samples):
+            here = slice(end, end + len(sample.ids) - 1)
+            input_ids[row, here] = sample.ids[:-1]
+            documents[row, here] = number
+            labels[row, here], weights[row, here] = labels_of(sample)
+            end = here.stop
         documents[row, end:] = len(samples)
         filled += end
     arrays = {"input_ids": input_ids, "labels": labels, "documents": documents}
+    if any(sample.weights is not None for samples in rows for sample in samples):
+        arrays["weights"] = weights
     batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return batch | {"padding": torch.tensor(1 - filled / input_ids.size)}
 
@@ -236,10 +239,12 @@ def _joined(parts: list[Part]) -> tuple[dict[str, Tensor], dict[int, list[int]]]
         return parts[0][0], waiting
     rows = sum(len(counts) for _, counts, _ in parts)
     batch = {}
-    for name in ("input_ids", "labels", "documents"):
-        batch[name] = torch.empty(rows, *parts[0][0][name].shape[1:], dtype=torch.int64)
+    for name in {name for part, _, _ in parts for name in part} - {"keys", "padding"}:
+        like = next(part[name] for part, _, _ in parts if name in part)
+        batch[name] = torch.ones(rows, *like.shape[1:], dtype=like.dtype)
         for place, (part, _, _) in enumerate(parts):
-            batch[name][place :: len(parts)] = part[name]
+            if name in part:
+                batch[name][place :: len(parts)] = part[name]
     keys = [part["keys"].split(counts) for part, counts, _ in parts]
     places = batch["input_ids"].numel()
     filled = sum(round((1 - float(p["padding"])) * p["input_ids"].numel()) for p, _, _ in parts)
