@@ -21,6 +21,7 @@ import torch
 
 from cm3_imagetok import load_image
 from cm3_retrieval.interface import Encoder
+from cm3_retrieval.metadata_file import Row
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, write_folder
 from cm3leon.data.pairs import SPLITS, key_of, rows_of
 from cm3leon.data.tokens import MAX_SHIFT, other_views
@@ -49,8 +50,9 @@ NO_SPLIT = 255
 class Picture:
     """One picture that could be read, fitted, with its captions."""
 
+    listed: Row
     row: dict[str, Any]
-    """Checked columns, as of `rows_of`."""
+    """Its columns, checked, as of `rows_of`."""
     captions: list[str]
     pixels: np.ndarray
     """(size, size, 3) uint8."""
@@ -98,7 +100,7 @@ class ShardEncoder:
             schema = schema_of(self.encoder.dim)
             with pa.ipc.new_file(pa.PythonFile(file, mode="w"), schema) as writer:
                 for batch in self._batches(shard, counts, licences, bad):
-                    rows = self._rows(batch, shard, counts, bad)
+                    rows = self._rows(batch, counts, bad)
                     if rows:
                         writer.write_batch(pa.RecordBatch.from_pylist(rows, schema))
                         counts["rows"] += len(rows)
@@ -137,8 +139,7 @@ class ShardEncoder:
             try:
                 batch.append(self._picture(found, counts))
             except (OSError, ValueError, EOFError, tarfile.TarError) as error:
-                key = found.row.file_name
-                bad.append(Unusable(file=shard.file, key=key, reason=str(error)))
+                bad.append(self._unusable(found.row, str(error)))
             if len(batch) == BATCH:
                 yield batch
                 batch = []
@@ -158,6 +159,7 @@ class ShardEncoder:
         counts["boxes_cropped_away"] += kept.count(None)
         square = fitted(picture, size, fit)
         return Picture(
+            listed=listed,
             row=rows[0],
             captions=list(dict.fromkeys(row["text"] for row in rows)),
             pixels=np.asarray(square),
@@ -170,8 +172,12 @@ class ShardEncoder:
             source=origin_of(record.row),
         )
 
+    def _unusable(self, listed: Row, reason: str) -> Unusable:
+        file = listed.file.relative_to(self.job.options.source).as_posix()
+        return Unusable(file=file, key=listed.file_name, reason=reason)
+
     def _rows(
-        self, batch: list[Picture], shard: Shard, counts: Counter[str], bad: list[Unusable]
+        self, batch: list[Picture], counts: Counter[str], bad: list[Unusable]
     ) -> list[dict[str, Any]]:
         """Encode a batch; gives a row for each caption that is not too long."""
         views = [self.views if p.row.get("split", "train") == "train" else 1 for p in batch]
@@ -193,8 +199,7 @@ class ShardEncoder:
                 number += 1
                 if longest > self.most_ids:
                     reason = f"wanted a caption of at most {self.most_ids} ids, got {longest}"
-                    key = picture.row["file_name"]
-                    bad.append(Unusable(file=shard.file, key=key, reason=reason))
+                    bad.append(self._unusable(picture.listed, reason))
                     counts["captions_too_long"] += 1
                     continue
                 rows.append(
