@@ -65,7 +65,7 @@ class Stages:
         self._fingerprints: dict[str, str] = {}
         if first:
             root.mkdir(parents=True, exist_ok=True)
-            _lock(root)
+            lock_folder(root)
         elif not _wait(lambda: (root / ".lock").exists(), FIRST_SECONDS):
             raise FileNotFoundError(
                 f"{root}: wanted the folder in which the first process works, got none after "
@@ -206,11 +206,52 @@ def _wait(until: Callable[[], bool], seconds: float = math.inf) -> bool:
     return True
 
 
+PREPARED_FILE = "prepared.json"
+"""In a folder that apps/prepare.py made, written last: version and fingerprint of its contents."""
+
+
+def fingerprint_of_prepared(folder: Path) -> str:
+    """Return the fingerprint of a prepared folder.
+
+    Raises:
+        FileNotFoundError: It is not there, or not finished.
+        ValueError: Another version made it.
+    """
+    path = folder / PREPARED_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; wanted a folder that apps/prepare.py has finished"
+        )
+    found = read_object(path, "version", "fingerprint")
+    if found["version"] != VERSION:
+        raise ValueError(f"{path}: made by cm3leon {found['version']}, this is {VERSION}")
+    return found["fingerprint"]
+
+
+def check_prepared(root: Path, folder: Path) -> None:
+    """Refuse a run whose prepared folder is missing or is not the one that it was trained on.
+
+    Raises:
+        FileNotFoundError: There is no finished prepared folder.
+        ValueError: It has been made anew, or by another version.
+    """
+    wanted = fingerprint_of("prepared", fingerprint_of_prepared(folder), [])
+    if _read(root / "prepared" / "stage.json").get("fingerprint") != wanted:
+        raise ValueError(
+            f"{root}: trained on another {folder} than is there now; run apps/pretrain.py again"
+        )
+
+
 _LOCKS: dict[Path, IO[bytes]] = {}
 
 
-def _lock(root: Path) -> None:
-    """Keep other processes out of a folder for as long as this one lives."""
+def lock_folder(root: Path) -> None:
+    """Make a folder, and keep other processes out of it for as long as this one lives.
+
+    Raises:
+        BlockingIOError: Another process has it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
     root = root.resolve()
     if root in _LOCKS:
         return
