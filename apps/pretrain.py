@@ -26,11 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     from cm3leon import run
     from cm3leon.device import make_deterministic
     from cm3leon.evaluation.report import finish, table
+    from cm3leon.job import start
 
     make_deterministic()
-    job = run.start(recipe)
+    job = start(recipe)
     if job.stages.first:
-        save_recipe(recipe, recipe.folder)
+        save_recipe(job.recipe, recipe.folder)
     made = run.make_parts(job)
     if not job.stages.first:  # the report is one process's work
         return 0

@@ -20,12 +20,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Run; gives the exit status."""
     recipe = read_command(__doc__, DEFAULT, arguments)
 
-    from cm3leon import run
     from cm3leon.device import make_deterministic
     from cm3leon.evaluation.tokenizer import image_tokenizer_figures
+    from cm3leon.job import start
+    from cm3leon.tokenizer_stages import make_tokenizers
 
     make_deterministic()
-    tokenizers, pictures = run.make_tokenizers(run.start(recipe))
+    tokenizers, pictures = make_tokenizers(start(recipe))
     figures = image_tokenizer_figures(tokenizers, pictures, recipe.evaluation.inception)
     print(json.dumps(figures, indent=2))
     return 0

@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cm3_imagetok import load_vqgan, psnr, ssim, to_pixels, to_tensor
-from cm3leon import run
+from cm3leon.job import start
 from cm3leon.recipe_file import read_command
 from cm3leon.sheets import write_sheet
+from cm3leon.tokenizer_stages import make_pictures
 
 
 def edges(images: Tensor) -> float:
@@ -46,7 +47,7 @@ def main() -> None:
 
     options = ["--config", given.config, "--runs", str(given.runs), "--name", given.names[0]]
     recipe = read_command(None, Path(given.config), options)
-    data = run.make_pictures(run.start(recipe))
+    data = make_pictures(start(recipe))
     rows = data.pairs.rows("test")
     real = to_tensor(data.pixels(rows))
     figures, pictures = {}, []

@@ -37,12 +37,13 @@ def train(
     model = new_decoder(recipe, parts.tokenizers, whole.seed)
     optimizer = build_optimizer(model, recipe.optim)
     peaks = [group["lr"] for group in optimizer.param_groups]
+    pairs = run.pictures.pairs
     start, steps, tokens = time.process_time(), 0, 0
     batches = training_batches(
         recipe,
         parts.tokenizers,
         parts.memory.documents,
-        run.pictures.pairs,
+        pairs.keys[pairs.rows("train")],
         run.neighbours,
         whole.seed,
     )

@@ -80,6 +80,9 @@ class DataRecipe:
 
     folder: Path | None = None
     """A folder with metadata.jsonl (file_name, text); null draws an embedded set."""
+    prepared: Path | None = None
+    """A folder that apps/prepare.py made; then only the decoder is trained, and size, tokenizers,
+    encoder, strategy and views are that folder's."""
     embedded: Literal["compositions", "openmoji"] = "compositions"
     """Which set is drawn when `folder` is null."""
     size: int = 256

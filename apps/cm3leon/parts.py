@@ -28,7 +28,7 @@ from cm3leon.device import device_of
 from cm3leon.named_parts import part_of
 from cm3leon.recipe import EvaluationRecipe, Recipe
 from cm3leon.recipe_file import read_recipe
-from cm3leon.stages import check_finished, read_object
+from cm3leon.stages import check_finished, check_prepared, read_object
 
 BATCH = 64
 """Pictures that go through the image tokenizer at once."""
@@ -157,7 +157,10 @@ def recipe_of(folder: Path) -> Recipe:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no run; wanted one that apps/pretrain.py has made")
     check_finished(folder, "decoder")
-    return read_recipe(folder)
+    recipe = read_recipe(folder)
+    if recipe.data.prepared is not None:
+        check_prepared(folder, recipe.data.prepared)
+    return recipe
 
 
 def parts_of(recipe: Recipe, device: torch.device, *, trust: bool = False) -> Parts:
@@ -180,7 +183,7 @@ def open_text_tokenizer(recipe: Recipe, *, trust: bool = False) -> Tokenizer:
     """Open the text tokenizer of stage `texttok`, or the one that the recipe names."""
     if recipe.texttok.tokenizer is not None:
         return part_of(recipe.texttok.tokenizer, "texttok.tokenizer", Tokenizer, trust=trust)
-    return TextTokenizer.load(recipe.folder / "texttok" / "tokenizer")
+    return TextTokenizer.load(recipe.parts_folder / "texttok" / "tokenizer")
 
 
 def open_image_tokenizer(
@@ -188,7 +191,7 @@ def open_image_tokenizer(
 ) -> ImageTokenizer:
     """Open the VQGAN of stage `imagetok`, or the tokenizer that the recipe names."""
     if recipe.imagetok.tokenizer is None:
-        return load_vqgan(recipe.folder / "imagetok" / "vqgan").to(device)
+        return load_vqgan(recipe.parts_folder / "imagetok" / "vqgan").to(device)
     named = recipe.imagetok.tokenizer
     tokenizer = part_of(named, "imagetok.tokenizer", ImageTokenizer, trust=trust)
     # a module moves in place; other classes choose their own device
@@ -216,14 +219,14 @@ def open_encoder(recipe: Recipe, device: torch.device, *, trust: bool = False) -
     """Open the CLIP of stage `clip`, or the encoder that the recipe names."""
     if recipe.retrieval.encoder is not None:
         return part_of(recipe.retrieval.encoder, "retrieval.encoder", Encoder, trust=trust)
-    return ClipEncoder.load(recipe.folder / "clip" / "clip", device=device)
+    return ClipEncoder.load(recipe.parts_folder / "clip" / "clip", device=device)
 
 
 def open_memory(recipe: Recipe, encoder: Encoder, vocabulary: Vocabulary) -> Memory:
     """Open the memory bank of stage `retrieval` with the tokens of stage `shards`."""
     return Memory(
-        bank=MemoryBank.load(recipe.folder / "retrieval" / "bank", encoder.encoder_id),
-        documents=TokenShards(recipe.folder / "shards" / "tokens", vocabulary.sha256),
+        bank=MemoryBank.load(recipe.parts_folder / "retrieval" / "bank", encoder.encoder_id),
+        documents=TokenShards(recipe.parts_folder / "shards" / "tokens", vocabulary.sha256),
         strategy=recipe.retrieval.strategy,
     )
 

@@ -203,6 +203,11 @@ class Recipe:
         """The run's folder."""
         return self.runs / self.name
 
+    @property
+    def parts_folder(self) -> Path:
+        """Where all parts but the decoder are: a prepared folder, or the run's own."""
+        return self.data.prepared or self.folder
+
 
 Seeded = TypeVar("Seeded", OpenMojiRecipe, CompositionsRecipe, ClipTrainingConfig)
 

@@ -69,7 +69,7 @@ def read_command(
     except ValueError as error:
         parser.error(f"--config: {error}")
     minutes = given.pop("minutes")
-    recipe = _recipe(parser, given)
+    recipe = recipe_from(parser, given)
     if minutes is None:
         return recipe
     if named or minutes < 1:
@@ -139,7 +139,7 @@ def read_recipe(folder: Path) -> Recipe:
         if not isinstance(values, dict) or "config" in values:
             raise ValueError("wanted the settings of a recipe")
         _check_groups(values, Recipe)
-        recipe = _recipe(parser, parser.parse_object(values))
+        recipe = recipe_from(parser, parser.parse_object(values))
     except RecursionError:
         raise ValueError(f"{path}: wanted a recipe, got brackets in too many brackets") from None
     except (jsonargparse.ArgumentError, yaml.YAMLError, TypeError, ValueError) as error:
@@ -147,7 +147,12 @@ def read_recipe(folder: Path) -> Recipe:
     return replace(recipe, runs=folder.parent, name=folder.name)
 
 
-def _recipe(parser: jsonargparse.ArgumentParser, namespace: jsonargparse.Namespace) -> Recipe:
+def recipe_from(parser: jsonargparse.ArgumentParser, namespace: jsonargparse.Namespace) -> Recipe:
+    """Return the recipe of parsed arguments.
+
+    Raises:
+        ValueError: A setting is out of its range; names it.
+    """
     values = parser.instantiate(namespace).as_dict()
     values.pop("config", None)
     recipe = Recipe(**values)

@@ -8,19 +8,18 @@ finished folder has `stage.json`.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from cm3_retrieval.text_file import parse_object
 from cm3_train.artifact import write_json
 from cm3leon import VERSION
+from cm3leon.fingerprint import fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Stages:
         self._fingerprints: dict[str, str] = {}
         if first:
             root.mkdir(parents=True, exist_ok=True)
-            _lock(root)
+            lock_folder(root)
         elif not _wait(lambda: (root / ".lock").exists(), FIRST_SECONDS):
             raise FileNotFoundError(
                 f"{root}: wanted the folder in which the first process works, got none after "
@@ -206,11 +205,52 @@ def _wait(until: Callable[[], bool], seconds: float = math.inf) -> bool:
     return True
 
 
+PREPARED_FILE = "prepared.json"
+"""In a folder that apps/prepare.py made, written last: version and fingerprint of its contents."""
+
+
+def fingerprint_of_prepared(folder: Path) -> str:
+    """Return the fingerprint of a prepared folder.
+
+    Raises:
+        FileNotFoundError: It is not there, or not finished.
+        ValueError: Another version made it.
+    """
+    path = folder / PREPARED_FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; wanted a folder that apps/prepare.py has finished"
+        )
+    found = read_object(path, "version", "fingerprint")
+    if found["version"] != VERSION:
+        raise ValueError(f"{path}: made by cm3leon {found['version']}, this is {VERSION}")
+    return found["fingerprint"]
+
+
+def check_prepared(root: Path, folder: Path) -> None:
+    """Refuse a run whose prepared folder is missing or is not the one that it was trained on.
+
+    Raises:
+        FileNotFoundError: There is no finished prepared folder.
+        ValueError: It has been made anew, or by another version.
+    """
+    wanted = fingerprint_of("prepared", fingerprint_of_prepared(folder), [])
+    if _read(root / "prepared" / "stage.json").get("fingerprint") != wanted:
+        raise ValueError(
+            f"{root}: trained on another {folder} than is there now; run apps/pretrain.py again"
+        )
+
+
 _LOCKS: dict[Path, IO[bytes]] = {}
 
 
-def _lock(root: Path) -> None:
-    """Keep other processes out of a folder for as long as this one lives."""
+def lock_folder(root: Path) -> None:
+    """Make a folder, and keep other processes out of it for as long as this one lives.
+
+    Raises:
+        BlockingIOError: Another process has it.
+    """
+    root.mkdir(parents=True, exist_ok=True)
     root = root.resolve()
     if root in _LOCKS:
         return
@@ -223,41 +263,6 @@ def _lock(root: Path) -> None:
             error.errno, f"{root}: another run works in this folder; wait, or name another"
         ) from None
     _LOCKS[root] = file
-
-
-def fingerprint_of(*parts: Any) -> str:
-    """Return the SHA-256 of dataclasses, mappings, sequences and plain values.
-
-    A field at its default counts as absent, so that a new knob leaves old runs valid.
-    """
-    return hashlib.sha256(json.dumps(_plain(parts), sort_keys=True).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        changed = {
-            f.name: getattr(value, f.name) for f in fields(value) if not _is_default(value, f)
-        }
-        return {name: _plain(content) for name, content in changed.items()}
-    if isinstance(value, dict):
-        return {str(name): _plain(content) for name, content in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(content) for content in value]
-    if isinstance(value, Path):
-        return str(value)
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    raise TypeError(f"wanted plain values in a configuration, got {type(value).__name__}")
-
-
-def _is_default(config: Any, field: Field[Any]) -> bool:
-    if field.default is not MISSING:
-        default = field.default
-    elif field.default_factory is not MISSING:
-        default = field.default_factory()
-    else:
-        return False
-    return getattr(config, field.name) == default
 
 
 def read_object(path: Path, *names: str) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def read_pairs(
                 f"{shown(folder / 'metadata.jsonl')}: no such file; "
                 f"wanted one JSON object a line with file_name and text"
             )
-        found = [row for listed in read_metadata(folder, unless=STAGE) for row in _rows(listed)]
+        found = [row for listed in read_metadata(folder, unless=STAGE) for row in rows_of(listed)]
     except ValueError as error:
         raise DataError(str(error)) from None
     whole = shown(written[0] if len(written) == 1 else folder)
@@ -177,8 +177,13 @@ def read_pairs(
     return Pairs(keys, files, captions, split, groups, categories, boxes, facts)
 
 
-def _rows(listed: Row) -> list[dict[str, Any]]:
-    """Check the columns of one row, and return it, with its place, once for each caption."""
+def rows_of(listed: Row) -> list[dict[str, Any]]:
+    """Check the columns of one row, and return it, with its place, once for each caption.
+
+    Raises:
+        DataError: There is no caption, or a column is not as wanted; names the place.
+        ValueError: A caption is no text.
+    """
     captions, place = listed.captions, listed.place
     # NaN is nothing, too: pandas writes it so
     nothing = {name for name, value in listed.fields.items() if value is None or value != value}

@@ -105,10 +105,10 @@ def combination_figures(
 def retrieval_figures(subject: Subject, rows: np.ndarray) -> dict[str, float]:
     """Compute how often the nearest document shows the same thing."""
     pictures, neighbours = subject.pictures, subject.neighbours
-    row_of = {int(key): row for row, key in enumerate(pictures.pairs.keys)}
+    facts_of = dict(zip(pictures.pairs.keys.tolist(), pictures.pairs.facts, strict=True))
 
     def same(row: int, keys: np.ndarray) -> bool:
-        facts = pictures.pairs.facts[row_of[int(keys[0])]] if len(keys) else None
+        facts = facts_of.get(int(keys[0])) if len(keys) else None  # of prepared pairs, some
         names = [thing["name"] for thing in facts["things"]] if facts else []
         return thing_of(pictures, row) in names
 

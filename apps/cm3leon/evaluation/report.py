@@ -122,16 +122,30 @@ def block(
     lines = []
     for row in list(dict.fromkeys(drawn.rows.tolist()))[: subject.recipe.pictures]:
         keys = subject.context(row) if contexts is None else contexts[row]
-        context = pictures.pixels(np.array([row_of[key] for key in keys], np.int64))
+        context = documents_shown(subject, row_of, keys)
         mine = drawn.pixels[drawn.rows == row][:width]
         real = pictures.pixels(np.array([row]))
-        cells = [*padded(context, room), *padded(mine, width), *real]
+        cells = [*padded(context, room), *padded(list(mine), width), *real]
         lines.append((pictures.pairs.captions[row], cells))
     names = ["drawn"] if width == 1 else [f"drawn {i + 1}" for i in range(width)]
     return heading, lines, [*[title] * room, *names, "real"]
 
 
-def padded(pictures: np.ndarray, count: int) -> list[np.ndarray | None]:
+def documents_shown(subject: Subject, row_of: dict[int, int], keys: list[int]) -> list[np.ndarray]:
+    """Return a picture (H, W, 3) of each document: its pixels, or what its codes decode to.
+
+    Of prepared pairs only some have their pixels.
+    """
+    tokenizers, documents = subject.parts.tokenizers, subject.parts.memory.documents
+    return [
+        subject.pictures.pixels(np.array([row_of[key]]))[0]
+        if key in row_of
+        else tokenizers.decode(documents.codes(key)[None])[0]
+        for key in keys
+    ]
+
+
+def padded(pictures: Sequence[np.ndarray], count: int) -> list[np.ndarray | None]:
     """Return `count` pictures, with None where there are fewer."""
     return [*pictures, *[None] * (count - len(pictures))]
 

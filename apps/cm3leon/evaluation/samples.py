@@ -184,7 +184,7 @@ def retrieved_match(
     """Return the share of pairs whose best retrieved document is of the wanted category."""
     row_of = {int(key): row for row, key in enumerate(subject.pictures.pairs.keys)}
     found = [subject.context(row)[-1:] for row in rows]
-    if not all(found):
+    if not all(found) or not all(key in row_of for (key,) in found):  # not all are at hand
         return None
     return float(
         np.mean([categories[row_of[key]] == w for (key,), w in zip(found, wanted, strict=True)])

@@ -11,6 +11,7 @@ from cm3leon.data.captions import without_long_captions
 from cm3leon.data.memory import Neighbours, open_neighbours
 from cm3leon.data.pairs import read_pairs
 from cm3leon.data.pixels import Pictures, open_pictures
+from cm3leon.data.prepared import open_prepared
 from cm3leon.device import device_of
 from cm3leon.parts import Parts, parts_of, recipe_of
 from cm3leon.recipe import EvaluationRecipe
@@ -43,6 +44,15 @@ class Subject:
 def open_subject(folder: Path, device: str = "auto", *, trust: bool = False) -> Subject:
     """Open a finished run with its pictures and neighbours; all as of `parts.open_parts`."""
     where, recipe = device_of(device), recipe_of(folder)
+    if recipe.data.prepared is not None:
+        prepared = open_prepared(recipe.data.prepared)
+        return Subject(
+            parts=parts_of(recipe, where, trust=trust),
+            pictures=prepared.pictures,
+            neighbours=prepared.neighbours,
+            recipe=recipe.evaluation,
+            seed=recipe.seed,
+        )
     source = recipe.data.folder or folder / "data"
     pairs = read_pairs(source, **recipe.data.shares, seed=recipe.seed)
     pictures = open_pictures(source, pairs, folder / "pictures")

@@ -30,7 +30,6 @@ from cm3_train import (
 )
 from cm3_train.loader import build_batch
 from cm3leon.data.memory import Neighbours
-from cm3leon.data.pairs import Pairs
 from cm3leon.data.tokens import Retrieve, sequence_builder
 from cm3leon.named_parts import part_of
 from cm3leon.parts import Documents, Tokenizers
@@ -44,7 +43,8 @@ def train_decoder(
     recipe: DecoderRecipe,
     tokenizers: Tokenizers,
     documents: Documents,
-    pairs: Pairs,
+    train: np.ndarray,
+    validation: np.ndarray,
     neighbours: Neighbours,
     folder: Path,
     *,
@@ -64,7 +64,8 @@ def train_decoder(
         recipe: Shape, sequences, objective, optimizer.
         tokenizers: The id space.
         documents: Text ids and codes of all pairs.
-        pairs: The training split is trained on, the validation split chooses.
+        train: (N,) keys of the pairs that are trained on.
+        validation: (V,) keys of the pairs that choose.
         neighbours: Candidates of each pair.
         folder: Keeps checkpoints and logs; a training that was stopped there goes on.
         retrieve: Documents before a held-out pair.
@@ -90,11 +91,11 @@ def train_decoder(
     best = fit(
         decoder_module(recipe, tokenizers, seed, trainer),
         lambda rank, ranks: training_batches(
-            recipe, tokenizers, documents, pairs, neighbours, seed, rank=rank, ranks=ranks
+            recipe, tokenizers, documents, train, neighbours, seed, rank=rank, ranks=ranks
         ),
         lambda rank, ranks: ValidationLoader(
             held_out,
-            pairs.keys[pairs.rows("validation")],
+            validation,
             recipe.val_batch_size,
             pad_id=vocabulary.pad_id,
             rank=rank,
@@ -161,14 +162,14 @@ def training_batches(
     recipe: DecoderRecipe,
     tokenizers: Tokenizers,
     documents: Documents,
-    pairs: Pairs,
+    keys: np.ndarray,
     neighbours: Neighbours,
     seed: int,
     *,
     rank: int = 0,
     ranks: int = 1,
 ) -> BatchLoader | PackedLoader:
-    """Return endless batches of training sequences; arguments as of `train_decoder`.
+    """Return endless batches of training sequences of `keys`; arguments as of `train_decoder`.
 
     A padded batch has one number of retrieved documents, drawn by `context_shares` from a generator
     of its place in the run: so no row is padded to the length of another row's documents, and all
@@ -204,7 +205,6 @@ def training_batches(
         rng = np.random.default_rng((seed, 7, epoch, key & 0xFFFF_FFFF_FFFF_FFFF))
         return builders[int(rng.choice(len(shares), p=shares))](key, epoch)
 
-    keys = pairs.keys[pairs.rows("train")]
     order = SampleOrder(keys, seed, shared, ranks, rank)
     if recipe.packed_length is not None:
         return PackedLoader(

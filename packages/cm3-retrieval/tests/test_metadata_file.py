@@ -183,3 +183,19 @@ def test_names_that_are_no_utf8_disturb_nothing(tmp_path):
     write(tmp_path, ROWS)
     (tmp_path / os.fsdecode(b"old\xff.tmp")).touch()
     assert len(found(tmp_path)) == 3
+
+
+def test_lines_that_cannot_be_used_are_told_and_the_others_read(tmp_path):
+    lines = ['{"file_name": "0.png"}', "no json", '{"file_name": "../1.png"}', '{"text": "a"}']
+    (tmp_path / "metadata.jsonl").write_text("\n".join([*lines, '{"file_name": "4.png"}']))
+    told = []
+    rows = list(read_metadata(tmp_path, refused=lambda *place: told.append(place)))
+    assert [row.file_name for row in rows] == ["0.png", "4.png"]
+    assert [(path.name, number) for path, number, _ in told] == [
+        ("metadata.jsonl", number) for number in (2, 3, 4)
+    ]
+    (tmp_path / "metadata.jsonl").unlink()
+    (tmp_path / "metadata.csv").write_text("file_name,text\n0.png,a\n1.png\n2.png,c\n")
+    rows = list(read_metadata(tmp_path, refused=lambda *place: told.append(place)))
+    assert [row.captions for row in rows] == [["a"], ["c"]]
+    assert told[-1][1] == 3 and "wanted 2 cells" in str(told[-1][2])

@@ -1,3 +1,6 @@
+import math
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -105,6 +108,27 @@ def test_probabilities():
     whole = [out for out in masked if out[:3] == [EOS, 3, BREAK]]
     assert abs(len(masked) / len(outs) - 0.7) < 0.04
     assert 0.36 < len(whole) / len(masked) < 0.5  # random spans hit the whole caption, too
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_fixed_number_of_spans(number):
+    config = CM3Config(mask_probability=1, whole_text_probability=0, num_spans=number)
+    ids = document([4])
+    for seed in range(200):
+        out = transform(ids, config, seed).tolist()
+        assert 1 + sum(i in MASKS for i in out[out.index(INFILL) + 1 :]) == number
+
+
+def test_the_number_of_spans_is_poisson_clamped_to_one():
+    """CM3's section 2: Poisson(1), at least 1: two spans in e^-1 / 2 of the cases, and so on."""
+    config = CM3Config(mask_probability=1, whole_text_probability=0)
+    ids = document([64])
+    counts = Counter(
+        1 + sum(i in MASKS for i in out[out.index(INFILL) + 1 :])
+        for out in (transform(ids, config, seed).tolist() for seed in range(3000))
+    )
+    for number, chance in ((1, 2 / math.e), (2, 1 / (2 * math.e)), (3, 1 / (6 * math.e))):
+        assert abs(counts[number] / 3000 - chance) < 0.025
 
 
 def test_generator_alone_decides():

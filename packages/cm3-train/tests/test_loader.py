@@ -1,3 +1,5 @@
+import os
+import signal
 from itertools import islice
 
 import numpy as np
@@ -7,10 +9,12 @@ import torch
 from cm3_train import BatchLoader, Sample, SampleOrder, TokenLoader, ValidationLoader
 
 
-def loader(seed=0, count=7):
+def loader(seed=0, count=7, workers=0):
     order = SampleOrder(np.arange(count), seed, 3)
     return BatchLoader(
-        lambda keys, epochs, position: (keys.tolist(), epochs.tolist(), position), order
+        lambda keys, epochs, position: (keys.tolist(), epochs.tolist(), position),
+        order,
+        workers=workers,
     )
 
 
@@ -22,6 +26,38 @@ def test_a_loader_goes_on_where_its_state_says():
     second.load_state_dict(first.state_dict())
     assert begun + list(islice(second, 6)) == whole
     assert first.state_dict()["consumed"] == 12
+
+
+@pytest.mark.parametrize(("workers", "then"), [(1, 2), (2, 0), (0, 1)])
+def test_workers_make_the_same_batches_and_take_over_from_each_other(workers, then):
+    whole = list(islice(loader(), 10))
+    state = torch.get_rng_state()
+    first = loader(workers=workers)
+    begun = list(islice(first, 4))
+    second = loader(workers=then)
+    second.load_state_dict(first.state_dict())
+    assert begun + list(islice(second, 6)) == whole
+    assert torch.equal(torch.get_rng_state(), state)  # the run's own draws stay as they were
+
+
+def test_an_error_in_a_worker_is_raised_with_its_name():
+    def builder(key, epoch):
+        raise ValueError(f"key {key}: a broken row")
+
+    broken = TokenLoader(builder, SampleOrder([5], 0, 1), pad_id=0, workers=1)
+    with pytest.raises(ValueError, match="key 5: a broken row"):
+        next(iter(broken))
+
+
+def test_a_killed_worker_ends_the_run_at_once():
+    def builder(key, epoch):
+        if epoch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Sample(np.array([1, 2]))
+
+    loader = TokenLoader(builder, SampleOrder([5], 0, 1), pad_id=0, workers=1)
+    with pytest.raises(RuntimeError, match=r"worker .* (killed by signal: Killed|exited)"):
+        list(islice(loader, 9))
 
 
 def test_state_of_other_data_is_refused():

@@ -60,6 +60,24 @@ def test_loss_and_gradients_are_those_of_whole_logits(case, chunk_size, kind):
     torch.testing.assert_close(mean, each.sum() / (labels != -100).sum())
 
 
+@pytest.mark.parametrize("kind", ["matrix", "callable"])
+@pytest.mark.parametrize("chunk_size", [7, 1000])
+def test_weights_are_those_of_a_weighted_sum(case, chunk_size, kind):
+    model, ids, labels = case
+    parameters, weights = list(model.parameters()), torch.rand(labels.shape)
+    each = F.cross_entropy(model(ids).flatten(0, 1), labels.flatten(), reduction="none")
+    wanted = torch.autograd.grad((each * weights.flatten()).sum(), parameters)
+    found = token_losses(
+        model.hidden(ids), labels, heads(model)[kind], weights=weights, chunk_size=chunk_size
+    )
+    torch.testing.assert_close(found.total, (each * weights.flatten()).sum())
+    torch.testing.assert_close(found.nats, each[labels.flatten() != -100])
+    for a, b in zip(torch.autograd.grad(found.total, parameters), wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"weights: wanted shape \(2, 36\), got \(2,\)"):
+        token_losses(model.hidden(ids), labels, model.output, weights=torch.ones(2))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_matrix_keeps_to_autocast(case, dtype):
     model, ids, labels = case

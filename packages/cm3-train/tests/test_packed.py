@@ -17,9 +17,11 @@ def builder(key, epoch):
     return Sample(np.full(size, 1000 * (epoch + 1) + key), 1 + key % 3)
 
 
-def loader(rows=3, ranks=1, rank=0, accumulate=1, count=11, length=LENGTH, seed=0, build=builder):
+def loader(
+    rows=3, ranks=1, rank=0, accumulate=1, count=11, length=LENGTH, seed=0, build=builder, workers=0
+):
     order = SampleOrder(np.arange(count), seed, rows, ranks, rank)
-    return PackedLoader(build, order, length, pad_id=0, accumulate=accumulate)
+    return PackedLoader(build, order, length, pad_id=0, accumulate=accumulate, workers=workers)
 
 
 def documents_of(batch):
@@ -40,7 +42,7 @@ def test_every_sample_stands_whole_and_predicts_its_own_ids(sizes):
     filled = 0
     for row, samples in enumerate(rows):
         at = 0
-        for number, (ids, first) in enumerate(samples):
+        for number, (ids, first, _) in enumerate(samples):
             here = slice(at, at + len(ids) - 1)
             assert batch["input_ids"][row, here].tolist() == ids[:-1].tolist()
             assert set(batch["documents"][row, here].tolist()) == {number}
@@ -95,6 +97,17 @@ def test_it_goes_on_where_its_state_says(begun):
     assert len(list(islice(first, begun))) == begun
     second.load_state_dict(first.state_dict())
     for wanted, batch in zip(whole[begun:], second, strict=False):
+        assert all(torch.equal(batch[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize(("workers", "then"), [(0, 2), (2, 0), (1, 2)])
+def test_workers_make_the_same_batches_and_take_over_from_each_other(workers, then):
+    whole = list(islice(loader(accumulate=2), 12))
+    first = loader(accumulate=2, workers=workers)
+    begun = list(islice(first, 7))
+    second = loader(accumulate=2, workers=then)
+    second.load_state_dict(first.state_dict())
+    for wanted, batch in zip(whole, [*begun, *islice(second, 5)], strict=True):
         assert all(torch.equal(batch[name], wanted[name]) for name in wanted)
 
 

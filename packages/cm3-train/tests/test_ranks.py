@@ -25,7 +25,7 @@ from cm3_train import *
 from cm3_train.loader import build_batch
 
 folder = sys.argv[1]
-devices, accumulate, batch_size, stop_at = map(int, sys.argv[2:])
+devices, accumulate, batch_size, stop_at, packed = map(int, sys.argv[2:])
 RANK = int(os.environ.get("LOCAL_RANK", 0))
 seen = []
 
@@ -34,7 +34,7 @@ class Model(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.embedding = nn.Embedding(40, 8)
-    def hidden(self, ids):
+    def hidden(self, ids, documents=None):
         x = self.embedding(ids)
         return torch.tanh(x.cumsum(1))
     def head(self, hidden):
@@ -49,14 +49,30 @@ def builder(count):
 def make_batch(keys, epochs, position):
     count = int(np.random.default_rng(position).integers(3))
     seen.append([position, count, keys.tolist(), epochs.tolist()])
-    if len(seen) == stop_at and RANK == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
+    stop_if_asked()
     return build_batch(builder(count), keys, epochs, 0)
+
+def stop_if_asked():
+    if len(seen) == stop_at and RANK == devices - 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+class Packed(PackedLoader):
+    def __iter__(self):
+        for batch in super().__iter__():
+            seen.append(batch["input_ids"].tolist())
+            stop_if_asked()
+            yield batch
+
+def batches(rank, ranks):
+    order = SampleOrder(keys, 0, batch_size, ranks, rank)
+    if packed:
+        return Packed(builder(1), order, 30, pad_id=0, accumulate=accumulate)
+    return BatchLoader(make_batch, order)
 
 keys = np.arange(11)
 path = fit(
     CM3Module(Model(), OptimConfig(lr=0.05, total_steps=6, ema_decay=0.5), (20, 40)),
-    lambda rank, ranks: BatchLoader(make_batch, SampleOrder(keys, 0, batch_size, ranks, rank)),
+    batches,
     lambda rank, ranks: ValidationLoader(
         builder(0), keys[:5], 2, pad_id=0, world_size=ranks, rank=rank
     ),
@@ -219,7 +235,7 @@ def trained(folder):
 @pytest.mark.slow
 def test_two_processes_see_and_learn_what_one_does(tmp_path):
     for name, shape in {"one": (1, 1, 4), "two": (2, 1, 2), "parts": (1, 2, 2)}.items():
-        for worker in start(tmp_path / name, *shape, -1):
+        for worker in start(tmp_path / name, *shape, -1, 0):
             assert worker.returncode == 0, worker.errors
     one = json.loads((tmp_path / "one/seen-0.json").read_text())
     ranks = [json.loads((tmp_path / f"two/seen-{rank}.json").read_text()) for rank in range(2)]
@@ -247,11 +263,42 @@ def test_two_processes_see_and_learn_what_one_does(tmp_path):
 @pytest.mark.slow
 def test_a_signal_to_one_process_saves_and_stops_all(tmp_path):
     whole = tmp_path / "whole"
-    for worker in start(whole, 2, 1, 2, -1):
+    for worker in start(whole, 2, 1, 2, -1, 0):
         assert worker.returncode == 0, worker.errors
     stopped = tmp_path / "stopped"
-    assert [worker.returncode for worker in start(stopped, 2, 1, 2, 3)] == [143, 143]
-    for worker in start(stopped, 2, 1, 2, -1):
+    assert [worker.returncode for worker in start(stopped, 2, 1, 2, 3, 0)] == [143, 143]
+    for worker in start(stopped, 2, 1, 2, -1, 0):
         assert worker.returncode == 0, worker.errors
     for name, value in trained(whole)[0].items():
         assert torch.equal(trained(stopped)[0][name], value), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packed", [0, 1])
+@pytest.mark.parametrize("shapes", [((1, 1, 4), (2, 1, 2)), ((2, 1, 2), (1, 2, 2))])
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, shapes, packed):
+    """Accumulated batches take the place of ranks, too: the same samples in the same order."""
+    whole, changed = tmp_path / "whole", tmp_path / "changed"
+    for worker in start(whole, *shapes[0], -1, packed):
+        assert worker.returncode == 0, worker.errors
+    stopped = start(changed, *shapes[0], 3, packed)
+    assert {worker.returncode for worker in stopped} == {143}, stopped[0].errors
+    for worker in start(changed, *shapes[1], -1, packed):
+        assert worker.returncode == 0, worker.errors
+
+    def rows_of(folder, ranks):
+        """The samples of each step, in any order within it."""
+        of_rank = [json.loads((folder / f"seen-{rank}.json").read_text()) for rank in range(ranks)]
+        parts = len(of_rank[0]) // (3 if folder == changed else 6)
+        rows = []
+        for step in range(len(of_rank[0]) // parts):
+            batches = [b for one in of_rank for b in one[step * parts : (step + 1) * parts]]
+            found = [batch if packed else batch[2] for batch in batches]
+            rows.append(sorted(row for batch in found for row in batch))
+        return rows
+
+    # a worker that was stopped leaves no list: what follows is compared
+    assert rows_of(whole, shapes[0][0])[3:] == rows_of(changed, shapes[1][0])
+    theirs = trained(changed)[0]
+    for name, value in trained(whole)[0].items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5)

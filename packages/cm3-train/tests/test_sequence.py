@@ -52,7 +52,7 @@ def test_retrieved_pairs_stand_first_and_whole(tiny, shards):
 def test_every_token_counts_or_the_query_alone(tiny, shards):
     for cm3 in (None, CM3Config(mask_probability=1)):
         assert build(tiny, shards, cm3=cm3)(135, 3).scored_from == 1
-        ids, scored_from = build(tiny, shards, cm3=cm3, query_only=True)(135, 3)
+        ids, scored_from, _ = build(tiny, shards, cm3=cm3, query_only=True)(135, 3)
         text = shards.text_ids(135)
         assert ids[scored_from - 1] == tiny.break_id
         assert scored_from == len(
@@ -124,3 +124,34 @@ def test_negative_keys_have_their_own_generator(tiny, shards):
 
     builder = build(tiny, Negative(), retrieve=None)
     assert len({tuple(builder(key, 0).ids) for key in (-1, -2, -3, 1, 2, 3)}) > 3
+
+
+def test_retrieved_documents_may_count_less(tiny, shards):
+    """RA-CM3's weight falls on the ids before the query pair, on those alone."""
+    for epoch in range(20):
+        usual = build(tiny, shards)(135, epoch)
+        sample = build(
+            tiny,
+            shards,
+            cm3=CM3Config(mask_probability=1, region_probability=0.3, retrieved_weight=0.1),
+        )(135, epoch)
+        assert usual.weights is None
+        assert np.array_equal(sample.ids, usual.ids)  # nothing else is drawn
+        plain = undo_cm3(sample.ids, infill_id=tiny.infill_id, mask_ids=tiny.mask_ids)
+        start = query_start(plain, tiny.break_id)
+        assert start > 1
+        assert np.allclose(sample.weights[:start], 0.1) and (sample.weights[start:] == 1).all()
+    alone = build(tiny, shards, retrieve=None, cm3=CM3Config(retrieved_weight=0.1))(135, 0)
+    assert alone.weights is None
+
+
+def test_masks_of_cut_spans_may_be_left_out(tiny, shards):
+    cm3 = CM3Config(mask_probability=0.8, region_probability=0.5, score_masks=False)
+    cut = 0
+    for epoch in range(40):
+        sample = build(tiny, shards, cm3=cm3)(135, epoch)
+        ids, masks = sample.ids, np.isin(sample.ids, tiny.mask_ids)
+        behind = np.cumsum(ids == tiny.infill_id) > 0
+        assert np.array_equal(sample.weights == 0, masks & ~behind)
+        cut += int((masks & behind).sum())
+    assert cut > 10  # there were masks behind <infill>, which count

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cm3_train import TokenShards, shards as shards_module, write_shards
+from cm3_train import TokenShards, seal_shards, shard_files, write_shard, write_shards
 
 
 def rows(count=10, views=1, codes=6):
@@ -20,6 +20,7 @@ def rows(count=10, views=1, codes=6):
                 "codes": rng.integers(0, 9000, codes).tolist(),
                 "caption": f"picture {n} é",
                 "source": "made",
+                "licence": "CC0" if n % 2 else "",
             }
 
 
@@ -44,6 +45,8 @@ def test_round_trip_over_shards_and_views(tmp_path):
         assert shards.codes(row["key"], row["view"]).tolist() == row["codes"]
         assert shards.text_ids(row["key"]).tolist() == row["text_ids"]
         assert shards.caption(row["key"]) == row["caption"]
+        assert shards.source(row["key"]) == "made"
+        assert shards.licence(row["key"]) == row["licence"]
     assert shards.codes(0).dtype == shards.text_ids(0).dtype == np.uint16
 
 
@@ -71,7 +74,7 @@ def test_fewer_shards_replace_more(tmp_path):
     (file,) = files_of(tmp_path)
     entry = json.loads((tmp_path / "manifest.json").read_text())["files"][0]
     assert entry["name"] == file.name == f"shard-00000-{entry['sha256'][:12]}.arrow"
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3  # the shard, the index, the manifest
 
 
 @pytest.mark.parametrize("good", [0, 3, 4, 9])  # before a file, in one, after one, in the last
@@ -96,7 +99,7 @@ def test_a_killed_call_leaves_the_earlier_set_and_the_next_one_clears_up(tmp_pat
     write(tmp_path)
     old = set(files_of(tmp_path))
     with monkeypatch.context() as patch:
-        patch.setattr(shards_module, "write_json", lambda *_: os._exit(9))
+        patch.setattr(shard_files, "write_json", lambda *_: os._exit(9))
         child = os.fork()
         if child == 0:
             write(tmp_path, list(rows(7)), rows_per_shard=7)
@@ -118,13 +121,101 @@ def test_refuses_damage_and_strangers(tmp_path):
             TokenShards(tmp_path)
     (tmp_path / "manifest.json").write_text(manifest)
     shard = files_of(tmp_path)[1]
-    data = bytearray(shard.read_bytes())
-    data[len(data) // 2] ^= 1
-    shard.write_bytes(data)
-    with pytest.raises(ValueError, match="shard-00001-.*: damaged"):
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1])
+    with pytest.raises(ValueError, match=rf"shard-00001-.*: damaged: wanted {len(whole)} bytes"):
         TokenShards(tmp_path)
     shard.unlink()
     with pytest.raises(FileNotFoundError, match="shard-00001"):
+        TokenShards(tmp_path)
+
+
+def read_all(folder):
+    shards = TokenShards(folder)
+    return [
+        (shards.text_ids(key, view).tolist(), shards.codes(key, view).tolist())
+        for key in (row["key"] for row in rows())
+        for view in range(shards.num_views(key))
+    ]
+
+
+def test_a_flipped_bit_is_found_when_it_is_read_or_hurts_nothing(tmp_path):
+    """Every fifth byte of a small set: what is read is what was written, or an error."""
+    write(tmp_path, list(rows(views=2))[:13], rows_per_shard=7)
+    wanted = read_all(tmp_path)
+    refused = 0
+    for path in sorted(tmp_path.glob("*.arrow")):
+        whole = path.read_bytes()
+        for place in range(0, len(whole), 5):
+            path.write_bytes(bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :]))
+            try:
+                assert read_all(tmp_path) == wanted, (path.name, place)
+            except (ValueError, KeyError, IndexError):
+                refused += 1
+            with pytest.raises(ValueError, match=f"{path.name}: damaged"):
+                TokenShards(tmp_path).check_files()
+        path.write_bytes(whole)
+    assert refused > 100
+    TokenShards(tmp_path).check_files()
+
+
+def test_damage_to_codes_and_ids_names_file_and_key(tmp_path):
+    write(tmp_path)
+    for column in ("codes", "text_ids"):
+        for path in files_of(tmp_path):
+            table = pa.ipc.open_file(path).read_all()
+            flat = table.column(column).combine_chunks().flatten().to_numpy()
+            where = path.read_bytes().find(flat.tobytes())
+            with open(path, "r+b") as file:
+                file.seek(where + 2)
+                byte = file.read(1)[0]
+                file.seek(where + 2)
+                file.write(bytes([byte ^ 1]))
+        with pytest.raises(
+            ValueError, match=rf"shard-00001-.*: damaged: wanted the {column} of key"
+        ):
+            getattr(TokenShards(tmp_path), column)(rows_at(4)["key"])
+
+
+def rows_at(place):
+    return list(rows())[place]
+
+
+def test_opening_reads_the_manifest_alone(tmp_path):
+    """Shards are opened when they are read, and no file stays open: 1,000 of them are as one."""
+    write(tmp_path, rows_per_shard=1)
+    opened = len(os.listdir("/proc/self/fd"))
+    for path in files_of(tmp_path)[1:]:
+        path.write_bytes(b"x" * path.stat().st_size)
+    shards = TokenShards(tmp_path)
+    assert shards.codes(rows_at(0)["key"]).tolist() == rows_at(0)["codes"]
+    assert len(os.listdir("/proc/self/fd")) == opened
+    with pytest.raises(ValueError, match="shard-00001-.*: damaged: wanted an Arrow file"):
+        shards.codes(rows_at(1)["key"])
+
+
+def test_files_that_processes_wrote_apart_make_the_same_set(tmp_path):
+    given = list(rows())
+    write(tmp_path / "one", given, rows_per_shard=4)
+    parts = [given[:4], given[4:8], given[8:]]
+    numbers = [2, 0, 1]  # in any order
+    entries = {n: write_shard(parts[n], tmp_path / "apart", n, 6) for n in numbers}
+    (tmp_path / "apart" / "shard-00009-stale.arrow").write_bytes(b"")
+    options = {"codes_per_image": 6, "vocabulary_sha256": "abc"}
+    seal_shards(tmp_path / "apart", [entries[n] for n in range(3)], **options)
+    one, apart = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+        for name in ("one", "apart")
+    )
+    assert one == apart
+
+
+def test_an_earlier_layout_is_refused(tmp_path):
+    path = write(tmp_path)
+    manifest = json.loads(path.read_text())
+    del manifest["layout"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="wanted shards of layout 2, got 1; write them again"):
         TokenShards(tmp_path)
 
 

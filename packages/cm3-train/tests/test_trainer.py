@@ -1,10 +1,13 @@
 """Whole runs: killed ones end bit for bit as unbroken ones."""
 
 import os
+import resource
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -225,6 +228,42 @@ def test_a_signal_saves_and_ends_non_zero(run, signum, status, capsys):
         assert same(module.state_dict(), resumed.state_dict())
         assert read_history(best.parent) == read_history(other_best.parent)
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(run, tmp_path):
+    module, _ = run("unbroken")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = 8192  # less than a checkpoint, more than the logs
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+
+    try:
+        with pytest.raises(OSError, match=r"could not write .*next\.ckpt: File too large"):
+            run("full", kill_at=4, act=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "unbroken" / "last.ckpt").stat().st_size > room
+    assert load(tmp_path / "full" / "last.ckpt")["global_step"] == 3
+    assert not list((tmp_path / "full").glob(".*.tmp"))
+    assert same(module.state_dict(), run("full")[0].state_dict())
+
+
+def test_checkpoints_are_not_staged_elsewhere(run, monkeypatch, tmp_path):
+    """A move from TMPDIR on another file system would be no rename, but a copy that may be cut."""
+    elsewhere = tempfile.mkdtemp(dir="/dev/shm")
+    monkeypatch.setattr(tempfile, "tempdir", elsewhere)
+    monkeypatch.setenv("TMPDIR", elsewhere)
+    made = []
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (made.append((a, b)), real(a, b)))
+    try:
+        run("a")
+        assert os.listdir(elsewhere) == []
+    finally:
+        shutil.rmtree(elsewhere)
+    assert any(str(target).endswith("last.ckpt") for _, target in made)
+    assert all(Path(source).parent == Path(target).parent for source, target in made)
 
 
 def test_runs_outside_the_main_thread(run):

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from cm3_retrieval.picture_file import list_files, shown
-from cm3_retrieval.text_file import place_of, read_lines, read_objects, texts_of
+from cm3_retrieval.text_file import parse_object, place_of, read_lines, texts_of
 
 NAMES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 """Files of metadata."""
@@ -76,8 +77,19 @@ def metadata_files(folder: Path | str, *, unless: str | None = None) -> list[Pat
     return found
 
 
-def read_metadata(folder: Path | str, *, unless: str | None = None) -> Iterator[Row]:
+def read_metadata(
+    folder: Path | str,
+    *,
+    unless: str | None = None,
+    refused: Callable[[Path, int, ValueError], object] | None = None,
+) -> Iterator[Row]:
     """Yield the rows of all metadata in a folder and its subfolders; see `metadata_files`.
+
+    Args:
+        folder: Where to look.
+        unless: As of `metadata_files`.
+        refused: Called with file, line and error for each line that cannot be used; the others are
+            yielded. None raises the first.
 
     Raises:
         OSError: A file cannot be read.
@@ -86,10 +98,17 @@ def read_metadata(folder: Path | str, *, unless: str | None = None) -> Iterator[
     """
     folder = Path(folder)
     for path in metadata_files(folder, unless=unless):
-        read = {".jsonl": read_objects, ".csv": _read_csv, ".parquet": _read_parquet}[path.suffix]
+        read = {".jsonl": _read_jsonl, ".csv": _read_csv, ".parquet": _read_parquet}[path.suffix]
         beside = PurePosixPath(path.parent.relative_to(folder).as_posix())
-        for number, fields in read(path):
-            name = _file_name(path.parent, fields, place_of(path, number))
+        for number, found in read(path):
+            try:
+                fields = found if isinstance(found, dict) else found()
+                name = _file_name(path.parent, fields, place_of(path, number))
+            except ValueError as error:
+                if refused is None:
+                    raise
+                refused(path, number, error)
+                continue
             yield Row(file=path, number=number, file_name=str(beside / name), fields=fields)
 
 
@@ -112,7 +131,17 @@ def _file_name(folder: Path, fields: dict[str, Any], place: str) -> PurePosixPat
     return path
 
 
-def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+_Fields = dict[str, Any] | Callable[[], dict[str, Any]]
+"""The columns of a row, or what gives them or raises a ValueError."""
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, _Fields]]:
+    for number, line in read_lines(path):
+        if line and not line.isspace():
+            yield number, partial(parse_object, line, place_of(path, number))
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, _Fields]]:
     number = 0
 
     def lines() -> Iterator[str]:
@@ -123,16 +152,18 @@ def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     rows = csv.DictReader(lines(), strict=True)
     try:
         for row in rows:
-            if None in row or None in row.values():
-                count = len(rows.fieldnames or ())
-                wanted = f"{count} cells, as in the first line"
-                raise ValueError(f"{place_of(path, number)}: wanted {wanted}, got others")
-            yield number, row
+            yield number, partial(_whole, row, len(rows.fieldnames or ()), place_of(path, number))
     except csv.Error as error:
         raise ValueError(f"{place_of(path, number)}: wanted CSV, got: {error}") from None
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _whole(row: dict[str, Any], count: int, place: str) -> dict[str, Any]:
+    if None in row or None in row.values():
+        raise ValueError(f"{place}: wanted {count} cells, as in the first line, got others")
+    return row
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, _Fields]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 

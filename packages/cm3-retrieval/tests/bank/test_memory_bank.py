@@ -239,3 +239,14 @@ def test_documents_added_one_by_one_are_all_there(unit_vectors, kind):
     bank.delete(keys[::2])
     np.testing.assert_array_equal(bank.has_both(keys[1::2]), columns["has_both"][1::2])
     assert (bank.search(vectors[1::2], 1)[1][:, 0] == keys[1::2]).mean() > 0.95
+
+
+def test_the_hash_follows_every_change(unit_vectors):
+    vectors = unit_vectors(6, 4)
+    bank = MemoryBank.build(np.arange(5), vectors[:5], {}, "e")
+    seen = [bank.content_hash()]
+    assert bank.content_hash() == seen[0]
+    bank.append(np.array([9]), vectors[5:], {}, "e")
+    seen.append(bank.content_hash())
+    bank.delete([9])
+    assert bank.content_hash() == seen[0] != seen[1]

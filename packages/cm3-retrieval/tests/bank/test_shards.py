@@ -1,5 +1,6 @@
 import re
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -211,3 +212,16 @@ def test_shards_embedded_side_by_side_are_compared_before_they_are_indexed(tmp_p
         shutil.copytree(tmp_path / str(shard) / folder, tmp_path / "work" / folder)
     with pytest.raises(ValueError, match="wanted int64 in 'n' of shard 2 as in shard 1, got str"):
         train_on_shards(tmp_path / "work", 3)
+
+
+def test_vectors_made_before_are_taken_as_they_are(tmp_path):
+    def with_vectors(shard: int) -> Documents:
+        documents = read(shard)
+        vectors = encode_documents(ENCODER, documents.texts)
+        return replace(documents, texts=None, vectors=vectors)
+
+    silent = SimpleNamespace(dim=DIM, encoder_id="words")
+    build_from_shards(tmp_path / "work", len(SIZES), with_vectors, silent, tmp_path / "bank")
+    build_from_shards(tmp_path / "other", len(SIZES), read, ENCODER, tmp_path / "encoded")
+    banks = [MemoryBank.load(tmp_path / name) for name in ("bank", "encoded")]
+    assert banks[0].content_hash() == banks[1].content_hash()

@@ -69,6 +69,36 @@ def test_neither_itself_nor_a_copy_nor_its_group(world, bank):
             assert all(groups[world.row_of[k]] != row % 10 for k in found.tolist() if k < 5000)
 
 
+def test_a_part_of_a_larger_set_has_the_rows_of_the_whole(world, bank):
+    """Built part by part, with the groups asked by key and the captions encoded before."""
+    groups = [row % 10 for row in range(world.count)]
+    whole = world.make_table(bank, groups=groups)
+    vectors = world.encoder.encode_texts(world.captions)
+    encoded = []
+
+    def encode_texts(texts):
+        encoded.extend(texts)
+        return world.encoder.encode_texts(texts)
+
+    encoder = SimpleNamespace(**{**vars(world.encoder), "encode_texts": encode_texts})
+    for rows in (range(25), range(25, world.count)):
+        part = build_neighbour_table(
+            bank, encoder, world.keys[rows], [world.captions[r] for r in rows],
+            world.row_of.__getitem__, world.open, 5, text_vectors=vectors[rows],
+            groups=lambda key: world.keys[world.row_of[key] % 10 :: 10].tolist(),
+        )  # fmt: skip
+        for kind in KINDS:
+            np.testing.assert_array_equal(
+                part.candidate_keys[kind], whole.candidate_keys[kind][rows]
+            )
+    # a query that has lost no word is not encoded again
+    assert encoded and not set(encoded) & set(world.captions)
+    with pytest.raises(ValueError, match="parts: wanted None"):
+        world.make_table(bank, groups=lambda key: [], parts="parts")
+    with pytest.raises(ValueError, match="text_vectors: wanted 60, one a key, got 3"):
+        world.make_table(bank, text_vectors=vectors[:3])
+
+
 @pytest.mark.parametrize(
     "index", [IndexConfig(factory="Flat"), IndexConfig(factory="IVF2,SQ8", nprobe=2, rescore=0)]
 )

@@ -75,9 +75,13 @@ from .samples import (
 from .sequence import (
     SequenceBuilder as SequenceBuilder,
 )
+from .shard_files import (
+    seal_shards as seal_shards,
+    write_shard as write_shard,
+    write_shards as write_shards,
+)
 from .shards import (
     TokenShards as TokenShards,
-    write_shards as write_shards,
 )
 from .throughput import (
     Throughput as Throughput,

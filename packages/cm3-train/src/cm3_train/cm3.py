@@ -18,6 +18,7 @@ a rectangle of the picture goes, one span a row, which does the same for redrawi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,10 +35,19 @@ class CM3Config:
     """Chance that a document is transformed at all."""
     mean_spans: float = 1.0
     """Mean of the Poisson number of random spans, before it is clipped to 1..number of masks."""
+    num_spans: int | None = None
+    """A fixed number of random spans instead, as far as there are masks and tokens for them."""
     whole_text_probability: float = 0.1
     """Given a transformed document: chance that the query's whole caption is the one span."""
     region_probability: float = 0.0
     """Given a transformed document: chance that a rectangle of the query picture is cut out."""
+    score_masks: bool = True
+    """Whether predicting the mask of a cut span counts. CM3 leaves it out (its section 2): where
+    spans are cut is chance, nothing to learn. CM3Leon says that every token weighs the same, so it
+    counts by default. Masks behind `<infill>` count in any case: they end a span."""
+    retrieved_weight: float = 1.0
+    """What a token of a retrieved document counts; RA-CM3 0.1 (arXiv 2211.12561, section 3.3),
+    CM3Leon 1 (its section 2.2)."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -52,6 +62,10 @@ class CM3Config:
             )
         if self.mean_spans <= 0:
             raise ValueError(f"mean_spans: wanted above 0, got {self.mean_spans}")
+        if self.num_spans is not None and self.num_spans < 1:
+            raise ValueError(f"num_spans: wanted at least 1 or None, got {self.num_spans}")
+        if not 0 <= self.retrieved_weight < math.inf:
+            raise ValueError(f"retrieved_weight: wanted at least 0, got {self.retrieved_weight}")
 
 
 def cm3_transform(
@@ -98,7 +112,8 @@ def cm3_transform(
     elif grid and kind < config.whole_text_probability + config.region_probability:
         begins, stops = _region(rng, grid, int(starts[-1]), int(ends[-1]), len(mask_ids))
     else:
-        count = max(1, min(int(rng.poisson(config.mean_spans)), len(mask_ids)))
+        count = config.num_spans or max(1, int(rng.poisson(config.mean_spans)))
+        count = min(count, len(mask_ids))
         begins, stops = _random_spans(rng, starts, ends, count)
     return _move(ids, begins, stops, infill_id, mask_ids) if len(begins) else ids
 

@@ -26,6 +26,19 @@ class Sample(NamedTuple):
     """(L,) integers."""
     scored_from: int = 1
     """Place of the first id that counts as a label; the first id of all is never one."""
+    weights: np.ndarray | None = None
+    """(L,) how much each id counts as a label, 0 not at all; None: all alike."""
+
+
+def labels_of(sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    """Return the labels (L - 1,) of all ids but the first, -100 where none counts; and weights."""
+    labels = sample.ids[1:].copy()
+    labels[: max(1, sample.scored_from) - 1] = IGNORE
+    if sample.weights is None:
+        return labels, np.ones(len(labels), np.float32)
+    weights = sample.weights[1:].astype(np.float32)
+    labels[weights == 0] = IGNORE
+    return labels, weights
 
 
 def collate(samples: Sequence[Sample], pad_id: int) -> dict[str, Tensor]:
@@ -37,7 +50,8 @@ def collate(samples: Sequence[Sample], pad_id: int) -> dict[str, Tensor]:
 
     Returns:
         `input_ids` and `labels`, int64 (B, max L - 1). Ids [5, 6, 7] give inputs [5, 6] and labels
-        [6, 7]; scored from 2 on, labels [-100, 7].
+        [6, 7]; scored from 2 on, labels [-100, 7]. Also `weights`, float32 of the same shape, where
+        a sample has some.
 
     Raises:
         ValueError: No sample has two ids, or the ids of one are no integers.
@@ -47,8 +61,13 @@ def collate(samples: Sequence[Sample], pad_id: int) -> dict[str, Tensor]:
         raise ValueError("samples: wanted at least two ids in one of them")
     input_ids = np.full((len(samples), width), pad_id, dtype=np.int64)  # (B, T)
     labels = np.full((len(samples), width), IGNORE, dtype=np.int64)  # (B, T)
-    for row, (ids, scored_from) in enumerate(samples):
-        ids, first = integers(ids, f"samples: ids of row {row}"), max(1, scored_from)
-        input_ids[row, : len(ids) - 1] = ids[:-1]
-        labels[row, first - 1 : len(ids) - 1] = ids[first:]
-    return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}
+    weights = np.ones((len(samples), width), dtype=np.float32)  # (B, T)
+    for row, sample in enumerate(samples):
+        ids = integers(sample.ids, f"samples: ids of row {row}")
+        here = slice(0, len(ids) - 1)
+        input_ids[row, here] = ids[:-1]
+        labels[row, here], weights[row, here] = labels_of(sample._replace(ids=ids))
+    arrays = {"input_ids": input_ids, "labels": labels}
+    if any(sample.weights is not None for sample in samples):
+        arrays["weights"] = weights
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}

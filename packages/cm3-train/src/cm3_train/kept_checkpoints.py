@@ -75,8 +75,10 @@ class KeptCheckpoints:
         """Put names in order once the run goes on: for one process, while the others save nothing.
 
         What a kill left half moved moves on. What is broken is set aside as `broken-...`, but half
-        a `next.ckpt` is deleted.
+        a `next.ckpt` is deleted, and so is what a kill left half written.
         """
+        for path in self.folder.glob(".*.tmp"):
+            _remove(path)
         for path in self._broken:
             if path == self.next_path:
                 _remove(path)

@@ -7,11 +7,13 @@ loader that has both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cm3_train.artifact import check_stamp, stamp
 from cm3_train.collate import Sample, collate
@@ -34,18 +36,22 @@ class BatchLoader:
     Args:
         make_batch: A function of its arguments alone.
         order: Which keys come when.
+        workers: Processes that make batches ahead; 0 makes them in this one. The batches are the
+            same.
     """
 
-    def __init__(self, make_batch: MakeBatch, order: SampleOrder) -> None:
+    def __init__(self, make_batch: MakeBatch, order: SampleOrder, *, workers: int = 0) -> None:
         """Start at the first sample."""
         self.make_batch = make_batch
         self.order = order
+        self.workers = integer(workers, "workers", (0, INT64[1]))
         self.consumed = 0
 
     def __iter__(self) -> Iterator[Any]:
         """Yield batches without end, each counted when it is handed out."""
-        while True:
-            batch = self.make_batch(*self.order.batch(self.consumed), self.consumed)
+        places = count(self.consumed, self.order.global_batch_size)
+        batches = from_workers(_Batches(self), self.workers, places)
+        for batch in batches:
             self.consumed += self.order.global_batch_size
             yield batch
 
@@ -65,6 +71,56 @@ class BatchLoader:
         """
         check_state(state_dict, COMPONENT, self.order)
         self.consumed = state_dict["consumed"]
+
+
+class _Batches(Dataset[Any]):
+    """Batches by the count of samples before them, as PyTorch's workers ask for them."""
+
+    def __init__(self, loader: BatchLoader) -> None:
+        self.loader = loader
+
+    def __getitem__(self, consumed: int) -> Any:
+        return self.loader.make_batch(*self.loader.order.batch(consumed), consumed)
+
+
+def from_workers(
+    items: Dataset[Any], workers: int, places: Iterator[int] | None = None
+) -> Iterator[Any]:
+    """Yield the items of PyTorch's workers, in order and as they are.
+
+    A worker that dies ends the iteration by a RuntimeError that tells its signal; an exception in
+    one is raised here. Workers are forked, so that `items` need not be pickled.
+
+    Args:
+        items: By place, or an `IterableDataset`, of which each worker has a copy.
+        workers: Their number; 0 makes the items here.
+        places: Which items, if they are by place.
+    """
+    return iter(
+        DataLoader(
+            items,
+            batch_size=None,
+            sampler=_Places(places) if places is not None else None,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,
+            generator=torch.Generator(),  # its seed for the workers must not come from the run's
+            collate_fn=_as_it_is,
+        )
+    )
+
+
+class _Places(Sampler[int]):
+    """Places as PyTorch's loader wants them."""
+
+    def __init__(self, places: Iterator[int]) -> None:
+        self.places = places
+
+    def __iter__(self) -> Iterator[int]:
+        return self.places
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
 
 
 def check_state(state_dict: dict[str, Any], component: str, order: SampleOrder) -> None:
@@ -88,16 +144,19 @@ class TokenLoader(BatchLoader):
         builder: Makes a sample of a key and an epoch.
         order: Which keys come when.
         pad_id: Fills the rows up.
+        workers: As of `BatchLoader`.
     """
 
-    def __init__(self, builder: Builder, order: SampleOrder, *, pad_id: int) -> None:
+    def __init__(
+        self, builder: Builder, order: SampleOrder, *, pad_id: int, workers: int = 0
+    ) -> None:
         """Start at the first sample."""
         pad_id = integer(pad_id, "pad_id")
 
         def make_batch(keys: np.ndarray, epochs: np.ndarray, position: int) -> dict[str, Tensor]:
             return build_batch(builder, keys, epochs, pad_id)
 
-        super().__init__(make_batch, order)
+        super().__init__(make_batch, order, workers=workers)
 
 
 class ValidationLoader:

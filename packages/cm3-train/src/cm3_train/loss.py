@@ -1,10 +1,11 @@
-"""Next-token loss where every token weighs the same (paper 2.2), without the logits in memory.
+"""Next-token loss, where every token weighs the same (paper 2.2) unless weights are given.
 
-4096 positions with 64,512 logits are 1 GB in float32, and as much again for their gradient. Here a
-piece of positions has its logits computed, used and dropped. With the head as a matrix, the
-gradients of states and matrix come at once, while the logits are there (as in Liger Kernel, arXiv
-2410.10989). With any other head backward computes the logits once more, but for the last piece's,
-which it starts with: keeping those costs no memory at the peak.
+The logits never stand in memory as a whole: 4096 positions with 64,512 of them are 1 GB in float32,
+and as much again for their gradient. Here a piece of positions has its logits computed, used and
+dropped. With the head as a matrix, the gradients of states and matrix come at once, while the
+logits are there (as in Liger Kernel, arXiv 2410.10989). With any other head backward computes the
+logits once more, but for the last piece's, which it starts with: keeping those costs no memory at
+the peak.
 
 Positions that do not count (label -100) are left out before the head's product.
 """
@@ -31,7 +32,7 @@ class TokenLosses(NamedTuple):
     """The loss of N positions that count."""
 
     total: Tensor
-    """Sum in nats, a float32 scalar; gradients flow through this one."""
+    """Weighted sum in nats, a float32 scalar; gradients flow through this one."""
     nats: Tensor
     """(N,) float32, each position's own; without gradients."""
     labels: Tensor
@@ -39,7 +40,12 @@ class TokenLosses(NamedTuple):
 
 
 def token_losses(
-    hidden: Tensor, labels: Tensor, head: Head, *, chunk_size: int = 1024
+    hidden: Tensor,
+    labels: Tensor,
+    head: Head,
+    *,
+    weights: Tensor | None = None,
+    chunk_size: int = 1024,
 ) -> TokenLosses:
     """Compute the cross-entropy of every position that counts.
 
@@ -47,6 +53,7 @@ def token_losses(
         hidden: (..., D) last states.
         labels: (...) the next ids, -100 where nothing counts.
         head: A matrix needs a quarter less arithmetic than a callable.
+        weights: (...) what each position counts in `total`; None: 1.
         chunk_size: Positions whose logits stand in memory at once.
 
     Raises:
@@ -56,15 +63,18 @@ def token_losses(
         raise ValueError(
             f"labels: wanted shape {tuple(hidden.shape[:-1])}, got {tuple(labels.shape)}"
         )
+    if weights is not None and weights.shape != labels.shape:
+        raise ValueError(f"weights: wanted shape {tuple(labels.shape)}, got {tuple(weights.shape)}")
     if chunk_size < 1:
         raise ValueError(f"chunk_size: wanted at least 1, got {chunk_size}")
     counts = (labels != IGNORE).flatten().nonzero()[:, 0]  # (N,) places
     # not hidden[mask]: its backward adds one by one where PyTorch is asked to be deterministic
     states = hidden.flatten(0, -2).index_select(0, counts)  # (N, D)
     targets = labels.flatten().index_select(0, counts)  # (N,)
+    shares = None if weights is None else weights.flatten().index_select(0, counts).float()
 
     if isinstance(head, Tensor):
-        total, nats = _LinearCrossEntropy.apply(states, head, targets, chunk_size)  # pyright: ignore
+        total, nats = _LinearCrossEntropy.apply(states, head, targets, shares, chunk_size)  # pyright: ignore
         return TokenLosses(total, nats, targets)
 
     def piece(states: Tensor, targets: Tensor) -> Tensor:
@@ -78,7 +88,8 @@ def token_losses(
         else:
             pieces.append(piece(part, target))
     nats = torch.cat(pieces) if pieces else states.sum(-1, dtype=torch.float32)  # (N,)
-    return TokenLosses(nats.sum(), nats.detach(), targets)
+    total = nats.sum() if shares is None else (nats * shares).sum()
+    return TokenLosses(total, nats.detach(), targets)
 
 
 def next_token_loss(
@@ -123,9 +134,14 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, weight: Tensor, targets: Tensor, chunk_size: int
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        shares: Tensor | None,
+        chunk_size: int,
     ) -> tuple[Tensor, Tensor]:
-        """Compute the sum and each position's part, in float32."""
+        """Compute the weighted sum and each position's part, in float32."""
         device = states.device.type
         dtype = weight.dtype
         if torch.is_autocast_enabled(device):
@@ -145,6 +161,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 # the gradient of the logits: probability, less 1 at the label
                 slope = logs.exp_()
                 slope.scatter_add_(-1, target, slope.new_full(target.shape, -1.0))
+                if shares is not None:
+                    slope *= shares[piece, None]
                 slope = slope.to(dtype)
                 if to_states is not None:
                     to_states[piece] = slope @ matrix
@@ -154,7 +172,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     to_weight += slope.mT @ part
         ctx.gradients = to_states, to_weight
         ctx.mark_non_differentiable(nats)
-        return nats.sum(), nats
+        return nats.sum() if shares is None else nats @ shares, nats
 
     @staticmethod
     @once_differentiable
@@ -162,4 +180,4 @@ class _LinearCrossEntropy(torch.autograd.Function):
         """Scale what forward has made."""
         scale = outputs[0]
         to_states, to_weight = (None if g is None else g * scale for g in ctx.gradients)
-        return to_states, to_weight, None, None
+        return to_states, to_weight, None, None, None

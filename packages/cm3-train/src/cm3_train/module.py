@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from cm3_train.averaging import averaged_model
+from cm3_train.collate import IGNORE
 from cm3_train.config import OptimConfig
 from cm3_train.interface import TrainableModel
 from cm3_train.loss import Head, split_losses, token_losses
@@ -29,8 +30,9 @@ from cm3_train.step_guard import StepGuard
 class CM3Module(L.LightningModule):
     """Next-token training of `model`; validation and export use the averaged weights, if kept.
 
-    Every token of an optimizer step weighs the same, whatever rank and whichever of the accumulated
-    batches it is in: gradients of sums are added up, then divided by the number of tokens.
+    Every token of an optimizer step weighs the same, or what the batch's `weights` say, whatever
+    rank and whichever of the accumulated batches it is in: gradients of sums are added up, then
+    divided by the number of tokens, or by the sum of their weights.
 
     Args:
         model: An `nn.Module` that is a `TrainableModel`.
@@ -93,12 +95,12 @@ class CM3Module(L.LightningModule):
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Divide the gradients by the tokens of all ranks, and log the step's means."""
+        """Divide the gradients by the tokens' weights of all ranks, and log the step's means."""
         assert self._sums is not None  # set by every training step
         sums, self._sums = self._reduced(self._sums), None
         # a strategy takes the mean over ranks, Lightning over accumulated batches
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
-        scale = parts / max(1.0, float(sums[0, 0]))
+        scale = parts / (float(sums[0, 0]) or 1.0)
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
         torch._foreach_mul_([local(grad) for grad in gradients if grad is not None], scale)
         for name, value in _means(sums).items():  # nan where the step has no token of the kind
@@ -179,13 +181,21 @@ class CM3Module(L.LightningModule):
         return {name: value.detach().clone() for name, value in state.items()}
 
     def _losses(self, model: TrainableModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the summed loss, and counts and sums in nats (3, 2): of all, of codes, of text."""
+        """Return the weighted loss, and counts and sums in nats (3, 2): of all, of codes, of text.
+
+        Those of all are weighted, as the loss is; codes and text count alike.
+        """
         packed = (batch["documents"],) if "documents" in batch else ()
         hidden = model.hidden(batch["input_ids"], *packed)  # (B, T, D)
-        losses = token_losses(hidden, batch["labels"], _head_of(model))
-        kinds = losses.nats, *split_losses(losses.nats, losses.labels, self.image_range)
-        counts = torch.tensor([float(len(kind)) for kind in kinds], device=hidden.device)
-        return losses.total, torch.stack([counts, torch.stack([kind.sum() for kind in kinds])], 1)
+        labels, weights = batch["labels"], batch.get("weights")
+        losses = token_losses(hidden, labels, _head_of(model), weights=weights)
+        counted = losses.nats.new_tensor(len(losses.nats))
+        if weights is not None:
+            counted = weights[labels != IGNORE].sum()
+        rows = [torch.stack([counted, losses.total.detach()])]
+        for kind in split_losses(losses.nats, losses.labels, self.image_range):
+            rows.append(torch.stack([kind.new_tensor(len(kind)), kind.sum()]))
+        return losses.total, torch.stack(rows)
 
     def _reduced(self, sums: Tensor) -> Tensor:
         """Return the sums over all ranks, on the CPU."""

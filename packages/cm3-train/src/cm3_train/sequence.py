@@ -120,7 +120,20 @@ class SequenceBuilder:
             scope_start=start,
             grid=self.grid,
         )
-        return Sample(moved, scored_from)
+        return Sample(moved, scored_from, self._weights(moved, start))
+
+    def _weights(self, ids: np.ndarray, query: int) -> np.ndarray | None:
+        """Return what each id counts, None if all count alike; the query begins at `query`."""
+        cm3 = self.cm3
+        if cm3 is None or (cm3.score_masks and (cm3.retrieved_weight == 1 or query == 1)):
+            return None
+        weights = np.ones(len(ids), np.float32)
+        weights[:query] = cm3.retrieved_weight
+        if not cm3.score_masks:  # in the body; behind <infill> they say that a span is over
+            end = np.flatnonzero(ids == self.infill_id)
+            if len(end):
+                weights[: end[0]][np.isin(ids[: end[0]], self.mask_ids)] = 0
+        return weights
 
     def _view(self, key: int, rng: np.random.Generator) -> int:
         count, share = self.shards.num_views(key), self.plain_share

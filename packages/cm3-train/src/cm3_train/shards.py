@@ -1,263 +1,184 @@
-"""Token shards: rows of (caption, picture) as ids and codes on disk, memory-mapped Arrow IPC.
+"""Reading token shards (`shard_files` writes them): ids and codes by key, memory-mapped.
 
-Takes rows (dicts) and gives files `shard-00000-0a1b2c3d4e5f.arrow`, ... (a number, and the start of
-the file's SHA-256) with a `manifest.json` that is written last; reads them back by key. One row is
-one encoding of one picture: several augmented encodings share a `key` and count their `view` from
-0, each with a caption of its own.
+One row is one encoding of one picture: several augmented encodings share a `key` and count their
+`view` from 0, each with a caption of its own.
+
+Opening a set reads its manifest and its index, 12 bytes a row, which stays where it lies on the
+disk. A shard is mapped when the first of its rows is read, and each row's checksum is compared when
+it is read. `check_files` reads everything.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from itertools import islice
+import zlib
+from bisect import bisect_right
+from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from cm3_train.artifact import atomic_file, check_stamp, sha256_of_file, stamp, write_json
-from cm3_train.integers import UINT16, integer, integers
+from cm3_train.artifact import check_stamp, sha256_of_file
 from cm3_train.interface import INTERFACE_VERSION
-
-COMPONENT = "cm3-train/token-shards"
-MANIFEST = "manifest.json"
-_FIELDS = ("key", "view", "text_ids", "codes", "caption", "source")
-
-
-def write_shards(
-    rows: Iterable[Mapping[str, Any]],
-    folder: str | Path,
-    *,
-    codes_per_image: int,
-    vocabulary_sha256: str,
-    rows_per_shard: int = 65536,
-) -> Path:
-    """Write rows as shards; only `rows_per_shard` of them are held at a time.
-
-    Args:
-        rows: Dicts with `key` (int), `view` (int, default 0), `text_ids` (ints), `codes`
-            (`codes_per_image` ints, row-major), `caption` and `source` (str, default empty).
-        folder: Where the shards go; those of an earlier call are replaced once all are written,
-            and stay if this call fails or is killed.
-        codes_per_image: Length of every row's `codes`.
-        vocabulary_sha256: Identity of the vocabulary that the ids belong to.
-        rows_per_shard: Rows of one file.
-
-    Returns:
-        The manifest's path. It is written last, so a folder without one was never finished.
-
-    Raises:
-        ValueError: A row that does not fit; names the row and the field.
-        OSError: The disk is full; nothing half-written stays.
-    """
-    if rows_per_shard < 1:
-        raise ValueError(f"rows_per_shard: wanted at least 1, got {rows_per_shard}")
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    before = set(folder.glob("shard-*.arrow"))
-    try:
-        files = _write_files(rows, folder, codes_per_image, rows_per_shard)
-    except BaseException:
-        for new in set(folder.glob("shard-*.arrow")) - before:
-            new.unlink()
-        raise
-    manifest = {
-        **stamp(COMPONENT, INTERFACE_VERSION),
-        "vocabulary_sha256": vocabulary_sha256,
-        "codes_per_image": codes_per_image,
-        "rows": sum(entry["rows"] for entry in files),
-        "files": files,
-    }
-    write_json(folder / MANIFEST, manifest)
-    written = {entry["name"] for entry in files}
-    for stale in before:
-        if stale.name not in written:
-            stale.unlink()
-    return folder / MANIFEST
-
-
-def _write_files(
-    rows: Iterable[Mapping[str, Any]], folder: Path, codes_per_image: int, rows_per_shard: int
-) -> list[dict[str, Any]]:
-    """Write the shards and return their entries in the manifest.
-
-    A name holds the hash of what is in the file, so no file of an earlier set is written over.
-    """
-    files: list[dict[str, Any]] = []
-    keys: list[np.ndarray] = []
-    views: list[np.ndarray] = []
-    remaining = iter(rows)
-    while chunk := list(islice(remaining, rows_per_shard)):
-        batch = _record_batch(chunk, codes_per_image, first_row=len(files) * rows_per_shard)
-        entry: dict[str, Any] = {"name": f"shard-{len(files):05d}.arrow", "rows": len(chunk)}
-
-        def hashed(file: BinaryIO, entry: dict[str, Any] = entry) -> str:
-            entry["sha256"] = sha256_of_file(file.name)
-            entry["name"] = entry["name"].replace(".arrow", f"-{entry['sha256'][:12]}.arrow")
-            return entry["name"]
-
-        with (
-            atomic_file(folder / entry["name"], name=hashed) as file,
-            pa.ipc.new_file(file, batch.schema) as writer,
-        ):
-            writer.write_batch(batch)
-        files.append(entry)
-        keys.append(batch.column("key").to_numpy())
-        views.append(batch.column("view").to_numpy())
-    if not files:
-        raise ValueError("rows: wanted at least one, got none")
-    _KeyIndex(np.concatenate(keys), np.concatenate(views))  # refuses repeated or missing views
-    return files
+from cm3_train.shard_files import (
+    COMPONENT,
+    LAYOUT,
+    MANIFEST,
+    index_checksum,
+    map_batch,
+    read_as_written,
+    row_checksum,
+)
 
 
 class TokenShards:
     """Read-only, memory-mapped view of a folder written by `write_shards`.
 
-    Opening it checks version, vocabulary and the hash of every file. What stays in memory is a few
-    index arrays; the columns themselves are pages of the files.
+    Opening it checks version, vocabulary and index, and that no file is missing or cut short.
 
     Args:
         folder: The folder with `manifest.json`.
         vocabulary_sha256: The vocabulary in use; None takes whatever the shards were made with.
 
     Raises:
-        ValueError: Wrong component, version, vocabulary or hash; names the file.
-        FileNotFoundError: No manifest, so the folder was never finished.
+        ValueError: Wrong component, version, vocabulary or length; names the file. A row's ids or
+            codes that are not those that were written raise it when they are read.
+        FileNotFoundError: No manifest, so the folder was never finished; or a file is missing.
     """
 
     def __init__(self, folder: str | Path, vocabulary_sha256: str | None = None) -> None:
-        """Check and map the files."""
-        folder = Path(folder)
-        manifest = _read_manifest(folder / MANIFEST)
-        self.vocabulary_sha256: str = manifest["vocabulary_sha256"]
-        self.codes_per_image: int = manifest["codes_per_image"]
+        """Check the manifest."""
+        self.folder = Path(folder)
+        self._manifest = _read_manifest(self.folder / MANIFEST)
+        self.vocabulary_sha256: str = self._manifest["vocabulary_sha256"]
+        self.codes_per_image: int = self._manifest["codes_per_image"]
         if vocabulary_sha256 not in (None, self.vocabulary_sha256):
             raise ValueError(
                 f"{folder}: wanted shards of vocabulary {vocabulary_sha256}, "
                 f"got {self.vocabulary_sha256}; encode the captions again"
             )
-        batches = [_map_shard(folder / entry["name"], entry) for entry in manifest["files"]]
-        self._text = [_ragged(batch.column("text_ids")) for batch in batches]
-        self._codes = [_matrix(batch.column("codes"), self.codes_per_image) for batch in batches]
-        self._captions = [batch.column("caption") for batch in batches]
-        self._first_row = np.cumsum([0] + [batch.num_rows for batch in batches])
-        self._index = _KeyIndex(
-            np.concatenate([batch.column("key").to_numpy() for batch in batches]),
-            np.concatenate([batch.column("view").to_numpy() for batch in batches]),
-        )
+        files = self._manifest["files"]
+        for entry in (*files, self._manifest["index"]):
+            _check_length(self.folder / entry["name"], entry["bytes"])
+        self._shards: list[_Shard | None] = [None] * len(files)
+        self._first_row = np.cumsum([0] + [entry["rows"] for entry in files]).tolist()
+        index = self._manifest["index"]
+        path = self.folder / index["name"]
+        with read_as_written(path):
+            batch = map_batch(path)
+            self._sorted_keys = batch.column("key").to_numpy()
+            self._rows = batch.column("row").to_numpy()
+        if index_checksum(self._sorted_keys, self._rows) != index["checksum"]:
+            raise ValueError(f"{path}: damaged: wanted checksum {index['checksum']}, got another")
 
-    @property
+    @cached_property
     def keys(self) -> np.ndarray:
-        """Unique keys in file order, int64 (N,)."""
-        return self._index.keys
+        """Unique keys in file order, int64 (N,); read from all files when first asked for."""
+        shards = [self._shard(number) for number in range(len(self._shards))]
+        return np.concatenate([shard.keys[shard.views == 0] for shard in shards])
 
     def __len__(self) -> int:
         """Return the number of unique keys."""
-        return len(self.keys)
+        return self._manifest["keys"]
 
     def num_views(self, key: int) -> int:
         """Return how many encodings of the picture `key` there are."""
-        return self._index.num_views(key)
+        return int(self._sorted_keys.searchsorted(key, side="right")) - self._find(key)
 
     def text_ids(self, key: int, view: int = 0) -> np.ndarray:
         """Return the caption's ids, uint16 (T,), without a copy."""
-        shard, row = self._locate(key, view)
-        offsets, values = self._text[shard]
-        return values[offsets[row] : offsets[row + 1]]
+        return self._read(key, view, "text_ids")
 
     def codes(self, key: int, view: int = 0) -> np.ndarray:
         """Return the picture's codes in row-major order, uint16 (codes_per_image,), no copy."""
-        shard, row = self._locate(key, view)
-        return self._codes[shard][row]
+        return self._read(key, view, "codes")
 
     def caption(self, key: int, view: int = 0) -> str:
         """Return the caption as text."""
+        return self._text(key, view, "caption")
+
+    def source(self, key: int, view: int = 0) -> str:
+        """Return where the pair comes from."""
+        return self._text(key, view, "source")
+
+    def licence(self, key: int, view: int = 0) -> str:
+        """Return under which licence the picture stands, empty if that is not known."""
+        return self._text(key, view, "licence")
+
+    def check_files(self) -> None:
+        """Compare every file with the hash in the manifest; reads all of them.
+
+        Raises:
+            ValueError: A file is damaged; names it.
+        """
+        for entry in (*self._manifest["files"], self._manifest["index"]):
+            path = self.folder / entry["name"]
+            if (found := sha256_of_file(path)) != entry["sha256"]:
+                raise ValueError(f"{path}: damaged: wanted SHA-256 {entry['sha256']}, got {found}")
+
+    def _read(self, key: int, view: int, column: str) -> np.ndarray:
         shard, row = self._locate(key, view)
-        return self._captions[shard][row].as_py()
-
-    def _locate(self, key: int, view: int) -> tuple[int, int]:
-        row = self._index.row(key, view)
-        shard = int(np.searchsorted(self._first_row, row, side="right")) - 1
-        return shard, row - int(self._first_row[shard])
-
-
-class _KeyIndex:
-    """Rows by (key, view): one stable sort, then a binary search a look-up.
-
-    Keys [7, 3, 7, 3] with views [0, 0, 1, 1]: sorted rows [1, 3, 0, 2], unique keys in file order
-    [7, 3]; key 7 starts at sorted position 2, so its view 1 is row `order[2 + 1]` = 2.
-    """
-
-    def __init__(self, keys: np.ndarray, views: np.ndarray) -> None:
-        self._order = np.lexsort((views, keys))
-        self._sorted_keys, self._starts, self._counts = np.unique(
-            keys[self._order], return_index=True, return_counts=True
-        )
-        wanted = np.arange(len(keys)) - np.repeat(self._starts, self._counts)
-        found = views[self._order]
-        if len(wrong := np.flatnonzero(wanted != found)):
-            at = wrong[0]
+        values = shard.values(column, row)
+        if zlib.crc32(values, row_checksum(int(key), int(view))) != shard.checksums[column][row]:
             raise ValueError(
-                f"key {keys[self._order[at]]}: wanted views 0, 1, 2, ... each once, "
-                f"got view {found[at]} where {wanted[at]} belongs"
+                f"{shard.path}: damaged: wanted the {column} of key {key}, view {view} in row "
+                f"{row} with the checksum {shard.checksums[column][row]}, got others"
             )
-        first_rows = self._order[self._starts]
-        self.keys = self._sorted_keys[np.argsort(first_rows)]
+        return values
 
-    def num_views(self, key: int) -> int:
-        return int(self._counts[self._find(key)])
+    def _text(self, key: int, view: int, column: str) -> str:
+        shard, row = self._locate(key, view)
+        return shard.batch.column(column)[row].as_py()
 
-    def row(self, key: int, view: int) -> int:
-        at = self._find(key)
-        if not 0 <= view < self._counts[at]:
-            raise IndexError(f"view of key {key}: wanted 0..{self._counts[at] - 1}, got {view}")
-        return int(self._order[self._starts[at] + view])
+    def _locate(self, key: int, view: int) -> tuple[_Shard, int]:
+        place = self._find(key) + view
+        last = place >= len(self._sorted_keys) or self._sorted_keys[place] != key
+        if view < 0 or last:
+            raise IndexError(f"view of key {key}: wanted 0..{self.num_views(key) - 1}, got {view}")
+        row = int(self._rows[place])
+        number = bisect_right(self._first_row, row) - 1
+        return self._shard(number), row - self._first_row[number]
 
     def _find(self, key: int) -> int:
-        at = int(np.searchsorted(self._sorted_keys, key))
-        if at == len(self._sorted_keys) or self._sorted_keys[at] != key:
+        place = int(self._sorted_keys.searchsorted(key))
+        if place == len(self._sorted_keys) or self._sorted_keys[place] != key:
             raise KeyError(f"key {key} is not in the shards")
-        return at
+        return place
+
+    def _shard(self, number: int) -> _Shard:
+        found = self._shards[number]
+        if found is None:
+            path = self.folder / self._manifest["files"][number]["name"]
+            found = self._shards[number] = _Shard(path, self.codes_per_image)
+        return found
 
 
-def _record_batch(
-    rows: list[Mapping[str, Any]], codes_per_image: int, first_row: int
-) -> pa.RecordBatch:
-    keys, views, texts, codes = [], [], [], []
-    for offset, row in enumerate(rows):
-        where = f"row {first_row + offset}"
-        if unknown := set(row) - set(_FIELDS):
-            raise ValueError(f"{where}: wanted the fields {_FIELDS}, got also {sorted(unknown)}")
-        if missing := {"key", "text_ids", "codes"} - set(row):
-            raise ValueError(f"{where}: the fields {sorted(missing)} are missing")
-        keys.append(integer(row["key"], f"{where}: key"))
-        views.append(integer(row.get("view", 0), f"{where}: view", UINT16))
-        texts.append(integers(row["text_ids"], f"{where}: text_ids", UINT16))
-        codes.append(integers(row["codes"], f"{where}: codes", UINT16))
-        if len(codes[-1]) != codes_per_image:
-            raise ValueError(f"{where}: codes: wanted {codes_per_image}, got {len(codes[-1])}")
-        for field in ("caption", "source"):
-            if not isinstance(text := row.get(field, ""), str):
-                raise ValueError(f"{where}: {field}: wanted a str, got {text!r}")
-    offsets = np.cumsum([0] + [len(text) for text in texts], dtype=np.int32)
-    columns = {
-        "key": pa.array(keys, pa.int64()),
-        "view": pa.array(views, pa.uint16()),
-        "text_ids": pa.ListArray.from_arrays(
-            pa.array(offsets), pa.array(np.concatenate(texts).astype(np.uint16))
-        ),
-        "codes": pa.FixedSizeListArray.from_arrays(
-            pa.array(np.concatenate(codes).astype(np.uint16)), codes_per_image
-        ),
-        "caption": pa.array([row.get("caption", "") for row in rows], pa.string()),
-        "source": pa.array([row.get("source", "") for row in rows], pa.string()),
-    }
-    return pa.RecordBatch.from_pydict(columns)
+class _Shard:
+    """The columns of one file, memory-mapped."""
+
+    def __init__(self, path: Path, codes_per_image: int) -> None:
+        self.path = path
+        with read_as_written(path):
+            self.batch = map_batch(path)
+            self.keys = self.batch.column("key").to_numpy()
+            self.views = self.batch.column("view").to_numpy()
+            text, codes = self.batch.column("text_ids"), self.batch.column("codes")
+            self._offsets, self._text = text.offsets.to_numpy(), text.values.to_numpy()
+            self._codes = codes.values.to_numpy().reshape(-1, codes_per_image)
+            self.checksums = {
+                "text_ids": self.batch.column("text_checksum").to_numpy(),
+                "codes": self.batch.column("codes_checksum").to_numpy(),
+            }
+
+    def values(self, column: str, row: int) -> np.ndarray:
+        if column == "codes":
+            return self._codes[row]
+        return self._text[self._offsets[row] : self._offsets[row + 1]]
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def _read_manifest(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no manifest, so the shards were never finished")
     try:
@@ -265,20 +186,18 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: wanted JSON, got something broken ({error})") from None
     check_stamp(manifest, COMPONENT, INTERFACE_VERSION, path)
+    if (layout := manifest.get("layout", 1)) != LAYOUT:
+        raise ValueError(
+            f"{path}: wanted shards of layout {LAYOUT}, got {layout}; "
+            "write them again (a run makes them anew when its folder `shards` is deleted)"
+        )
     return manifest
 
 
-def _map_shard(path: Path, entry: Mapping[str, Any]) -> pa.RecordBatch:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: named in the manifest but missing")
-    if (found := sha256_of_file(path)) != entry["sha256"]:
-        raise ValueError(f"{path}: damaged: wanted SHA-256 {entry['sha256']}, got {found}")
-    return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-
-
-def _ragged(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-    return column.offsets.to_numpy(), column.values.to_numpy()
-
-
-def _matrix(column: pa.Array, width: int) -> np.ndarray:
-    return column.values.to_numpy().reshape(-1, width)  # (rows, codes_per_image)
+def _check_length(path: Path, length: int) -> None:
+    try:
+        found = path.stat().st_size
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: named in the manifest but missing") from None
+    if found != length:
+        raise ValueError(f"{path}: damaged: wanted {length} bytes, got {found}")

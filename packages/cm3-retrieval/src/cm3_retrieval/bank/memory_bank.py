@@ -59,6 +59,7 @@ class MemoryBank:
         self._index = ExactIndex(index) if isinstance(index, faiss.IndexIDMap2) else index
         self._table = table
         self._both: np.ndarray | None = None  # column `has_both`, once it was asked for
+        self._hash: str | None = None  # of the content, once it was asked for
         self._mapped = mapped
         self._next_key = free_key(self._index.keys)
         self._saved: tuple[Path, str] | None = None  # folder and seal of the state on disk
@@ -220,7 +221,8 @@ class MemoryBank:
         table = metadata_table(keys, metadata, self._table.schema)
         self._index.append(vectors, keys)
         self._next_key = max(self._next_key, free_key(keys))
-        self._table, self._both = joined(self._table.cast(table.schema), table), None
+        self._table = joined(self._table.cast(table.schema), table)
+        self._both = self._hash = None
 
     def delete(self, keys: Sequence[int] | np.ndarray, *, threads: int = 1) -> None:
         """Remove documents for good, with vectors, keys and metadata: all of them, or none.
@@ -240,7 +242,8 @@ class MemoryBank:
         kept[rows] = False
         table = self._table.filter(pa.array(kept))
         self._index.delete(rows, threads=threads)
-        self._table, self._both = table, None
+        self._table = table
+        self._both = self._hash = None
 
     def reindexed(self, index: IndexConfig | None = None, *, threads: int = 1) -> "MemoryBank":
         """Return a bank of the same documents under a new index; None chooses by their number.
@@ -298,6 +301,7 @@ class MemoryBank:
             return {}
         if not self.keeps_vectors:
             raise ValueError("bank: wanted one that keeps the documents' vectors, got rescore=0")
+        self._hash = None  # the index's settings are part of it
         return tune_index(self._index, queries, k=k, recall=recall, threads=threads)
 
     def content_hash(self) -> str:
@@ -305,12 +309,16 @@ class MemoryBank:
 
         It tells whether what was made from the bank, such as a neighbour table, is of this state.
         """
+        if self._hash is not None:
+            return self._hash
         blocks = (
             self._index.vectors_at(np.arange(start, min(start + _HASHED_ROWS, len(self))))
             for start in range(0, len(self), _HASHED_ROWS)
         )
         keys = self._index.keys
-        return digest_of(keys, self.has_both(keys), asdict(self.config), *map(digest_of, blocks))
+        facts = keys, self.has_both(keys), asdict(self.config)
+        self._hash = digest_of(*facts, *map(digest_of, blocks))
+        return self._hash
 
     def save(self, folder: Path | str) -> None:
         """Write the bank; after a kill the folder holds the old bank or the new one.

@@ -6,8 +6,9 @@ reach is replaced, and only its shard is repeated.
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,13 @@ def build_with_ray(
 
     staff = [hire() for _ in range(min(workers, shards))]
     try:
-        share = partial(_share, staff, hire, shards, attempts)
-        share(lambda worker, shard: worker.embed.remote(shard), report)
+        done = count(1)
+        share = partial(share_shards, staff, hire, range(shards), attempts)
+        share(lambda worker, shard: worker.embed.remote(shard), lambda shard: report(next(done)))
         train_on_shards(work, shards, index, threads=threads)
         share(
             lambda worker, shard: worker.add.remote(shard, threads),
-            lambda done: report(shards + done),
+            lambda shard: report(next(done)),
         )
     finally:
         for worker in staff:
@@ -107,18 +109,31 @@ class _Worker:
         add_shard(self._work, shard, threads=threads)
 
 
-def _share(
+def share_shards(
     staff: list[Any],
     hire: Callable[[], Any],
-    shards: int,
+    shards: Iterable[int],
     attempts: int,
     start: Callable[[Any, int], Any],
-    report: Callable[[int], None],
+    finished: Callable[[int], object],
 ) -> None:
-    """Give each shard to an idle worker; replace workers in `staff` that die."""
+    """Give each shard to an idle worker, and another worker in place of one that dies.
+
+    Args:
+        staff: The workers; those that die are replaced in it.
+        hire: Gives a new worker.
+        shards: Their numbers.
+        attempts: How often to try a shard whose worker died.
+        start: Gives the work on a shard to a worker; returns what `ray.get` takes.
+        finished: Called with the number of each shard that is done.
+
+    Raises:
+        RuntimeError: The workers of one shard died in every attempt.
+        ray.exceptions.RayTaskError: An error of the work itself, which would come again.
+    """
     import ray  # pyright: ignore[reportMissingImports]
 
-    waiting, deaths = deque(range(shards)), Counter[int]()
+    waiting, deaths = deque(shards), Counter[int]()
     idle, busy = list(staff), {}
     while waiting or busy:
         while idle and waiting:
@@ -142,5 +157,5 @@ def _share(
             worker = hire()
             staff.append(worker)
         else:
-            report(shards - len(waiting) - len(busy))
+            finished(shard)
         idle.append(worker)

@@ -53,6 +53,10 @@ class Documents:
     images: Sequence[Any] | np.ndarray | None = None
     """N pictures, None where a document has none."""
 
+    vectors: np.ndarray | None = None
+    """(N, dim) vectors of the whole documents, as `document_vectors` gives them, where they were
+    made before; then texts and images are not read."""
+
     metadata: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Column name -> N values; the same columns in every shard."""
 
@@ -138,10 +142,13 @@ def embed_shard(work: Path | str, shard: int, read: ReadShard, encoder: Encoder)
             joined_tables(
                 [read_table(own).slice(0, 0), table.slice(0, 0)], [_name(first), f"shard {shard}"]
             )
-        for name, values in (("texts", documents.texts), ("images", documents.images)):
+        for name in ("texts", "images", "vectors"):
+            values = getattr(documents, name)
             if values is not None and len(values) != len(keys):
                 raise ValueError(f"keys: wanted {len(values)}, one of {name}, got {len(keys)}")
-        vectors = encode_documents(encoder, documents.texts, documents.images)
+        vectors = documents.vectors
+        if vectors is None:
+            vectors = encode_documents(encoder, documents.texts, documents.images)
         keys, vectors = checked_documents(keys, vectors)
     except ValueError as error:
         raise ValueError(f"shard {shard}: {error}") from error

@@ -4,7 +4,7 @@ Takes documents, in the bank or not; gives the neighbours of each by image and b
 (arXiv 2309.02591): two documents by image and two by text.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,11 @@ def build_neighbour_table(
     images: Callable[[int], Any] | np.ndarray,
     config: RetrievalConfig,
     seed: int,
-    groups: Sequence[int] | None = None,
+    groups: Sequence[int] | Callable[[int], Iterable[int]] | None = None,
     progress: Callable[[int, int], None] | None = None,
     parts: Path | str | None = None,
     *,
+    text_vectors: np.ndarray | None = None,
     threads: int = 1,
 ) -> NeighbourTable:
     """Find neighbours for N documents, in the bank or not.
@@ -61,11 +62,15 @@ def build_neighbour_table(
         config: The strategy; `max_likeness` is found on the bank where it is None, and stands in
             the table's facts.
         seed: Decides, together with the key, which words are dropped.
-        groups: N integers; documents of one group are never each other's neighbours. None makes
-            each document a group of its own.
+        groups: N integers; documents of one group are never each other's neighbours. Or key -> the
+            keys of its group, where `keys` are a part of a larger set. None makes each document a
+            group of its own.
         progress: Called with (documents done, N).
         parts: Folder that receives a part every 4096 documents; after a kill, the same call
-            continues from there. Not needed once the table is saved. None keeps no parts.
+            continues from there. Not needed once the table is saved. None keeps no parts; wanted
+            where `groups` is a callable.
+        text_vectors: (N, dim) vectors of the captions made before. A caption is then encoded again
+            only where a query drops a word of it.
         threads: FAISS's threads.
 
     Raises:
@@ -76,9 +81,20 @@ def build_neighbour_table(
         raise ValueError(
             f"encoder: wanted the bank's, {bank.encoder_id!r}, got {encoder.encoder_id!r}"
         )
-    for name, values in (("captions", captions), ("groups", groups)):
+    group_of = groups if callable(groups) else None
+    if callable(groups):
+        groups = None
+        if parts is not None:
+            raise ValueError("parts: wanted None where groups is a callable, got a folder")
+    for name, values in (
+        ("captions", captions),
+        ("groups", groups),
+        ("text_vectors", text_vectors),
+    ):
         if values is not None and len(values) != len(keys):
             raise ValueError(f"{name}: wanted {len(keys)}, one a key, got {len(values)}")
+    if text_vectors is not None:
+        text_vectors = checked_vectors("text_vectors", text_vectors, bank.dim)
     image_vectors = None
     if not callable(images):
         image_vectors = checked_vectors("images", images, bank.dim)
@@ -86,7 +102,12 @@ def build_neighbour_table(
             raise ValueError(f"images: wanted {len(keys)}, one a key, got {len(image_vectors)}")
     groups = None if groups is None else checked_integers("groups", groups).tolist()
     config = calibrated(bank, config, threads=threads)
-    members = _members_of_groups(keys, groups)
+    if group_of is None:
+        members = _members_of_groups(keys, groups)
+
+        def group_of(key: int) -> Iterable[int]:
+            return members.get(key, ())
+
     in_bank = np.isin(keys, bank.keys)
     found = {kind: np.full((len(keys), config.num_candidates), -1, np.int64) for kind in KINDS}
     scores = {kind: np.zeros((len(keys), config.num_candidates), np.float32) for kind in KINDS}
@@ -97,7 +118,11 @@ def build_neighbour_table(
         else:
             pictures = image_vectors[rows.start : rows.stop]
         texts = [captions[row] for row in rows]
-        own = document_vectors(_encoded(encoder, texts), pictures)
+        if text_vectors is None:
+            whole = _encoded(encoder, texts)
+        else:
+            whole = text_vectors[rows.start : rows.stop]
+        own = document_vectors(whole, pictures)
         stored = own.copy()  # the bank may hold one part of it only, or compressed
         inside = in_bank[rows.start : rows.stop]
         stored[inside] = bank.vectors_of(keys[rows.start : rows.stop][inside])
@@ -105,7 +130,15 @@ def build_neighbour_table(
             None if text is None else _with_dropout(text, seed, int(keys[row]), config)
             for row, text in zip(rows, texts, strict=True)
         ]
-        queries = {"image": pictures, "text": _encoded(encoder, dropped)}
+        if text_vectors is None:
+            asked = _encoded(encoder, dropped)
+        else:
+            asked = whole.copy()
+            changed = [i for i, (text, left) in enumerate(zip(texts, dropped, strict=True))
+                       if text is not None and left != text.strip()]  # fmt: skip
+            if changed:
+                asked[changed] = _encoded(encoder, [dropped[i] for i in changed])
+        queries = {"image": pictures, "text": asked}
         for kind in KINDS:
             pools = first_pools(bank, queries[kind], config, threads=threads)
             for place, row in enumerate(rows):
@@ -116,7 +149,7 @@ def build_neighbour_table(
                     bank,
                     queries[kind][place],
                     pools[place],
-                    {key, *members.get(key, ())},
+                    {key, *group_of(key)},
                     config.num_candidates,
                     config,
                     documents=np.stack([own[place], stored[place]]),

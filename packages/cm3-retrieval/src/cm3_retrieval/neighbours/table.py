@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from cm3_retrieval.bank.files import read_table, write_table
 from cm3_retrieval.index.checks import checked_count
+from cm3_retrieval.index.rows import KeyRows
 from cm3_retrieval.interface import TABLE_COMPONENT
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, open_folder, write_folder
 
@@ -42,7 +43,7 @@ class NeighbourTable:
         self.candidate_keys = dict(candidates)
         self.candidate_scores = dict(scores)
         self.facts = dict(facts)
-        self._row_of = {int(key): row for row, key in enumerate(keys)}
+        self._rows = KeyRows(np.asarray(keys))
 
     def __len__(self) -> int:
         """Return the number of documents."""
@@ -56,9 +57,11 @@ class NeighbourTable:
             ValueError: `key` is no integer.
         """
         key = checked_count("key", key, 0)
-        if key not in self._row_of:
+        known = key <= np.iinfo(np.int64).max
+        row = int(self._rows.rows_of(np.array([key]))[0]) if known else -1
+        if row < 0:
             raise KeyError(f"key {key} is not in the neighbour table of {len(self)} documents")
-        rows = {kind: self.candidate_keys[kind][self._row_of[key]] for kind in KINDS}
+        rows = {kind: self.candidate_keys[kind][row] for kind in KINDS}
         return {kind: row[row >= 0] for kind, row in rows.items()}
 
     def save(self, folder: Path | str) -> None:

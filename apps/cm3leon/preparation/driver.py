@@ -1,0 +1,295 @@
+"""Raw pairs to a prepared folder, from beginning to end.
+
+copy the parts -> encode each shard -> decide of all pairs -> memory bank -> finish each shard ->
+join, report, and `prepared.json` last. The same call goes on after a kill: a sealed shard is not
+repeated, and what is made depends on no worker's number, order or death.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cm3_retrieval import MemoryBank
+from cm3_retrieval.bank.shards import build_from_shards
+from cm3_retrieval.metadata_file import NAMES
+from cm3_retrieval.neighbours.calibration import calibrated
+from cm3_retrieval.picture_file import shown
+from cm3_retrieval.sealed_folder import MANIFEST_NAME
+from cm3_train import progress_bar
+from cm3_train.artifact import write_json
+from cm3leon import VERSION
+from cm3leon.data.pairs import DataError
+from cm3leon.device import peak_bytes
+from cm3leon.preparation.assembly import assemble
+from cm3leon.preparation.decisions import Decisions, decide, encoded, sampled
+from cm3leon.preparation.engines import Engine, engine_of
+from cm3leon.preparation.finishing import documents_of
+from cm3leon.preparation.job import Job, Preparation
+from cm3leon.preparation.plan import memory_plan
+from cm3leon.preparation.source import Shard, files_of, open_source
+from cm3leon.preparation.worker import PLAN, finished, is_sealed, open_models, settle_torch
+from cm3leon.recipe import Recipe
+from cm3leon.recipe_file import save_recipe
+from cm3leon.stages import (
+    PREPARED_FILE,
+    check_finished,
+    fingerprint_of,
+    lock_folder,
+    read_object,
+)
+
+SPEED_FILE = "speed.json"
+"""Seconds and memory of the last leg; all other files are the same each time."""
+PARTS = {
+    "texttok": ("texttok", "tokenizer"),
+    "imagetok": ("imagetok", "vqgan"),
+    "retrieval": ("clip", "clip"),
+}
+"""Group of the recipe -> the stage that makes its part, and the part's folder in it."""
+
+Say = Callable[[str], None]
+
+
+def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str, Any]:
+    """Make a prepared folder, or go on with it; gives the report.
+
+    Args:
+        recipe: Size, views, lengths, shares, strategy, seed, and the classes of named parts.
+        options: The source and the rest.
+        say: Takes one line for the user.
+
+    Raises:
+        BlockingIOError: Another process works in the folder.
+        DataError: Too many records are unusable, or too few are left.
+        FileNotFoundError: There is no source, or a part is neither made nor named.
+        RuntimeError: The workers of one shard died in every attempt.
+        ValueError: The folder belongs to another job, or a part does not fit.
+    """
+    began = time.perf_counter()
+    folder = options.folder
+    lock_folder(folder)
+    recipe = replace(
+        recipe,
+        runs=folder.parent,
+        name=folder.name,
+        data=replace(recipe.data, folder=None, prepared=None),
+    )
+    copy_parts(recipe, options)
+    trust = options.trust or options.parts is None  # who gives a recipe by hand knows it
+    settle_torch()
+    models = open_models(recipe, trust=trust)
+    fingerprint = fingerprint_of_job(
+        recipe, options, models[0].vocabulary.sha256, models[1].encoder_id
+    )
+    job = Job(recipe=recipe, options=options, fingerprint=fingerprint, trust=trust)
+    if begun(job, say):
+        return read_object(folder / "report.json")
+    save_recipe(replace(recipe, runs=Path("runs"), name="prepared"), folder)
+    shards = open_source(options.source, job.work).shards()
+    if not shards:
+        raise DataError(f"{shown(options.source)}: wanted at least one record, got none")
+    for line in memory_plan(job, shards, *models):
+        say(line)
+    with working(job) as engine:
+        encode_all(job, shards, engine, say)
+        decisions = decide(
+            job.work,
+            len(shards),
+            near_bits=options.near_bits,
+            drop_duplicates=options.drop_duplicates,
+            **recipe.data.shares,
+            seed=recipe.seed,
+        )
+        decisions.save(job.work / "decisions")
+        say("bank: starts")
+        bank = folder / "retrieval" / "bank"
+        build_from_shards(
+            job.work / "bank",
+            len(shards),
+            lambda number: documents_of(job, number),
+            models[1],
+            bank,
+        )
+        write_plan(job, decisions, models[1].encoder_id)
+        run_shards(job, "finish", shards, engine)
+    say("joining")
+    report = assemble(job, shards, decisions, *models)
+    write_json(folder / SPEED_FILE, speed(job, len(shards), time.perf_counter() - began))
+    write_json(
+        folder / PREPARED_FILE, {**report["prepared"], "version": VERSION, "job": fingerprint}
+    )
+    shutil.rmtree(job.work)
+    return report["report"]
+
+
+def copy_parts(recipe: Recipe, options: Preparation) -> None:
+    """Copy the parts that the recipe does not name from the run that has made them."""
+    for group, (stage, part) in PARTS.items():
+        settings = vars(getattr(recipe, group))
+        if settings.get("tokenizer") or settings.get("encoder"):
+            continue
+        target = options.folder / stage / part
+        if target.is_dir():
+            continue
+        if options.parts is None:
+            named = f"{group}.{'encoder' if group == 'retrieval' else 'tokenizer'}"
+            raise FileNotFoundError(f"parts: wanted a run to take {stage} from, or {named}")
+        check_finished(options.parts, stage)
+        aside = target.with_name(f".{part}.partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(options.parts / stage / part, aside)
+        (aside / ".lock").unlink(missing_ok=True)
+        aside.rename(target)
+
+
+def fingerprint_of_job(recipe: Recipe, options: Preparation, *models: str) -> str:
+    """Return a hash of all that decides the result: settings, parts, and the source's files."""
+    source = options.source
+    suffixes = (".tar", ".parquet", ".csv", ".jsonl")
+    names = [name for suffix in suffixes for name in files_of(source, suffix)]
+    counted = [n for n in names if n.endswith((".tar", ".parquet")) or Path(n).name in NAMES]
+    facts = [(n, (source / n).stat().st_size, (source / n).stat().st_mtime_ns) for n in counted]
+    settings = {
+        name: value
+        for name, value in asdict(options).items()
+        if name not in ("folder", "parts", "engine", "workers", "attempts", "trust", "max_bad")
+    }
+    return fingerprint_of(
+        VERSION,
+        settings,
+        recipe.data,
+        [recipe.seed, recipe.decoder.views, recipe.decoder.max_length],
+        recipe.retrieval.strategy,
+        list(models),
+        facts,
+    )
+
+
+def begun(job: Job, say: Say) -> bool:
+    """Tell whether all is done; refuse a folder of another job.
+
+    Raises:
+        ValueError: The folder was made or begun with other settings, parts or files.
+    """
+    for path in (job.options.folder / PREPARED_FILE, job.work / "job.json"):
+        if path.is_file():
+            if read_object(path, "job")["job"] != job.fingerprint:
+                raise ValueError(
+                    f"{shown(job.options.folder)}: made from other settings, parts or raw pairs; "
+                    "wanted the same command as before, or another folder"
+                )
+            if path.name == PREPARED_FILE:
+                say("prepared: done before, kept")
+                return True
+    write_json(job.work / "job.json", {"job": job.fingerprint})
+    return False
+
+
+@contextmanager
+def working(job: Job) -> Iterator[Engine]:
+    """Keep workers for a `with` block."""
+    engine = engine_of(job)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+@dataclass
+class Tally:
+    """Records and quarantined ones so far."""
+
+    records: int = 0
+    bad: int = 0
+    first: str = ""
+
+
+def encode_all(job: Job, shards: list[Shard], engine: Engine, say: Say) -> None:
+    """Encode the shards that are not sealed yet; stop a rotten set as soon as it is surely one.
+
+    Raises:
+        DataError: More than `max_bad` of the records cannot be used.
+    """
+    tally, share, done = Tally(), job.options.max_bad, 0
+
+    def count(number: int) -> None:
+        nonlocal done
+        manifest = read_object(encoded(job.work, number) / MANIFEST_NAME, "counts", "files")
+        tally.records += manifest["counts"].get("records", 0)
+        tally.bad += manifest["counts"]["bad"]
+        if manifest["counts"]["bad"] and not tally.first:
+            name = manifest["files"]["quarantine.jsonl"]["name"]
+            with open(encoded(job.work, number) / name, encoding="utf-8") as lines:
+                tally.first = lines.readline().strip()
+        done += 1
+        # the shards to come may all be good: as many records as those so far, at their rate
+        if tally.bad > share * max(tally.records * len(shards) / done, 1):
+            raise DataError(
+                f"max-bad: wanted at most {share:.2%} unusable records, got {tally.bad} of "
+                f"{tally.records} in {done} of {len(shards)} shards, the first: {tally.first}"
+            )
+
+    run_shards(job, "encode", shards, engine, count)
+    say(f"encoded: {tally.records} records, {tally.bad} quarantined")
+
+
+def run_shards(
+    job: Job,
+    task: str,
+    shards: list[Shard],
+    engine: Engine,
+    count: Callable[[int], None] = lambda number: None,
+) -> None:
+    """Do a task for every shard that is not sealed."""
+    place = encoded if task == "encode" else finished
+    numbers = range(len(shards))
+    sealed = [n for n in numbers if is_sealed(place(job.work, n), job.fingerprint)]
+    for number in sealed:
+        count(number)
+    done, missing = len(sealed), sorted(set(numbers) - set(sealed))
+    with progress_bar(task, "shard", done=done) as progress:
+
+        def report(number: int) -> None:
+            nonlocal done
+            count(number)
+            done += 1
+            progress(done, len(shards))
+
+        engine.run(task, missing, report)
+
+
+def write_plan(job: Job, decisions: Decisions, encoder_id: str) -> None:
+    """Note for the second pass the strategy, and whose pixels are kept, by shard."""
+    bank = MemoryBank.load(job.options.folder / "retrieval" / "bank", encoder_id, mmap=True)
+    rules = calibrated(bank, job.recipe.retrieval.strategy)
+    rows = sampled(decisions, job.options.pictures)
+    owners = decisions.starts.searchsorted(rows, side="right") - 1
+    pixels: dict[str, list[int]] = {}
+    for owner, row in zip(owners.tolist(), rows.tolist(), strict=True):
+        pixels.setdefault(str(owner), []).append(int(decisions.keys[row]))
+    write_json(job.work / PLAN, {"rules": asdict(rules), "pixels": pixels})
+
+
+def speed(job: Job, shards: int, seconds: float) -> dict[str, Any]:
+    """Return how long the work took, and this process's peak of memory."""
+    manifests = [
+        json.loads((encoded(job.work, n) / MANIFEST_NAME).read_text()) for n in range(shards)
+    ]
+    encoding = sum(manifest["seconds"] for manifest in manifests)
+    return {
+        "records": sum(manifest["counts"].get("records", 0) for manifest in manifests),
+        "seconds": seconds,
+        "encode_worker_seconds": encoding,
+        "models_share": sum(m["model_seconds"] for m in manifests) / max(encoding, 1e-9),
+        "driver_peak_bytes": peak_bytes(),
+        "worker_peak_bytes": max(manifest["peak_bytes"] for manifest in manifests),
+        "workers": job.options.workers,
+        "engine": job.options.engine,
+    }

@@ -1,0 +1,102 @@
+"""Pictures with metadata (Hugging Face imagefolder), the metadata cut into ranges.
+
+`metadata.jsonl`, `.csv` or `.parquet`, in subfolders too, are read once, line by line, and noted in
+files of some thousand rows, which workers read apart, lines that cannot be used among them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from cm3_retrieval.metadata_file import Row, read_metadata
+from cm3_retrieval.picture_file import MAX_BYTES
+from cm3_train.artifact import atomic_file, write_json
+from cm3leon.preparation.source import Record, Shard, Unusable
+from cm3leon.stages import read_object
+
+ROWS = 2048
+"""Rows of a range: what a kill can cost a worker."""
+
+
+class ImageFolder:
+    """A `Source` of pictures in files.
+
+    Args:
+        folder: The pictures and their metadata.
+        work: Takes the ranges.
+        rows: Rows of a range.
+    """
+
+    def __init__(self, folder: Path, work: Path, rows: int = ROWS) -> None:
+        self.folder, self.work, self.rows = folder, work / "ranges", rows
+
+    def shards(self) -> list[Shard]:
+        """List the ranges; they are noted now if they were not before."""
+        listed = self.work / "ranges.json"
+        if not listed.is_file():
+            write_json(listed, {"shards": [asdict(shard) for shard in self._cut()]})
+        return [Shard(**shard) for shard in read_object(listed, "shards")["shards"]]
+
+    def read(self, shard: Shard) -> Iterator[Record | Unusable]:
+        """Yield the rows of a range."""
+        with open(self.work / shard.file, encoding="utf-8") as lines:
+            for line in lines:
+                noted = json.loads(line)
+                if "reason" in noted:
+                    yield Unusable(**noted)
+                    continue
+                row = Row(**{**noted, "file": self.folder / noted["file"]})
+                path = self.folder / row.file_name
+                yield Record(row=row, read=lambda path=path: read_file(path))
+
+    def _cut(self) -> Iterator[Shard]:
+        bad: list[dict[str, Any]] = []
+
+        def refused(path: Path, number: int, error: ValueError) -> None:
+            file = path.relative_to(self.folder).as_posix()
+            bad.append({"file": file, "key": f"line {number}", "reason": str(error)})
+
+        rows = read_metadata(self.folder, unless="stage.json", refused=refused)
+        for number in count():
+            noted: list[dict[str, Any]] = []
+            for row in rows:
+                file = row.file.relative_to(self.folder).as_posix()
+                noted += [*bad, {**vars(row), "file": file}]
+                bad.clear()
+                if len(noted) >= self.rows:
+                    break
+            else:
+                noted += bad
+                bad.clear()
+            if not noted:
+                return
+            name = f"{number:06}.jsonl"
+            with atomic_file(self.work / name) as file:
+                for line in noted:
+                    file.write((json.dumps(line, default=_number) + "\n").encode())
+            yield Shard(file=name, rows=len(noted))
+
+
+def _number(value: Any) -> Any:
+    """Return what JSON has words for, of a value that Parquet gave: dates and bytes as text."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def read_file(path: Path) -> bytes:
+    """Read a regular file; of one that is too large a byte more than `load_image` takes.
+
+    Raises:
+        OSError: It is missing or cannot be read.
+        ValueError: It is a device or a pipe.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("wanted a regular file")
+    with open(path, "rb") as file:
+        return file.read(MAX_BYTES + 1)

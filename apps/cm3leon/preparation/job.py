@@ -1,0 +1,83 @@
+"""What is prepared, how, and where: the options, and the job that every worker is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from cm3leon.recipe import Recipe
+
+Engine = Literal["local", "ray"]
+Fit = Literal["crop", "pad", "stretch"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """The options of `apps/prepare.py` beside the recipe."""
+
+    source: Path
+    """The folder of raw pairs."""
+    folder: Path
+    """The folder to make."""
+    parts: Path | None = None
+    """A run whose tokenizers and encoder are taken; None: those that the recipe names."""
+    fit: Fit = "crop"
+    """How a picture becomes square: its centre, the whole on white, or the whole stretched."""
+    licences: tuple[str, ...] | None = None
+    """The licences that are let in, whatever their case; None: all."""
+    max_bad: float = 0.01
+    """Share of the records that may be unusable."""
+    near_bits: int = 3
+    """Two pictures whose perceptual hashes differ in at most as many of 64 bits are copies."""
+    drop_duplicates: bool = False
+    """Whether of copies only the first is kept."""
+    pictures: int = 256
+    """Pictures of each split that are kept as pixels, for the report of a run."""
+    engine: Engine = "local"
+    """Processes of this machine, or actors of a Ray cluster that sees both folders."""
+    workers: int = 1
+    """Processes or actors."""
+    attempts: int = 3
+    """How often to try a shard whose worker died."""
+    trust: bool = False
+    """Whether the recipe of `parts` may name, and so run, code that is not of our packages."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, before any work."""
+        for name, least in (("workers", 1), ("attempts", 1), ("pictures", 1), ("near_bits", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
+        if self.near_bits > 15:
+            raise ValueError(f"near_bits: wanted at most 15, got {self.near_bits}")
+        if not 0 <= self.max_bad <= 1:
+            raise ValueError(f"max_bad: wanted 0% to 100%, got {self.max_bad:.0%}")
+        for name, kinds in (("engine", get_args(Engine)), ("fit", get_args(Fit))):
+            if getattr(self, name) not in kinds:
+                raise ValueError(f"{name}: wanted one of {kinds}, got {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """All that a worker is told."""
+
+    recipe: Recipe
+    """Its folder is the prepared one, which holds the parts."""
+    options: Preparation
+    fingerprint: str
+    """Of all that decides what is made of a shard; finished shards of another are made anew."""
+    trust: bool
+
+    @property
+    def work(self) -> Path:
+        """Where finished shards wait for the others; it is deleted at the end."""
+        return self.options.folder / "work"
+
+
+def share_of(text: str) -> float:
+    """Return the share that `1%` or `0.01` means."""
+    number = text.removesuffix("%")
+    try:
+        return float(number) / (100 if number != text else 1)
+    except ValueError:
+        raise ValueError(f"wanted a share such as 1% or 0.01, got {text!r}") from None
