@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ import torch
 from cm3_model import load_decoder
 from cm3_train import read_history
 from cm3leon import processes
+from cm3leon.job import start
 from cm3leon.processes import fit_options, is_first
+from cm3leon.recipe import DecoderRecipe, Recipe
 from cm3leon.stages import Stages
 from cm3leon.trainer_recipe import TrainerRecipe
 
@@ -103,6 +106,20 @@ def test_a_folder_that_nobody_works_in_is_named(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match="elsewhere: wanted the folder in which the first"):
         Stages(tmp_path / "elsewhere", first=False)
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trainer": TrainerRecipe(loggers=({"class_path": "nowhere.Logger"},))}, "nowhere.Logger"),
+        ({"decoder": DecoderRecipe(init_from=Path("nowhere"))}, "nowhere/config.json"),
+    ],
+)
+def test_what_the_decoder_would_stumble_over_is_told_before_any_work(tmp_path, values, message):
+    recipe = Recipe(runs=tmp_path, device="cpu", **values)
+    with pytest.raises(ValueError, match=message):
+        start(recipe)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")
