@@ -21,7 +21,7 @@ from cm3leon.recipe import DecoderRecipe, Recipe
 from cm3leon.stages import Stages
 from cm3leon.trainer_recipe import TrainerRecipe
 
-SMOKE = ["--config", "apps/configs/smoke.yaml", "--device", "cpu"]
+SMOKE = ["--config", "apps/configs/smoke.yaml", "--device", "cpu", "--precision", "32-true"]
 NAMES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_NTASKS", "SLURM_PROCID")
 SRUN = """#!/usr/bin/env bash
 # What srun does, on one machine.
@@ -164,11 +164,12 @@ def test_models_in_parts_train_likewise(root, torchrun, tmp_path, tensor_paralle
     mine, theirs = read_history(run / "decoder"), read_history(torchrun[0] / "decoder")
     for step, figures in theirs.items():
         for name in (name for name in figures if name.startswith("val/")):
-            assert mine[step][name] == pytest.approx(figures[name], rel=1e-3), (step, name)
+            assert mine[step][name] == pytest.approx(figures[name], rel=1e-4), (step, name)
     whole, other = (load_decoder(one / "decoder" / "model") for one in (run, torchrun[0]))
     for name, weight in whole.state_dict().items():
         gap = (weight - other.state_dict()[name]).norm() / weight.norm()
-        assert gap < 0.05, (name, gap)  # bfloat16, and signs that Adam magnifies
+        # Muon brings what is near rounding in a gradient to the size of the rest
+        assert gap < (0.05 if "attention" in name else 0.01), (name, gap)
 
 
 @pytest.mark.slow
@@ -196,4 +197,4 @@ def test_slurm_trains_likewise(root, torchrun, tmp_path):
     assert sorted(mine) == sorted(theirs)
     for step, figures in theirs.items():
         for name in (name for name in figures if name.startswith("val/")):
-            assert mine[step][name] == pytest.approx(figures[name], rel=1e-3), (step, name)
+            assert mine[step][name] == pytest.approx(figures[name], rel=1e-4), (step, name)
