@@ -30,8 +30,12 @@ def main(arguments: list[str] | None = None) -> int:
 
     make_deterministic()
     job = start(recipe)
-    save_recipe(job.recipe, recipe.folder)
-    run.make_report(job, *run.make_parts(job))
+    if job.stages.first:
+        save_recipe(job.recipe, recipe.folder)
+    made = run.make_parts(job)
+    if not job.stages.first:  # the report is one process's work
+        return 0
+    run.make_report(job, *made)
     machine = {"device": str(job.device), "precision": job.precision}
     report = finish(recipe.folder, job.stages.done, time.time() - START, machine)
     print(table(report))

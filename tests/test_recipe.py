@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from cm3_model import PRESETS
+from cm3_imagetok import PRESETS as PRESETS_OF_TOKENIZERS, VQGAN
+from cm3_model import PRESETS, Decoder, num_parameters
 from cm3leon.recipe import (
     DataRecipe,
     DecoderRecipe,
@@ -15,6 +17,7 @@ from cm3leon.recipe import (
     seeded,
 )
 from cm3leon.recipe_file import read_command, read_recipe, save_recipe
+from cm3leon.trainer_recipe import TrainerRecipe
 
 CONFIGS = Path(__file__).parents[1] / "apps" / "configs"
 
@@ -65,6 +68,67 @@ def test_minutes_are_for_the_default_recipe(given, capsys):
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_is_whole(path):
     assert read_command(None, CONFIGS / "tiny.yaml", ["--config", str(path)]).name == path.stem
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_builds(path):
+    recipe = read_command(None, CONFIGS / "tiny.yaml", ["--config", str(path)])
+    words, codes = recipe.texttok.vocab_size, recipe.imagetok.model.num_codes
+    config = recipe.decoder.config(words + codes, (words, words + codes))
+    with torch.device("meta"):
+        decoder, tokenizer = Decoder(config), VQGAN(recipe.imagetok.model)
+    assert sum(weight.numel() for weight in decoder.parameters()) == num_parameters(config)
+    assert tokenizer.num_codes == codes
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "width", "rate", "gpus", "tokens"),
+    [
+        ("350m", 24, 1024, 6e-4, 256, 1.4e12),
+        ("760m", 24, 1536, 5e-4, 256, 1.9e12),
+        ("7b", 32, 4096, 1.2e-4, 512, 2.4e12),
+    ],
+)
+def test_the_papers_recipes_have_its_figures(name, layers, width, rate, gpus, tokens):
+    """Table 3 of B.2."""
+    recipe = read_command(None, CONFIGS / "tiny.yaml", ["--config", str(CONFIGS / f"{name}.yaml")])
+    decoder, optim = recipe.decoder, recipe.decoder.optim
+    config = decoder.config(56320 + 8192, (56320, 64512))
+    assert (config.num_layers, config.width, config.max_length) == (layers, width, 4096)
+    assert (optim.lr, optim.warmup_steps) == (rate, 1500)
+    assert decoder.tokens_per_step == 2048 * 4096
+    assert optim.total_steps * decoder.tokens_per_step == pytest.approx(tokens, rel=1e-5)
+    assert recipe.trainer.processes == gpus and decoder.accumulate(gpus) == 1
+    assert decoder.accumulate(8) == gpus // 8
+    assert recipe.imagetok.model == PRESETS_OF_TOKENIZERS["cm3leon-256"]
+    assert (recipe.data.size, recipe.texttok.vocab_size) == (256, 56320)
+
+
+def test_a_batch_in_tokens_must_divide():
+    recipe = DecoderRecipe(batch_size=4, max_length=100, tokens_per_step=4800)
+    assert [recipe.accumulate(ranks) for ranks in (1, 2, 3)] == [12, 6, 4]
+    with pytest.raises(ValueError, match="multiple of 2000 = batch_size 4 x 100 .* x 5 processes"):
+        recipe.accumulate(5)
+    assert replace(recipe, packed_length=400).accumulate(3) == 1
+    assert replace(recipe, tokens_per_step=None).accumulate(2) == 1
+    with pytest.raises(ValueError, match="decoder.batch_size: wanted a multiple of 3 processes"):
+        replace(recipe, tokens_per_step=None).accumulate(3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"devices": 0}, "trainer.devices: wanted at least 1"),
+        ({"devices": 4, "tensor_parallel": 3, "strategy": "fsdp2"}, "a divisor of 4 processes"),
+        ({"devices": 4, "tensor_parallel": 2}, "wanted strategy fsdp2 with it"),
+        ({"spike_factor": 1.0}, "trainer.spike_factor: wanted a number above 1"),
+    ],
+)
+def test_processes_that_cannot_be_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        TrainerRecipe(**values)
+    good = TrainerRecipe(devices=4, num_nodes=2, strategy="fsdp2", tensor_parallel=2)
+    assert (good.processes, good.ranks) == (8, 4)
 
 
 def test_a_damaged_recipe_is_named(tmp_path):

@@ -6,7 +6,7 @@ import os
 import re
 import resource
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -36,13 +36,6 @@ def device_of(name: str = "auto") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device: this machine has no mps")
     return device
-
-
-def trainer_options(device: torch.device) -> dict[str, Any]:
-    """Return what tells Lightning's Trainer to compute on one device."""
-    if device.type != "cuda":
-        return {"accelerator": device.type, "devices": 1}
-    return {"accelerator": "cuda", "devices": [device.index or 0]}
 
 
 def precision_on(device: torch.device, name: str) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from cm3leon.data.prepared import settled
 from cm3leon.device import device_of, precision_on
+from cm3leon.processes import is_first, own_device
 from cm3leon.recipe import Recipe
 from cm3leon.stages import Stages
 
@@ -25,20 +26,20 @@ class Job:
 
 
 def start(recipe: Recipe) -> Job:
-    """Take hold of the run's folder.
+    """Take hold of the run's folder; of several processes with the same command the first does.
 
     Where pairs are prepared, the job's recipe has what the prepared folder decides.
 
     Raises:
-        BlockingIOError: Another process works there.
+        BlockingIOError: Another run works there.
         FileNotFoundError: There is no finished prepared folder.
         ValueError: This machine has no such device, or the prepared folder does not fit.
     """
     recipe, trust = settled(recipe)
-    device = device_of(recipe.device)
+    device = own_device(device_of(recipe.device), recipe.trainer)
     return Job(
         recipe=recipe,
-        stages=Stages(recipe.folder),
+        stages=Stages(recipe.folder, first=is_first()),
         device=device,
         precision=precision_on(device, recipe.precision),
         trust=trust,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from cm3_decoding import SamplingConfig
 from cm3_decoding.config import Sampler
@@ -19,7 +19,9 @@ from cm3_model import PRESETS, DecoderConfig
 from cm3_retrieval import ClipTrainingConfig, RetrievalConfig
 from cm3_train import CM3Config, OptimConfig
 from cm3leon.data_recipe import CompositionsRecipe, DataRecipe, OpenMojiRecipe
+from cm3leon.trainer_recipe import TrainerRecipe
 
+Checkpointing = Literal["none", "selective", "full"]
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true")
 
 
@@ -120,8 +122,22 @@ class DecoderRecipe:
     """The objective, paper 2.2."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer, schedule and steps."""
+    init_from: Path | None = None
+    """A folder of weights to start from instead of new ones, such as another run's
+    `decoder/model`: as `cm3_model.save_decoder` writes it."""
     batch_size: int = 32
-    """Sequences a step; rows a step where they are packed."""
+    """Sequences a step, or rows where they are packed, shared by all processes; with
+    `tokens_per_step` those of one process at a time."""
+    tokens_per_step: int | None = None
+    """Positions of a step (the paper's batch: 8M): each process adds up the gradients of as many
+    batches as that takes. null: a step is one batch."""
+    val_batch_size: int = 64
+    """Held-out sequences of one process at a time."""
+    compile: bool = False
+    """Compile the blocks: pays on a GPU, or in a long run; costs minutes at the start."""
+    activation_checkpointing: Checkpointing = "none"
+    """What backward finds of a block: "none" keeps all it needs; "selective" the results of
+    products and attention; "full" the block's input alone, and computes the block again."""
     packed_length: int | None = None
     """Positions of a row that whole sequences are packed into, each seeing itself alone; null pads
     every sequence to the longest. For a GPU: elsewhere the mask of a row is laid out in memory."""
@@ -143,6 +159,29 @@ class DecoderRecipe:
                 f"got {self.packed_length}"
             )
         self.config(2, (1, 2))
+
+    def accumulate(self, ranks: int) -> int:
+        """Return the batches of a step in each of `ranks` processes that have their own.
+
+        Raises:
+            ValueError: The batch does not divide.
+        """
+        if self.tokens_per_step is None:
+            if self.batch_size % ranks:
+                raise ValueError(
+                    f"decoder.batch_size: wanted a multiple of {ranks} processes, "
+                    f"got {self.batch_size}"
+                )
+            return 1
+        length = self.max_length if self.packed_length is None else self.packed_length
+        at_once = self.batch_size * length * ranks
+        if self.tokens_per_step < 1 or self.tokens_per_step % at_once:
+            raise ValueError(
+                f"decoder.tokens_per_step: wanted a multiple of {at_once} = batch_size "
+                f"{self.batch_size} x {length} positions x {ranks} processes, "
+                f"got {self.tokens_per_step}"
+            )
+        return self.tokens_per_step // at_once
 
     def config(self, vocab_size: int, image_ids: tuple[int, int]) -> DecoderConfig:
         """Return the decoder's shape for a number of ids, of which `first <= id < stop` are codes.
@@ -233,6 +272,7 @@ class Recipe:
     computes in it."""
     checkpoint_every: int = 50
     """Training steps between two checkpoints: what a kill can cost."""
+    trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     texttok: TextRecipe = field(default_factory=TextRecipe)
     imagetok: ImageRecipe = field(default_factory=ImageRecipe)
@@ -244,6 +284,7 @@ class Recipe:
         """Refuse before any work what a late stage would stumble over."""
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision: wanted one of {PRECISIONS}, got {self.precision!r}")
+        self.decoder.accumulate(self.trainer.ranks)
         if self.imagetok.tokenizer is not None:
             return
         factor = self.imagetok.model.downsampling

@@ -173,8 +173,9 @@ def make_decoder(
             device=job.device,
             precision=job.precision,
             checkpoint_every=job.recipe.checkpoint_every,
+            trainer=job.recipe.trainer,
         )
 
     config = [recipe, seed, job.precision, retrieve]
-    job.stages.run("decoder", config, inputs, work, resumable=True)
+    job.stages.run("decoder", config, inputs, work, resumable=True, together=True)
     return parts.open_decoder(job.recipe, job.device)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -46,17 +47,30 @@ class Stages:
     Args:
         root: The folder; made if missing.
         say: Takes one line for the user.
+        first: Whether this process makes stages. One that does not waits for each until the first
+            process, which runs the same command, has made it.
 
     Raises:
         BlockingIOError: Another process makes stages below the same folder.
+        FileNotFoundError: The first process does not work in this folder.
     """
 
-    def __init__(self, root: Path, say: Callable[[str], None] = print) -> None:
+    def __init__(
+        self, root: Path, say: Callable[[str], None] = print, *, first: bool = True
+    ) -> None:
         self.root = root
-        self.say = say
+        self.say = say if first else _say_nothing
+        self.first = first
         self.done: dict[str, Stage] = {}
         self._fingerprints: dict[str, str] = {}
-        lock_folder(root)
+        if first:
+            root.mkdir(parents=True, exist_ok=True)
+            lock_folder(root)
+        elif not _wait(lambda: (root / ".lock").exists(), FIRST_SECONDS):
+            raise FileNotFoundError(
+                f"{root}: wanted the folder in which the first process works, got none after "
+                f"{FIRST_SECONDS} s; all nodes must share it"
+            )
 
     def run(
         self,
@@ -66,6 +80,7 @@ class Stages:
         work: Callable[[Path], None],
         *,
         resumable: bool = False,
+        together: bool = False,
     ) -> Stage:
         """Return the stage, made now if it is not there yet.
 
@@ -75,6 +90,7 @@ class Stages:
             inputs: Names of earlier stages, or of parts that were `given`, that the work reads.
             work: Fills the folder that it is given.
             resumable: An interrupted `work` goes on in the same folder instead of starting over.
+            together: All processes do the work, in the same folder; it must be resumable.
         """
         folder = self.root / name
         found = _read(folder / "stage.json")
@@ -82,6 +98,8 @@ class Stages:
         if found.get("fingerprint") == fingerprint:
             self.say(f"{name}: done before, kept")
             stage = Stage(name, folder, fingerprint, found["seconds"], True, found["resumed"])
+        elif not self.first:
+            stage = self._follow(name, folder, fingerprint, work if together else None)
         else:
             facts = {
                 "version": VERSION,
@@ -96,6 +114,17 @@ class Stages:
     def given(self, name: str, fingerprint: str) -> None:
         """Put a part in a stage's place that is not made here, such as published weights."""
         self._fingerprints[name] = fingerprint
+
+    def _follow(
+        self, name: str, folder: Path, fingerprint: str, work: Callable[[Path], None] | None
+    ) -> Stage:
+        """Take part in a stage, or wait for it; whoever starts the processes ends them together."""
+        if work is not None:
+            _wait(lambda: _read(folder / "started.json").get("fingerprint") == fingerprint)
+            work(folder)
+        _wait(lambda: _read(folder / "stage.json").get("fingerprint") == fingerprint)
+        found = _read(folder / "stage.json")
+        return Stage(name, folder, fingerprint, found["seconds"], True, found["resumed"])
 
     def _make(
         self,
@@ -157,6 +186,24 @@ def check_finished(root: Path, name: str) -> None:
                 "wanted a run that apps/pretrain.py has ended"
             )
         check_finished(root, earlier)
+
+
+FIRST_SECONDS = 120
+"""How long a process waits for the first one to begin."""
+
+
+def _say_nothing(line: str) -> None:
+    pass
+
+
+def _wait(until: Callable[[], bool], seconds: float = math.inf) -> bool:
+    """Wait until something holds; tell whether it did in time."""
+    end = time.monotonic() + seconds
+    while not until():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+    return True
 
 
 PREPARED_FILE = "prepared.json"

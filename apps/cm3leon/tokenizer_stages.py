@@ -132,6 +132,7 @@ def make_image_tokenizer(job: Job, pictures: Pictures) -> ImageTokenizer:
             device=job.device,
             precision=job.precision,
             checkpoint_every=job.recipe.checkpoint_every,
+            trainer=job.recipe.trainer,
         )
 
     if recipe.tokenizer is not None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from cm3_model import Decoder, save_decoder
+from cm3_model.parallel import parallelize
 from cm3_retrieval import training_context
 from cm3_train import (
     BatchLoader,
@@ -24,9 +26,10 @@ from cm3_train import (
 from cm3_train.loader import build_batch
 from cm3leon.data.memory import Neighbours
 from cm3leon.data.tokens import Retrieve, sequence_builder
-from cm3leon.device import trainer_options
 from cm3leon.parts import Documents, Tokenizers
+from cm3leon.processes import fit_options, is_first
 from cm3leon.recipe import DecoderRecipe
+from cm3leon.trainer_recipe import TrainerRecipe
 
 
 def train_decoder(
@@ -43,8 +46,11 @@ def train_decoder(
     device: torch.device,
     precision: str,
     checkpoint_every: int,
+    trainer: TrainerRecipe | None = None,
 ) -> None:
     """Train, and save the best model by held-out bits per code as `folder / "model"`.
+
+    Where several processes train, all of them call this, and the first one saves.
 
     Args:
         recipe: Shape, sequences, objective, optimizer.
@@ -59,11 +65,10 @@ def train_decoder(
         device: Where to train.
         precision: Lightning's name of it.
         checkpoint_every: Steps between two checkpoints.
+        trainer: Processes, bad steps, checkpoints; None is one process.
     """
+    trainer = trainer or TrainerRecipe()
     vocabulary = tokenizers.vocabulary
-    model = new_decoder(recipe, tokenizers, seed)
-    block = vocabulary.image
-    module = CM3Module(model, recipe.optim, (block.offset, block.stop))
     held_out = sequence_builder(
         tokenizers,
         documents,
@@ -75,14 +80,14 @@ def train_decoder(
         query_only=True,
     )
     best = fit(
-        module,
+        decoder_module(recipe, tokenizers, seed, trainer),
         lambda rank, ranks: training_batches(
             recipe, tokenizers, documents, train, neighbours, seed, rank=rank, ranks=ranks
         ),
         lambda rank, ranks: ValidationLoader(
             held_out,
             validation,
-            64,
+            recipe.val_batch_size,
             pad_id=vocabulary.pad_id,
             rank=rank,
             world_size=ranks,
@@ -94,11 +99,37 @@ def train_decoder(
         precision=precision,
         monitor="val/bits_per_code",
         description="decoder",
-        **trainer_options(device),
+        accumulate=recipe.accumulate(trainer.ranks),
+        bad_steps=trainer.bad_steps,
+        spike_factor=trainer.spike_factor,
+        **fit_options(device, trainer, together=True),
     )
-    load_weights(module, best)
-    model.load_state_dict(module.export_state())
+    if not is_first():
+        return
+    whole = CM3Module(new_decoder(recipe, tokenizers, seed), recipe.optim, codes_of(tokenizers))
+    load_weights(whole, best)
+    model = new_decoder(recipe, tokenizers, seed)
+    model.load_state_dict(whole.export_state())
     save_decoder(model, folder / "model", {"vocabulary_sha256": vocabulary.sha256})
+
+
+def decoder_module(
+    recipe: DecoderRecipe, tokenizers: Tokenizers, seed: int, trainer: TrainerRecipe
+) -> CM3Module:
+    """Return what is trained; arguments as of `train_decoder`."""
+    model = new_decoder(recipe, tokenizers, seed)
+    model.activation_checkpointing = recipe.activation_checkpointing
+    shard = parallelize if trainer.strategy == "fsdp2" and trainer.processes > 1 else None
+    module = CM3Module(model, recipe.optim, codes_of(tokenizers), shard=shard)
+    if recipe.compile:
+        for one in [model] if module.averaged is None else [model, module.averaged.module]:
+            cast(Decoder, one).compile_blocks()
+    return module
+
+
+def codes_of(tokenizers: Tokenizers) -> tuple[int, int]:
+    """Return the ids of image codes, `first <= id < stop`."""
+    return tokenizers.vocabulary.image.offset, tokenizers.vocabulary.image.stop
 
 
 def training_batches(
@@ -116,13 +147,10 @@ def training_batches(
 
     A padded batch has one number of retrieved documents, drawn by `context_shares` from a generator
     of its place in the run: so no row is padded to the length of another row's documents, and all
-    ranks draw the same. In packed rows each sequence has a number of its own. `recipe.batch_size`
-    is shared by the ranks.
+    ranks draw the same. In packed rows each sequence has a number of its own.
     """
-    if recipe.batch_size % ranks:
-        raise ValueError(
-            f"decoder.batch_size: wanted a multiple of {ranks} processes, got {recipe.batch_size}"
-        )
+    accumulate = recipe.accumulate(ranks)
+    shared = recipe.batch_size // ranks if recipe.tokens_per_step is None else recipe.batch_size
     shares = np.array(recipe.context_shares) / sum(recipe.context_shares)
 
     def builder(count: int) -> SequenceBuilder:
@@ -151,16 +179,20 @@ def training_batches(
         rng = np.random.default_rng((seed, 7, epoch, key & 0xFFFF_FFFF_FFFF_FFFF))
         return builders[int(rng.choice(len(shares), p=shares))](key, epoch)
 
-    order = SampleOrder(keys, seed, recipe.batch_size // ranks, ranks, rank)
+    order = SampleOrder(keys, seed, shared, ranks, rank)
     if recipe.packed_length is not None:
-        pad_id = tokenizers.vocabulary.pad_id
-        return PackedLoader(build_one, order, recipe.packed_length, pad_id=pad_id)
+        return PackedLoader(
+            build_one,
+            order,
+            recipe.packed_length,
+            pad_id=tokenizers.vocabulary.pad_id,
+            accumulate=accumulate,
+        )
     return BatchLoader(make_batch, order)
 
 
 def new_decoder(recipe: DecoderRecipe, tokenizers: Tokenizers, seed: int) -> Decoder:
     """Return a decoder before its first step; arguments as of `train_decoder`."""
-    words = tokenizers.vocabulary
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return Decoder(recipe.config(words.size, (words.image.offset, words.image.stop)))
+        return Decoder(recipe.config(tokenizers.vocabulary.size, codes_of(tokenizers)))

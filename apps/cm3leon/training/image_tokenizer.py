@@ -36,8 +36,9 @@ from cm3_train import (
     load_weights,
 )
 from cm3leon.data.pixels import Pictures
-from cm3leon.device import trainer_options
+from cm3leon.processes import fit_options
 from cm3leon.recipe import ImageRecipe
+from cm3leon.trainer_recipe import TrainerRecipe
 from cm3leon.training.image_batches import PixelBatches, augment, batch_maker
 
 CAUSAL_WARMUP = 300
@@ -69,6 +70,7 @@ def train_image_tokenizer(
     device: torch.device,
     precision: str,
     checkpoint_every: int,
+    trainer: TrainerRecipe | None = None,
 ) -> None:
     """Train, and save the best model by held-out PSNR as `folder / "vqgan"`.
 
@@ -82,6 +84,7 @@ def train_image_tokenizer(
         device: Where to train.
         precision: Lightning's name of it.
         checkpoint_every: Steps between two checkpoints.
+        trainer: How many checkpoints stay; one process trains, whatever it says.
     """
     module = ImageTokenizerModule(recipe, seed)
     order = SampleOrder(pictures.places_of("train"), seed, recipe.batch_size)
@@ -97,7 +100,7 @@ def train_image_tokenizer(
         monitor="val/psnr",
         mode="max",
         description="image tokenizer",
-        **trainer_options(device),
+        **fit_options(device, trainer or TrainerRecipe(), together=False),
     )
     load_weights(module, folder / "last.ckpt" if recipe.gan_weight else best)
     save_vqgan(module.best_model, folder / "vqgan")

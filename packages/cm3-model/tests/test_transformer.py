@@ -1,8 +1,10 @@
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from cm3_model import Decoder, DecoderConfig
 
@@ -252,7 +254,8 @@ def test_packed_documents_read_as_if_alone(decoder, ids):
         decoder(ids, documents[:1])
 
 
-def test_checkpointing_changes_no_gradient(decoder, ids):
+@pytest.mark.parametrize("mode", ["full", "selective"])
+def test_checkpointing_changes_no_gradient(decoder, ids, mode):
     def gradients():
         decoder.zero_grad()
         decoder(ids).square().mean().backward()
@@ -260,8 +263,69 @@ def test_checkpointing_changes_no_gradient(decoder, ids):
 
     decoder.train()
     wanted = gradients()
-    decoder.activation_checkpointing = True
+    decoder.activation_checkpointing = mode
+    assert decoder.activation_checkpointing == mode
     assert all(map(torch.equal, gradients(), wanted))
+    with pytest.raises(ValueError, match="activation_checkpointing: wanted one of .* got True"):
+        decoder.activation_checkpointing = True
+
+
+def test_checkpointing_keeps_less_and_selective_computes_no_product_again():
+    """Counted: what autograd saves, and the operations of products in backward."""
+    config = DecoderConfig(vocab_size=50, max_length=64, num_layers=4, width=32, num_heads=4)
+    model = Decoder(config, torch.Generator().manual_seed(0)).train()
+    ids = torch.randint(50, (2, 64), generator=torch.Generator().manual_seed(1))
+    kept, operations = {}, {}
+    for mode in ("none", "selective", "full"):
+        model.activation_checkpointing = mode
+        saved: dict[int, int] = {}
+
+        def keep(tensor, saved=saved):
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        # what "selective" caches does not go through such hooks
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with nullcontext() if mode == "selective" else hooks:
+            loss = model(ids).float().square().mean()
+        kept[mode] = sum(saved.values())
+        with FlopCounterMode(display=False) as counter:
+            loss.backward()
+        operations[mode] = counter.get_flop_counts()["Global"]
+    assert operations["none"] == operations["selective"]
+    again = {
+        op: operations["full"][op] - operations["none"].get(op, 0) for op in operations["full"]
+    }
+    matrices = (12 - 4) * config.width**2 * config.num_layers  # no backward needs mlp.down's result
+    assert again[torch.ops.aten.mm] == 2 * matrices * ids.numel()
+    assert kept["full"] < kept["none"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # torch's own
+@pytest.mark.parametrize("mode", ["none", "full", "selective"])
+def test_compiled_blocks_have_the_same_gradients(mode):
+    config = DecoderConfig(vocab_size=50, max_length=32, num_layers=3, width=32, num_heads=4)
+    model = Decoder(config, torch.Generator().manual_seed(0)).train()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(2))
+    ids = torch.randint(50, (2, 32), generator=torch.Generator().manual_seed(1))
+
+    def gradients():
+        model.zero_grad()
+        model(ids).square().mean().backward()
+        return [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
+
+    wanted = gradients()
+    model.activation_checkpointing = mode
+    names = list(model.state_dict())
+    model.compile_blocks()
+    assert list(model.state_dict()) == names
+    torch._dynamo.utils.counters.clear()
+    for mine, other in zip(gradients(), wanted, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # of all three blocks
 
 
 def test_norms_start_as_1_and_0():

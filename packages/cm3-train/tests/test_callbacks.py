@@ -1,8 +1,10 @@
 import signal
+from types import SimpleNamespace
 
 import pytest
 
 from cm3_train import RunCheckpoints, StopSignals, TrainingInterrupted
+from cm3_train.kept_checkpoints import KeptCheckpoints
 
 
 @pytest.mark.parametrize(
@@ -13,14 +15,17 @@ def test_best_is_kept_and_nan_never_is(tmp_path, mode, scores, best):
     class Trainer:
         should_stop = False
         world_size = 1
+        is_global_zero = True
+        strategy = SimpleNamespace(barrier=lambda name: None)
         callback_metrics: dict = {}
         saved: list = []
 
         def save_checkpoint(self, path, weights_only):
             self.saved.append(path.name)
+            path.write_text("")
 
     callback = RunCheckpoints(
-        tmp_path,
+        KeptCheckpoints(tmp_path, 2),
         max_steps=9,
         checkpoint_every=9,
         val_every=1,
@@ -33,7 +38,8 @@ def test_best_is_kept_and_nan_never_is(tmp_path, mode, scores, best):
         Trainer.callback_metrics = {"x": score}
         callback.on_validation_end(Trainer(), None)
     assert callback.best_step == best
-    assert Trainer.saved == ["best.ckpt"] * 2
+    assert Trainer.saved == ["next-best.ckpt"] * 2
+    assert [path.name for path in tmp_path.iterdir()] == ["best.ckpt"]
 
 
 def test_the_second_ctrl_c_stops_at_once():

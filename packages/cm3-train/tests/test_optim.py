@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -77,6 +78,31 @@ def test_schedules():
     assert all(a >= b for a, b in zip(cosine[10:], cosine[11:], strict=False))
     assert shares(schedule="linear", final_lr_share=0.0)[85] == pytest.approx(0.25)
     assert shares(schedule="constant")[10:] == [1.0] * 110
+
+
+@pytest.mark.parametrize("power", [1.0, 0.5, 2.0])
+def test_polynomial_decay_is_torchs_after_the_warm_up_and_with_power_1_linear(power):
+    config = OptimConfig(
+        schedule="polynomial", power=power, warmup_steps=5, total_steps=45, final_lr_share=0.0
+    )
+    weight = nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    peer = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=40, power=power)
+    share = lr_share(config)
+    for step in range(5, 60):
+        assert share(step) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-9), step
+        optimizer.step()
+        peer.step()
+    if power == 1:
+        linear = lr_share(replace(config, schedule="linear"))
+        assert [share(s) for s in range(60)] == [linear(s) for s in range(60)]
+    else:
+        assert config.in_effect()["power"] == power
+        # fairseq's: (peak - end) * left ** power + end
+        ends = lr_share(replace(config, final_lr_share=0.1))
+        assert ends(25) == pytest.approx(0.9 * 0.5**power + 0.1)
+    with pytest.raises(ValueError, match="power: wanted above 0"):
+        OptimConfig(power=0.0)
 
 
 def test_schedule_moves_every_group(tiny):

@@ -9,7 +9,13 @@ import sys
 import pytest
 import torch
 
-from cm3_train import AtomicCheckpointIO, read_history
+from cm3_train import (
+    AtomicCheckpointIO,
+    CM3Module,
+    OptimConfig,
+    load_weights,
+    read_history,
+)
 
 WORKER = """
 import json, os, signal, sys
@@ -19,7 +25,7 @@ from cm3_train import *
 from cm3_train.loader import build_batch
 
 folder = sys.argv[1]
-devices, accumulate, batch_size, stop_at = map(int, sys.argv[2:])
+devices, accumulate, batch_size, stop_at, packed = map(int, sys.argv[2:])
 RANK = int(os.environ.get("LOCAL_RANK", 0))
 seen = []
 
@@ -28,7 +34,7 @@ class Model(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.embedding = nn.Embedding(40, 8)
-    def hidden(self, ids):
+    def hidden(self, ids, documents=None):
         x = self.embedding(ids)
         return torch.tanh(x.cumsum(1))
     def head(self, hidden):
@@ -43,14 +49,30 @@ def builder(count):
 def make_batch(keys, epochs, position):
     count = int(np.random.default_rng(position).integers(3))
     seen.append([position, count, keys.tolist(), epochs.tolist()])
-    if len(seen) == stop_at and RANK == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
+    stop_if_asked()
     return build_batch(builder(count), keys, epochs, 0)
+
+def stop_if_asked():
+    if len(seen) == stop_at and RANK == devices - 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+class Packed(PackedLoader):
+    def __iter__(self):
+        for batch in super().__iter__():
+            seen.append(batch["input_ids"].tolist())
+            stop_if_asked()
+            yield batch
+
+def batches(rank, ranks):
+    order = SampleOrder(keys, 0, batch_size, ranks, rank)
+    if packed:
+        return Packed(builder(1), order, 30, pad_id=0, accumulate=accumulate)
+    return BatchLoader(make_batch, order)
 
 keys = np.arange(11)
 path = fit(
     CM3Module(Model(), OptimConfig(lr=0.05, total_steps=6, ema_decay=0.5), (20, 40)),
-    lambda rank, ranks: BatchLoader(make_batch, SampleOrder(keys, 0, batch_size, ranks, rank)),
+    batches,
     lambda rank, ranks: ValidationLoader(
         builder(0), keys[:5], 2, pad_id=0, world_size=ranks, rank=rank
     ),
@@ -90,22 +112,9 @@ def start(folder, devices, *arguments, script=WORKER):
     return workers
 
 
-SPLIT_WORKER = """
-import os, sys
-import numpy as np, torch
-from lightning.pytorch.strategies import ModelParallelStrategy
+WHOLE_MODEL = """
+import torch
 from torch import nn
-from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.parallel import (
-    ColwiseParallel, RowwiseParallel, parallelize_module,
-)
-from cm3_train import *
-from cm3_train.loader import build_batch
-
-folder, devices, tensor, name, kill_at, averaged = sys.argv[1:]
-devices, tensor, kill_at = int(devices), int(tensor), int(kill_at)
-data = devices // tensor
 
 class Model(nn.Module):
     def __init__(self):
@@ -119,6 +128,25 @@ class Model(nn.Module):
         return x + self.down(torch.tanh(self.up(x)))
     def head(self, hidden):
         return hidden @ self.embedding.weight.T
+"""
+
+SPLIT_WORKER = (
+    WHOLE_MODEL
+    + """
+import os, sys
+import numpy as np
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel, RowwiseParallel, parallelize_module,
+)
+from cm3_train import *
+from cm3_train.loader import build_batch
+
+folder, devices, tensor, name, kill_at, averaged = sys.argv[1:]
+devices, tensor, kill_at = int(devices), int(tensor), int(kill_at)
+data = devices // tensor
 
 class Module(CM3Module):
     def configure_model(self):
@@ -161,6 +189,7 @@ fit(
 sys.stderr.flush()
 os._exit(0)  # gloo's threads may still run and would abort an ordinary exit, now and then
 """
+)
 
 
 @pytest.mark.slow
@@ -173,8 +202,22 @@ def test_split_models_learn_what_whole_ones_do_and_go_on_after_a_kill(tmp_path, 
         folder = tmp_path / f"tensor-{tensor}"
         killed = start(folder, 2, tensor, name, 4, 0.5, script=SPLIT_WORKER)
         assert 7 in [worker.returncode for worker in killed], killed[0].errors
-        for worker in start(folder, 2, tensor, name, -1, 0.5, script=SPLIT_WORKER):
+        assert (folder / "last.ckpt" / "manifest.json").exists()
+        if name == "adamw":  # a broken part of one process: both go on from the one before
+            part = next((folder / "last.ckpt").glob("__1_*"))
+            part.write_bytes(part.read_bytes()[:-1] + b"x")
+        workers = start(folder, 2, tensor, name, -1, 0.5, script=SPLIT_WORKER)
+        for worker in workers:
             assert worker.returncode == 0, worker.errors
+        said = "goes on from last-1.ckpt instead" in workers[0].errors
+        assert said == (name == "adamw")
+        whole = [AtomicCheckpointIO().load_checkpoint(tmp_path / "one" / "best.ckpt")]
+        scope: dict = {}
+        exec(WHOLE_MODEL, scope)
+        module = CM3Module(scope["Model"](), OptimConfig(ema_decay=0.5), (20, 40))
+        load_weights(module, folder / "best.ckpt")  # its parts put together, in one process
+        for key, value in module.state_dict().items():
+            torch.testing.assert_close(value, whole[0]["state_dict"][key], rtol=1e-3, atol=1e-4)
         found = read_history(folder)
         assert sorted(found) == sorted(wanted) == list(range(6))
         for step, figures in wanted.items():  # of the averaged weights, too
@@ -192,7 +235,7 @@ def trained(folder):
 @pytest.mark.slow
 def test_two_processes_see_and_learn_what_one_does(tmp_path):
     for name, shape in {"one": (1, 1, 4), "two": (2, 1, 2), "parts": (1, 2, 2)}.items():
-        for worker in start(tmp_path / name, *shape, -1):
+        for worker in start(tmp_path / name, *shape, -1, 0):
             assert worker.returncode == 0, worker.errors
     one = json.loads((tmp_path / "one/seen-0.json").read_text())
     ranks = [json.loads((tmp_path / f"two/seen-{rank}.json").read_text()) for rank in range(2)]
@@ -220,11 +263,42 @@ def test_two_processes_see_and_learn_what_one_does(tmp_path):
 @pytest.mark.slow
 def test_a_signal_to_one_process_saves_and_stops_all(tmp_path):
     whole = tmp_path / "whole"
-    for worker in start(whole, 2, 1, 2, -1):
+    for worker in start(whole, 2, 1, 2, -1, 0):
         assert worker.returncode == 0, worker.errors
     stopped = tmp_path / "stopped"
-    assert [worker.returncode for worker in start(stopped, 2, 1, 2, 3)] == [143, 143]
-    for worker in start(stopped, 2, 1, 2, -1):
+    assert [worker.returncode for worker in start(stopped, 2, 1, 2, 3, 0)] == [143, 143]
+    for worker in start(stopped, 2, 1, 2, -1, 0):
         assert worker.returncode == 0, worker.errors
     for name, value in trained(whole)[0].items():
         assert torch.equal(trained(stopped)[0][name], value), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packed", [0, 1])
+@pytest.mark.parametrize("shapes", [((1, 1, 4), (2, 1, 2)), ((2, 1, 2), (1, 2, 2))])
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path, shapes, packed):
+    """Accumulated batches take the place of ranks, too: the same samples in the same order."""
+    whole, changed = tmp_path / "whole", tmp_path / "changed"
+    for worker in start(whole, *shapes[0], -1, packed):
+        assert worker.returncode == 0, worker.errors
+    stopped = start(changed, *shapes[0], 3, packed)
+    assert {worker.returncode for worker in stopped} == {143}, stopped[0].errors
+    for worker in start(changed, *shapes[1], -1, packed):
+        assert worker.returncode == 0, worker.errors
+
+    def rows_of(folder, ranks):
+        """The samples of each step, in any order within it."""
+        of_rank = [json.loads((folder / f"seen-{rank}.json").read_text()) for rank in range(ranks)]
+        parts = len(of_rank[0]) // (3 if folder == changed else 6)
+        rows = []
+        for step in range(len(of_rank[0]) // parts):
+            batches = [b for one in of_rank for b in one[step * parts : (step + 1) * parts]]
+            found = [batch if packed else batch[2] for batch in batches]
+            rows.append(sorted(row for batch in found for row in batch))
+        return rows
+
+    # a worker that was stopped leaves no list: what follows is compared
+    assert rows_of(whole, shapes[0][0])[3:] == rows_of(changed, shapes[1][0])
+    theirs = trained(changed)[0]
+    for name, value in trained(whole)[0].items():
+        torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5)

@@ -1,10 +1,13 @@
 """Whole runs: killed ones end bit for bit as unbroken ones."""
 
 import os
+import resource
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -157,6 +160,27 @@ def test_resumed_batches_are_those_of_the_unbroken_run(run):
     assert second == seen[6:]  # the last save before batch 8 was after six
 
 
+def test_a_broken_checkpoint_costs_the_steps_since_the_one_before(run, capsys):
+    seen, pieces = [], []
+    module, best = run("unbroken", seen=seen)
+    with pytest.raises(Killed):
+        run("broken", kill_at=10, seen=pieces)
+    folder = best.parent.parent / "broken"
+    names = ["best.ckpt", "csv", "last-1.ckpt", "last.ckpt", "settings.json", "tensorboard"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    last = folder / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-10])
+    capsys.readouterr()
+    resumed, _ = run("broken", seen=pieces)
+    said = capsys.readouterr().err
+    assert "last.ckpt: damaged" in said and "goes on from last-1.ckpt instead" in said
+    assert pieces == seen[:11] + seen[6:]  # saves were after 3, 6 and 9
+    assert same(module.state_dict(), resumed.state_dict())
+    kept = [load(folder / name)["state_dict"] for name in ("last.ckpt", "last-1.ckpt")]
+    assert same(kept[0], load(best.parent / "last.ckpt")["state_dict"])
+    assert not same(*kept)
+
+
 def test_a_finished_run_does_nothing_more(run):
     seen = []
     module, best = run("a")
@@ -204,6 +228,42 @@ def test_a_signal_saves_and_ends_non_zero(run, signum, status, capsys):
         assert same(module.state_dict(), resumed.state_dict())
         assert read_history(best.parent) == read_history(other_best.parent)
     assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(run, tmp_path):
+    module, _ = run("unbroken")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    room = 8192  # less than a checkpoint, more than the logs
+
+    def fill():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+
+    try:
+        with pytest.raises(OSError, match=r"could not write .*next\.ckpt: File too large"):
+            run("full", kill_at=4, act=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "unbroken" / "last.ckpt").stat().st_size > room
+    assert load(tmp_path / "full" / "last.ckpt")["global_step"] == 3
+    assert not list((tmp_path / "full").glob(".*.tmp"))
+    assert same(module.state_dict(), run("full")[0].state_dict())
+
+
+def test_checkpoints_are_not_staged_elsewhere(run, monkeypatch, tmp_path):
+    """A move from TMPDIR on another file system would be no rename, but a copy that may be cut."""
+    elsewhere = tempfile.mkdtemp(dir="/dev/shm")
+    monkeypatch.setattr(tempfile, "tempdir", elsewhere)
+    monkeypatch.setenv("TMPDIR", elsewhere)
+    made = []
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (made.append((a, b)), real(a, b)))
+    try:
+        run("a")
+        assert os.listdir(elsewhere) == []
+    finally:
+        shutil.rmtree(elsewhere)
+    assert any(str(target).endswith("last.ckpt") for _, target in made)
+    assert all(Path(source).parent == Path(target).parent for source, target in made)
 
 
 def test_runs_outside_the_main_thread(run):
@@ -289,7 +349,7 @@ def test_wrong_input(run, tmp_path, tiny):
     run("b", max_steps=3)
     path = tmp_path / "b" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(ValueError, match="last.ckpt: damaged"):
+    with pytest.raises(ValueError, match="wanted a whole checkpoint .*last.ckpt: damaged"):
         run("b", max_steps=3)
 
 
@@ -324,8 +384,9 @@ def test_unknown_monitor(tmp_path):
 
 
 @pytest.mark.slow
-def test_sigkill(tmp_path, monkeypatch):
-    """The same by a real SIGKILL, on a process of its own."""
+@pytest.mark.parametrize("between_renames", [False, True])
+def test_sigkill(tmp_path, monkeypatch, between_renames):
+    """The same by a real SIGKILL, on a process of its own: in a step, and while names change."""
     script = Path(tmp_path / "run.py")
     script.write_text(
         """
@@ -333,12 +394,20 @@ import os, signal, sys
 import lightning as L, numpy as np, torch
 from cm3_train import BatchLoader, SampleOrder, fit
 
+if sys.argv[3] == "True":  # the second save moves `last.ckpt` on, then `next.ckpt`
+    replace = os.replace
+    def dies(source, target):
+        replace(source, target)
+        if os.path.basename(target) == "last-1.ckpt":
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.replace = dies
+
 class Plain(L.LightningModule):
     def __init__(self):
         super().__init__()
         self.w = torch.nn.Linear(2, 1)
     def training_step(self, batch, batch_idx):
-        if batch_idx == int(sys.argv[2]):
+        if batch_idx == int(sys.argv[2]) and sys.argv[3] == "False":
             os.kill(os.getpid(), signal.SIGKILL)
         return (self.w(batch) - torch.randn(len(batch), 1)).square().mean()
     def configure_optimizers(self):
@@ -355,13 +424,15 @@ fit(Plain(), loader, None, run_dir=sys.argv[1], max_steps=10, val_every=99, chec
     )
 
     def go(folder):
-        monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / folder), "-1"])
+        monkeypatch.setattr(sys, "argv", ["run.py", str(tmp_path / folder), "-1", "no"])
         runpy.run_path(str(script))
 
     go("unbroken")
-    command = [sys.executable, str(script), str(tmp_path / "killed"), "7"]
+    command = [sys.executable, str(script), str(tmp_path / "killed"), "7", str(between_renames)]
     killed = subprocess.run(command, capture_output=True, timeout=240)
     assert killed.returncode == -signal.SIGKILL
+    left = sorted(path.name for path in (tmp_path / "killed").glob("*.ckpt"))
+    assert left == ["last-1.ckpt", "next.ckpt" if between_renames else "last.ckpt"]
     go("killed")
     mine, theirs = load(tmp_path / "unbroken/last.ckpt"), load(tmp_path / "killed/last.ckpt")
     assert same(mine["state_dict"], theirs["state_dict"])

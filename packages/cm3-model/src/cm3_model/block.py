@@ -6,13 +6,35 @@ picks Chameleon's parts (arXiv 2405.09818).
 
 from __future__ import annotations
 
+import functools
+from typing import Any, Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from cm3_model.attention import Visible, attend, rotate
 from cm3_model.config import DecoderConfig
 from cm3_model.kv_cache import Append, AppendOne
+
+Checkpointing = Literal["none", "full", "selective"]
+"""What backward finds of a block: all it needs; the block's input alone, from which the block is
+computed again; or the results of matrix products and of attention too, so that only what is cheap
+is computed again (norms, non-linearities, sums)."""
+
+_ATEN = torch.ops.aten
+KEPT = [
+    _ATEN.mm.default,
+    _ATEN.bmm.default,
+    _ATEN.baddbmm.default,
+    _ATEN._scaled_dot_product_efficient_attention.default,
+    _ATEN._scaled_dot_product_flash_attention.default,
+    _ATEN._scaled_dot_product_flash_attention_for_cpu.default,
+    _ATEN._scaled_dot_product_cudnn_attention.default,
+    torch.ops.higher_order.flex_attention,
+]
+"""What "selective" keeps."""
 
 
 class Block(nn.Module):
@@ -26,6 +48,8 @@ class Block(nn.Module):
         self.attention_norm = Norm(config)
         self.mlp_norm = Norm(config)
         self.norm_first = config.norm_placement == "before"
+        self.checkpointing: Checkpointing = "none"
+        """What is kept for backward, in training."""
 
     def forward(
         self,
@@ -35,6 +59,22 @@ class Block(nn.Module):
         visible: Visible = None,
     ) -> Tensor:
         """Return the stream (B, T, D) after this block."""
+        again = self.checkpointing != "none" and self.training and new is None
+        if not (again and torch.is_grad_enabled()):
+            return self._run(x, rotation, new, visible)
+        # In here, so that it stays within what FSDP2 gathers and what `compile` compiles.
+        options: dict[str, Any] = {"use_reentrant": False, "preserve_rng_state": False}
+        if self.checkpointing == "selective":
+            options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, KEPT)
+        return checkpoint(self._run, x, rotation, None, visible, **options)  # type: ignore[return-value]
+
+    def _run(
+        self,
+        x: Tensor,
+        rotation: Tensor | None,
+        new: Append | AppendOne | None,
+        visible: Visible,
+    ) -> Tensor:
         if self.norm_first:
             x = x + self.attention(self.attention_norm(x), rotation, new, visible)
             return x + self.mlp(self.mlp_norm(x))

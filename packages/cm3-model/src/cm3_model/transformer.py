@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from cm3_model.attention import (
     Visible,
@@ -24,7 +24,7 @@ from cm3_model.attention import (
     picture_places,
     rotary_angles,
 )
-from cm3_model.block import Block, Norm
+from cm3_model.block import Block, Checkpointing, Norm
 from cm3_model.config import DecoderConfig
 from cm3_model.kv_cache import Append, AppendOne, KVCache, Layers
 
@@ -57,8 +57,6 @@ class Decoder(nn.Module):
             if config.tie_embeddings
             else nn.Linear(config.width, config.vocab_size, bias=False)
         )
-        self.activation_checkpointing = False
-        """In training, keep each block's input only and compute the block again for backward."""
         self.compiled_step: (
             Callable[[Decoder, Tensor, Layers, Tensor, Tensor, int], Tensor] | None
         ) = None
@@ -129,6 +127,30 @@ class Decoder(nn.Module):
         if self.output is None:
             return F.linear(hidden, self.token_embedding.weight)
         return self.output(hidden)
+
+    @property
+    def activation_checkpointing(self) -> Checkpointing:
+        """What is kept of each block for backward: everything ("none"), "selective", "full"."""
+        return cast(Block, self.blocks[0]).checkpointing
+
+    @activation_checkpointing.setter
+    def activation_checkpointing(self, mode: Checkpointing) -> None:
+        if mode not in get_args(Checkpointing):
+            wanted = get_args(Checkpointing)
+            raise ValueError(f"activation_checkpointing: wanted one of {wanted}, got {mode!r}")
+        for block in self.blocks:
+            cast(Block, block).checkpointing = mode
+
+    def compile_blocks(self, **options: Any) -> None:
+        """Compile the blocks for training, in place; they share one compiled code.
+
+        Drawing with a cache is for another instance, or for `torch.compiler.set_stance`.
+
+        Args:
+            options: Options of `torch.compile`.
+        """
+        for block in self.blocks:
+            block.compile(**options)
 
     @property
     def head_weight(self) -> Tensor:
@@ -243,12 +265,8 @@ class Decoder(nn.Module):
             visible = new.visible
         if isinstance(visible, Tensor):
             visible = additive(visible, x.dtype)
-        again = self.activation_checkpointing and self.training and new is None
         for block in self.blocks:
-            if again:
-                x = checkpoint(block, x, rotation, None, visible, use_reentrant=False)
-            else:
-                x = block(x, rotation, new, visible)
+            x = block(x, rotation, new, visible)
         return self.norm(x)
 
     def _check_ids(self, input_ids: Tensor) -> None:

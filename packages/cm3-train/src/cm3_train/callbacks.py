@@ -8,6 +8,7 @@ validation on resume; it names absolute paths, and its exception path saves in t
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 import threading
 from contextlib import ExitStack
@@ -20,6 +21,7 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from cm3_train.kept_checkpoints import KeptCheckpoints, seal
 from cm3_train.progress import Progress, progress_bar
 
 
@@ -66,7 +68,7 @@ class RunCheckpoints(Checkpoint):
     """Keeps `last.ckpt` (everything) and `best.ckpt` (weights) in a folder, and ends the run.
 
     Args:
-        folder: Where the two files go.
+        kept: Where they go, and how many of the last ones stay.
         max_steps: Steps of the run.
         checkpoint_every: Steps between two saves of `last.ckpt`.
         val_every: Steps between two validations.
@@ -77,7 +79,7 @@ class RunCheckpoints(Checkpoint):
 
     def __init__(
         self,
-        folder: Path,
+        kept: KeptCheckpoints,
         *,
         max_steps: int,
         checkpoint_every: int,
@@ -87,8 +89,7 @@ class RunCheckpoints(Checkpoint):
         signals: StopSignals,
     ) -> None:
         """Keep the arguments."""
-        self.last_path = folder / "last.ckpt"
-        self.best_path = folder / "best.ckpt"
+        self.kept = kept
         self.max_steps = max_steps
         self.checkpoint_every = checkpoint_every
         self.val_every = val_every
@@ -133,6 +134,8 @@ class RunCheckpoints(Checkpoint):
             if len(mine["cuda"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all([state.cpu() for state in mine["cuda"]])
         self._rng = None
+        if trainer.is_global_zero:
+            self.kept.settle()
         trainer.should_stop = self.step >= self.max_steps
 
     def on_train_batch_start(
@@ -178,7 +181,9 @@ class RunCheckpoints(Checkpoint):
         score = float(trainer.callback_metrics[self.monitor])
         if self._is_better(score):
             self.best_score, self.best_step = score, self.step
-            trainer.save_checkpoint(self.best_path, weights_only=True)
+            self._save(trainer, self.kept.folder / "next-best.ckpt", weights_only=True)
+            if trainer.is_global_zero:
+                self.kept.take_best(self.kept.folder / "next-best.ckpt")
         self._save_last(trainer)
 
     def _is_better(self, score: float) -> bool:
@@ -192,8 +197,20 @@ class RunCheckpoints(Checkpoint):
         signum = self.signals.agreed(trainer)
         due = self.step % self.checkpoint_every == 0
         if due or trainer.should_stop or signum is not None:
-            trainer.save_checkpoint(self.last_path, weights_only=False)
+            self._save(trainer, self.kept.next_path, weights_only=False)
+            if trainer.is_global_zero:
+                self.kept.move_on()
         self._saved_for = signum
+
+    def _save(self, trainer: L.Trainer, path: Path, *, weights_only: bool) -> None:
+        """Write a checkpoint whole; a folder is not renamed while a process still writes to it."""
+        if trainer.is_global_zero and path.is_dir():
+            shutil.rmtree(path)
+        trainer.strategy.barrier("before a checkpoint")
+        trainer.save_checkpoint(path, weights_only=weights_only)
+        if path.is_dir():
+            seal(path)
+        trainer.strategy.barrier("after a checkpoint")
 
     def _leave_if_asked(self) -> None:
         if self._saved_for is not None:

@@ -61,7 +61,7 @@ class AtomicCheckpointIO(CheckpointIO):
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such checkpoint")
-        _check_digest(path)
+        check_digest(path)
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
         check_stamp(checkpoint, COMPONENT, INTERFACE_VERSION, path)
         return checkpoint
@@ -88,7 +88,13 @@ def _append_digest(file: BinaryIO) -> None:
     file.write(digest)
 
 
-def _check_digest(path: Path) -> None:
+def check_digest(path: Path) -> None:
+    """Refuse a file that is not as it was written; reads every byte.
+
+    Raises:
+        OSError: It cannot be read.
+        ValueError: It is damaged, cut short or was not written here.
+    """
     size = path.stat().st_size
     with open(path, "rb") as file:
         wanted = _digest(file, size - _DIGEST_LENGTH)

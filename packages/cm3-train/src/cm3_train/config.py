@@ -24,8 +24,11 @@ class OptimConfig:
     """Steps over which the rate grows linearly from 0 to its peak."""
     total_steps: int = 1000
     """Steps of the whole run; the schedule ends here."""
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the rate falls after the warm-up."""
+    schedule: Literal["cosine", "linear", "polynomial", "constant"] = "cosine"
+    """How the rate falls after the warm-up. "polynomial" is fairseq's and OPT's; with `power` 1, as
+    there, it is "linear"."""
+    power: float = 1.0
+    """Exponent of what is left of the run; of `polynomial` alone."""
     final_lr_share: float = 0.1
     """Share of the peak that is left at the end; unused by `constant`."""
     grad_clip: float = 1.0
@@ -37,12 +40,12 @@ class OptimConfig:
         """Check the ranges."""
         _require(self.name in ("adamw", "muon"), "name", "adamw or muon", self.name)
         _require(
-            self.schedule in ("cosine", "linear", "constant"),
+            self.schedule in ("cosine", "linear", "polynomial", "constant"),
             "schedule",
-            "cosine, linear or constant",
+            "cosine, linear, polynomial or constant",
             self.schedule,
         )
-        for name in ("lr", "muon_lr"):
+        for name in ("lr", "muon_lr", "power"):
             _require(getattr(self, name) > 0, name, "above 0", getattr(self, name))
         for name in ("weight_decay", "warmup_steps", "grad_clip"):
             _require(getattr(self, name) >= 0, name, "at least 0", getattr(self, name))
@@ -61,6 +64,8 @@ class OptimConfig:
         unused = ["muon_lr"] if self.name == "adamw" else []
         if self.schedule == "constant":
             unused += ["total_steps", "final_lr_share"]
+        if self.schedule != "polynomial":
+            unused.append("power")
         return {name: value for name, value in asdict(self).items() if name not in unused}
 
 

@@ -30,11 +30,13 @@ class FiniteCheck(Callback):
 
     Args:
         last_path: The checkpoint that a resumed run will go on from; named in the message.
+        losses: Whether losses are looked at; they are not where a `StepGuard` skips bad steps.
     """
 
-    def __init__(self, last_path: Path) -> None:
+    def __init__(self, last_path: Path, losses: bool = True) -> None:
         """Start with nothing seen."""
         self.last_path = last_path
+        self.losses = losses
         self._seen: list[_Seen] = []
 
     def on_train_batch_end(
@@ -48,6 +50,7 @@ class FiniteCheck(Callback):
         """Look at the batch's loss, and at the weights if the batch ended a step."""
         done, within = divmod(trainer.fit_loop.total_batch_idx + 1, trainer.accumulate_grad_batches)
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        loss = loss if self.losses else None
         true = torch.ones((), dtype=torch.bool, device=pl_module.device)
         good = torch.stack(
             [

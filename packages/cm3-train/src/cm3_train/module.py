@@ -12,7 +12,9 @@ from typing import Any, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 from cm3_train.averaging import averaged_model
@@ -22,6 +24,7 @@ from cm3_train.interface import TrainableModel
 from cm3_train.loss import Head, split_losses, token_losses
 from cm3_train.optim import build_optimizer, build_schedule
 from cm3_train.sharded_tensors import clip_gradients, local
+from cm3_train.step_guard import StepGuard
 
 
 class CM3Module(L.LightningModule):
@@ -35,9 +38,21 @@ class CM3Module(L.LightningModule):
         model: An `nn.Module` that is a `TrainableModel`.
         optim: Optimizer, schedule, clipping and weight averaging.
         image_range: Image ids are `start <= id < stop`.
+        shard: Splits a model in place over a mesh of processes, such as
+            `cm3_model.parallel.parallelize`; for Lightning's `ModelParallelStrategy`.
     """
 
-    def __init__(self, model: nn.Module, optim: OptimConfig, image_range: tuple[int, int]) -> None:
+    asks_step_guard = True
+    """Gradients of bad steps are dropped where `fit` says so."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optim: OptimConfig,
+        image_range: tuple[int, int],
+        *,
+        shard: Callable[[Any, DeviceMesh], object] | None = None,
+    ) -> None:
         """Check the model, and copy it if averaged weights are kept."""
         super().__init__()
         if not isinstance(model, TrainableModel):
@@ -48,8 +63,18 @@ class CM3Module(L.LightningModule):
         self.optim = optim
         self.image_range = image_range
         self.averaged = averaged_model(model, optim.ema_decay) if optim.ema_decay else None
+        self._shard = shard
         self._sums: Tensor | None = None
         self._validation_sums: Tensor | None = None
+
+    def configure_model(self) -> None:
+        """Split the model, and its averaged copy, where Lightning has a mesh for it."""
+        if self._shard is None or self.device_mesh is None:
+            return
+        shard, self._shard = self._shard, None  # Lightning may call this twice
+        shard(self.model, self.device_mesh)
+        if self.averaged is not None:
+            shard(self.averaged.module, self.device_mesh)
 
     @property
     def run_settings(self) -> dict[str, Any]:
@@ -110,12 +135,25 @@ class CM3Module(L.LightningModule):
     ) -> None:
         """Clip at the trainer's value if it has one, else at the config's."""
         limit = gradient_clip_val or self.optim.grad_clip
-        if not limit:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if self.trainer.scaler is not None or (limit and gradient_clip_algorithm == "value"):
+            if limit:
+                self.clip_gradients(optimizer, limit, gradient_clip_algorithm or "norm")
             return
-        if gradient_clip_algorithm == "value" or self.trainer.scaler is not None:
-            self.clip_gradients(optimizer, limit, gradient_clip_algorithm or "norm")
-        else:  # Lightning's own refuses fused optimizers in any mixed precision, bf16 too
-            clip_gradients([p for group in optimizer.param_groups for p in group["params"]], limit)
+        guards = [
+            one
+            for one in cast(list[Callback], self.trainer.callbacks)
+            if isinstance(one, StepGuard)
+        ]
+        guard = next((one for one in guards if one.at_work), None)
+        if not limit and guard is None:
+            return
+        # Lightning's own refuses fused optimizers in any mixed precision, bf16 too
+        norm = clip_gradients(parameters, limit or math.inf)
+        self.log("train/gradient_norm", norm)
+        if guard is not None and guard.drops(self.trainer, norm):
+            for parameter in parameters:
+                parameter.grad = None  # an optimizer passes over those, state and decay included
 
     def optimizer_step(
         self,

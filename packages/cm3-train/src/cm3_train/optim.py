@@ -87,7 +87,10 @@ def lr_share(config: OptimConfig) -> Callable[[int], float]:
             return 1.0
         done = (step - config.warmup_steps) / (config.total_steps - config.warmup_steps)
         done = min(1.0, done)
-        left = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+        if config.schedule == "cosine":
+            left = (1 + math.cos(math.pi * done)) / 2
+        else:
+            left = (1 - done) ** (config.power if config.schedule == "polynomial" else 1)
         return config.final_lr_share + (1 - config.final_lr_share) * left
 
     return share

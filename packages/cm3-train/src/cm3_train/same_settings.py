@@ -44,7 +44,7 @@ class SameSettings(Callback):
         self._optimizers_held: dict[str, Any] = {}
         if resume_from is not None and self.path.exists():
             self.began_with = _read(self.path)
-        elif resume_from is not None:
+        elif resume_from is not None and resume_from.is_file():  # a folder is restored late
             held = AtomicCheckpointIO().load_checkpoint(resume_from)
             if state := held.get("callbacks", {}).get(self.state_key):
                 self.began_with = state["settings"]

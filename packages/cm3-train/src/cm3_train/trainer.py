@@ -1,7 +1,7 @@
 """`fit`: a Lightning run that can be killed anywhere and goes on bit for bit.
 
 Takes any LightningModule and loaders; gives the path of the best checkpoint. In the run's folder:
-`last.ckpt`, `best.ckpt`, `settings.json`, `csv/` and `tensorboard/`.
+`last.ckpt` and `last-1.ckpt`, `best.ckpt`, `settings.json`, `csv/` and `tensorboard/`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
+import torch.distributed.checkpoint as dcp
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -23,8 +24,10 @@ from lightning.pytorch.strategies import Strategy
 from cm3_train.callbacks import RunCheckpoints, StopSignals, TimeLeftBar, TrainingInterrupted
 from cm3_train.checkpoint_io import AtomicCheckpointIO
 from cm3_train.finite import FiniteCheck
+from cm3_train.kept_checkpoints import KeptCheckpoints, check_whole
 from cm3_train.run_loaders import BothLoaders, Loader, TrainLoader
 from cm3_train.same_settings import SameSettings, declared_settings
+from cm3_train.step_guard import BadSteps, StepGuard
 
 _ENDLESS = 2**40
 """Batches of a Lightning epoch: with a length, Lightning does not fetch a batch ahead, so that the
@@ -40,6 +43,7 @@ def fit(
     max_steps: int,
     val_every: int,
     checkpoint_every: int,
+    keep_last: int = 2,
     precision: Any = "32-true",
     grad_clip: float | None = None,
     monitor: str = "val/loss",
@@ -50,11 +54,16 @@ def fit(
     devices: int | list[int] = 1,
     num_nodes: int = 1,
     strategy: str | Strategy = "auto",
+    plugins: Iterable[Any] = (),
     accumulate: int = 1,
+    bad_steps: BadSteps = "stop",
+    spike_factor: float | None = None,
+    most_skips: int = 10,
     callbacks: Iterable[Callback] = (),
 ) -> Path:
-    """Train for `max_steps` steps, from `run_dir/last.ckpt` on if it is there.
+    """Train for `max_steps` steps, from the newest whole checkpoint in `run_dir` on.
 
+    That is `last.ckpt`; if it is broken, which stderr says, `last-1.ckpt`, the one before it.
     The resumed run ends bit for bit as an unbroken one if the loader has `state_dict` and
     `load_state_dict` (as `BatchLoader`) and the module draws only from torch's generators.
     Ctrl-C and SIGTERM end the step that runs (and the validation due after it), save and leave by
@@ -79,6 +88,7 @@ def fit(
             `total_steps`, where the schedule ends, it is the same number.
         val_every: Steps between two validations.
         checkpoint_every: Steps between two saves.
+        keep_last: Checkpoints that stay: `last.ckpt`, `last-1.ckpt`, ...
         precision: As Lightning's Trainer takes it, "32-true" or "bf16-mixed".
         grad_clip: Largest gradient norm; None leaves it to the module. Not for manual optimisation.
         monitor: The logged figure that picks the best checkpoint.
@@ -89,24 +99,32 @@ def fit(
         devices: Likewise.
         num_nodes: Likewise.
         strategy: Likewise; "ddp" for several processes.
+        plugins: Further ones of Lightning's, such as a cluster's environment.
         accumulate: Batches whose gradients make one step. Not for manual optimisation.
+        bad_steps: What to do when a step's gradient is NaN, infinite or a spike: "stop", or "skip"
+            it, with a line on stderr and one in `run_dir/skipped.jsonl` that name its keys. Of a
+            `CM3Module`; not in "16-mixed", whose scaler skips steps of its own.
+        spike_factor: A gradient's norm above this many times the median of the last 100 is a spike;
+            None calls nothing one.
+        most_skips: Skipped steps in a row that end the run.
         callbacks: Further ones.
 
     Returns:
         `best.ckpt`, or `last.ckpt` where there was no validation to choose by.
 
     Raises:
-        FloatingPointError: A loss, or the weights or buffers after a step, are NaN or infinite;
-            names the step, and the keys where the batch has `keys`. The checkpoints are from
-            before.
+        FloatingPointError: A loss, or the weights or buffers after a step, are NaN or infinite, or
+            `bad_steps` and `spike_factor` say to stop; names the step, and the keys where the batch
+            has `keys`. The checkpoints are from before.
         ValueError: An argument is out of its range, a loader has no batch, the settings are not
-            those of the run that is resumed, or its checkpoint is damaged.
+            those of the run that is resumed, or all its checkpoints are damaged.
         TrainingInterrupted: A signal stopped the run; it is saved.
     """
     for name, value in (
         ("max_steps", max_steps),
         ("val_every", val_every),
         ("checkpoint_every", checkpoint_every),
+        ("keep_last", keep_last),
         ("accumulate", accumulate),
     ):
         if value < 1:
@@ -119,8 +137,9 @@ def fit(
     run_dir = Path(run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     signals = StopSignals()
+    kept = KeptCheckpoints(run_dir, keep_last)
     checkpoints = RunCheckpoints(
-        run_dir,
+        kept,
         max_steps=max_steps,
         checkpoint_every=checkpoint_every,
         val_every=val_every,
@@ -128,7 +147,7 @@ def fit(
         mode=mode,
         signals=signals,
     )
-    resume_from = checkpoints.last_path if checkpoints.last_path.exists() else None
+    resume_from = kept.newest_whole()
     with _quiet():
         trainer = L.Trainer(
             max_epochs=-1,
@@ -144,7 +163,7 @@ def fit(
             strategy=strategy,
             accumulate_grad_batches=accumulate,
             use_distributed_sampler=False,  # loaders know their rank
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *plugins],
             logger=[
                 CSVLogger(run_dir, name="csv", flush_logs_every_n_steps=1),
                 TensorBoardLogger(run_dir, name="tensorboard", version=""),
@@ -153,7 +172,8 @@ def fit(
             callbacks=[
                 signals,
                 SameSettings(run_dir, resume_from),
-                FiniteCheck(checkpoints.last_path),
+                FiniteCheck(kept.last_path, losses=bad_steps == "stop"),
+                StepGuard(bad_steps, spike_factor, most_skips, run_dir / "skipped.jsonl"),
                 checkpoints,
                 TimeLeftBar(description, max_steps),
                 *callbacks,
@@ -170,20 +190,31 @@ def fit(
         except TrainingInterrupted as stop:
             print(
                 f"{description}: stopped by signal {stop.signum} after step {stop.step} of "
-                f"{max_steps}, saved in {checkpoints.last_path}; the same command goes on.",
+                f"{max_steps}, saved in {kept.last_path}; the same command goes on.",
                 file=sys.stderr,
             )
             raise
-    return checkpoints.last_path if checkpoints.best_step is None else checkpoints.best_path
+    return kept.last_path if checkpoints.best_step is None else kept.best_path
 
 
 def load_weights(module: L.LightningModule, path: str | Path) -> None:
     """Put the weights of a checkpoint that `fit` wrote into `module`, checked.
 
+    One that several processes wrote in parts goes into a module that is whole, in one process.
+
     Raises:
         ValueError: The file is damaged or no checkpoint of ours.
         RuntimeError: Names every key that is missing, left over or of another shape.
     """
+    path = Path(path)
+    if path.is_dir():
+        check_whole(path)
+        state = {"state_dict": module.state_dict()}
+        with warnings.catch_warnings():  # it tells that one process loads, which is what we want
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")
+            dcp.load(state, checkpoint_id=path, no_dist=True)
+        module.load_state_dict(state["state_dict"])
+        return
     module.load_state_dict(AtomicCheckpointIO().load_checkpoint(path)["state_dict"])
 
 
