@@ -21,7 +21,7 @@ from cm3leon.data.pairs import HELD_OUT, SPLITS, DataError
 from cm3leon.preparation.copies import near_copies
 from cm3leon.preparation.encoding import COMPONENT, NO_SPLIT
 
-BYTES_A_PAIR = 300
+BYTES_A_PAIR = 220
 """Of this process's memory at the peak of the decisions."""
 COLUMNS = ("key", "name", "content", "group", "phash", "split")
 TRAIN = SPLITS.index("train")

@@ -7,7 +7,6 @@ repeated, and what is made depends on no worker's number, order or death.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -72,7 +71,6 @@ def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str,
         RuntimeError: The workers of one shard died in every attempt.
         ValueError: The folder belongs to another job, or a part does not fit.
     """
-    began = time.perf_counter()
     folder = options.folder
     lock_folder(folder)
     recipe = replace(
@@ -97,8 +95,10 @@ def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str,
         raise DataError(f"{shown(options.source)}: wanted at least one record, got none")
     for line in memory_plan(job, shards, *models):
         say(line)
+    clock = Clock()
     with working(job) as engine:
         encode_all(job, shards, engine, say)
+        clock.lap("encode")
         decisions = decide(
             job.work,
             len(shards),
@@ -108,7 +108,7 @@ def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str,
             seed=recipe.seed,
         )
         decisions.save(job.work / "decisions")
-        say("bank: starts")
+        clock.lap("decide")
         bank = folder / "retrieval" / "bank"
         build_from_shards(
             job.work / "bank",
@@ -118,10 +118,12 @@ def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str,
             bank,
         )
         write_plan(job, decisions, models[1].encoder_id)
+        clock.lap("bank")
         run_shards(job, "finish", shards, engine)
-    say("joining")
+        clock.lap("finish")
     report = assemble(job, shards, decisions, *models)
-    write_json(folder / SPEED_FILE, speed(job, len(shards), time.perf_counter() - began))
+    clock.lap("join")
+    write_json(folder / SPEED_FILE, speed(job, len(shards), clock.laps))
     write_json(
         folder / PREPARED_FILE, {**report["prepared"], "version": VERSION, "job": fingerprint}
     )
@@ -277,11 +279,26 @@ def write_plan(job: Job, decisions: Decisions, encoder_id: str) -> None:
     write_json(job.work / PLAN, {"rules": asdict(rules), "pixels": pixels})
 
 
-def speed(job: Job, shards: int, seconds: float) -> dict[str, Any]:
-    """Return how long the work took, and this process's peak of memory."""
-    manifests = [
-        json.loads((encoded(job.work, n) / MANIFEST_NAME).read_text()) for n in range(shards)
-    ]
+class Clock:
+    """The seconds of each step."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """Note the seconds since the last lap."""
+        now = time.perf_counter()
+        self.laps[name], self._last = now - self._last, now
+
+
+def speed(job: Job, shards: int, seconds: dict[str, float]) -> dict[str, Any]:
+    """Return how long the work took, and the processes' peaks of memory."""
+
+    def manifests_of(place: Callable[[Path, int], Path]) -> list[dict[str, Any]]:
+        return [read_object(place(job.work, n) / MANIFEST_NAME) for n in range(shards)]
+
+    manifests, others = manifests_of(encoded), manifests_of(finished)
     encoding = sum(manifest["seconds"] for manifest in manifests)
     return {
         "records": sum(manifest["counts"].get("records", 0) for manifest in manifests),
@@ -289,7 +306,8 @@ def speed(job: Job, shards: int, seconds: float) -> dict[str, Any]:
         "encode_worker_seconds": encoding,
         "models_share": sum(m["model_seconds"] for m in manifests) / max(encoding, 1e-9),
         "driver_peak_bytes": peak_bytes(),
-        "worker_peak_bytes": max(manifest["peak_bytes"] for manifest in manifests),
+        "encode_peak_bytes": max(manifest["peak_bytes"] for manifest in manifests),
+        "finish_peak_bytes": max(manifest["peak_bytes"] for manifest in others),
         "workers": job.options.workers,
         "engine": job.options.engine,
     }

@@ -30,6 +30,7 @@ from cm3_retrieval.neighbours.table import KINDS
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
 from cm3_train.shard_files import write_shard
 from cm3leon.data.pairs import SPLITS
+from cm3leon.device import peak_bytes
 from cm3leon.parts import Tokenizers
 from cm3leon.preparation.decisions import TRAIN, Decisions, Members, pairs_of
 from cm3leon.preparation.encoding import COMPONENT
@@ -103,6 +104,7 @@ class ShardFinisher:
             facts.setdefault("tables", {})[name] = found.facts
             contents[f"{name}.npz"] = lambda file, found=found: _save_table(found, file)
         pixels = self._pixels(shard, table, wanted)
+        facts["peak_bytes"] = peak_bytes()
         contents["pixels.npy"] = lambda file: np.save(file, pixels)
         write_folder(folder, MANIFEST_NAME, COMPONENT, contents, facts)
 

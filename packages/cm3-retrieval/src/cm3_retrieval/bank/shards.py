@@ -217,8 +217,12 @@ def merge_shards(work: Path | str, shards: int, folder: Path | str) -> None:
     parts = _embedded(work, shards)
     table, keys = _joined(parts)
     if plan.factory == "Flat":
-        vectors = np.concatenate([part.vectors for part in parts])
-        write_bank(folder, ExactIndex(build_index(vectors, keys)), table, parts[0].encoder_id)
+        index = build_index(parts[0].vectors, keys[: len(parts[0].vectors)])
+        for part in parts[1:]:  # added one by one, so that the vectors are held once
+            start = index.ntotal
+            own = keys[start : start + len(part.vectors)]
+            index.add_with_ids(np.ascontiguousarray(part.vectors), own)  # pyright: ignore
+        write_bank(folder, ExactIndex(index), table, parts[0].encoder_id)
         return
 
     def added() -> Any:
