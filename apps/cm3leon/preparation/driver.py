@@ -8,7 +8,6 @@ repeated, and what is made depends on no worker's number, order or death.
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +24,6 @@ from cm3_train import progress_bar
 from cm3_train.artifact import write_json
 from cm3leon import VERSION
 from cm3leon.data.pairs import DataError
-from cm3leon.device import peak_bytes
 from cm3leon.preparation.assembly import assemble
 from cm3leon.preparation.decisions import Decisions, decide, encoded, sampled
 from cm3leon.preparation.engines import Engine, engine_of
@@ -33,19 +31,13 @@ from cm3leon.preparation.finishing import documents_of
 from cm3leon.preparation.job import Job, Preparation
 from cm3leon.preparation.plan import memory_plan
 from cm3leon.preparation.source import Shard, files_of, open_source
+from cm3leon.preparation.speed import SPEED_FILE, Clock, speed
 from cm3leon.preparation.worker import PLAN, finished, is_sealed, open_models, settle_torch
+from cm3leon.prepared_folder import PREPARED_FILE
 from cm3leon.recipe import Recipe
 from cm3leon.recipe_file import save_recipe
-from cm3leon.stages import (
-    PREPARED_FILE,
-    check_finished,
-    fingerprint_of,
-    lock_folder,
-    read_object,
-)
+from cm3leon.stages import check_finished, fingerprint_of, lock_folder, read_object
 
-SPEED_FILE = "speed.json"
-"""Seconds and memory of the last leg; all other files are the same each time."""
 PARTS = {
     "texttok": ("texttok", "tokenizer"),
     "imagetok": ("imagetok", "vqgan"),
@@ -277,37 +269,3 @@ def write_plan(job: Job, decisions: Decisions, encoder_id: str) -> None:
     for owner, row in zip(owners.tolist(), rows.tolist(), strict=True):
         pixels.setdefault(str(owner), []).append(int(decisions.keys[row]))
     write_json(job.work / PLAN, {"rules": asdict(rules), "pixels": pixels})
-
-
-class Clock:
-    """The seconds of each step."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Note the seconds since the last lap."""
-        now = time.perf_counter()
-        self.laps[name], self._last = now - self._last, now
-
-
-def speed(job: Job, shards: int, seconds: dict[str, float]) -> dict[str, Any]:
-    """Return how long the work took, and the processes' peaks of memory."""
-
-    def manifests_of(place: Callable[[Path, int], Path]) -> list[dict[str, Any]]:
-        return [read_object(place(job.work, n) / MANIFEST_NAME) for n in range(shards)]
-
-    manifests, others = manifests_of(encoded), manifests_of(finished)
-    encoding = sum(manifest["seconds"] for manifest in manifests)
-    return {
-        "records": sum(manifest["counts"].get("records", 0) for manifest in manifests),
-        "seconds": seconds,
-        "encode_worker_seconds": encoding,
-        "models_share": sum(m["model_seconds"] for m in manifests) / max(encoding, 1e-9),
-        "driver_peak_bytes": peak_bytes(),
-        "encode_peak_bytes": max(manifest["peak_bytes"] for manifest in manifests),
-        "finish_peak_bytes": max(manifest["peak_bytes"] for manifest in others),
-        "workers": job.options.workers,
-        "engine": job.options.engine,
-    }
