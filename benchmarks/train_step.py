@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -37,11 +36,11 @@ from timing import alternate, machine_facts, medians, report
 from cm3_model import (
     PRESETS,
     Decoder,
-    DecoderConfig,
     import_opt,
-    num_parameters,
+    operations_a_token,
 )
 from cm3_train import next_token_loss
+from cm3_train.throughput import peak_memory, peak_operations
 
 SHAPE = {
     "vocab_size": 16384, "hidden_size": 512, "num_hidden_layers": 12, "num_attention_heads": 8,
@@ -49,8 +48,6 @@ SHAPE = {
     "layer_norm_elementwise_affine": False, "dropout": 0.0, "attention_dropout": 0.0,
     "init_std": 0.02,
 }  # fmt: skip
-BF16_TFLOPS = {"H100": 989.0, "H200": 989.0, "A100": 312.0}
-"""Dense bfloat16 of cards by a part of their names, from the makers' data sheets."""
 
 
 def precision(kind: str, device: str) -> AbstractContextManager[Any]:
@@ -147,34 +144,16 @@ def print_memory(name: str, kind: str, folder: str, length: int) -> None:
     # Both sides start from the same imports; the second is AdamW's, which makes it late.
     for module in ("transformers", "torch._dynamo"):
         importlib.import_module(module)
-    before = peak_bytes()
+    before = peak_memory(torch.device("cpu"))
     step = stepper(*build(name, folder), kind, batch(length))
     step()
     step()
-    print(peak_bytes() - before)
-
-
-def peak_bytes() -> int:
-    """Return the largest memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # what `getrusage` gives begins with the parent's
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def operations_a_token(config: DecoderConfig, length: int) -> float:
-    """Count forward and backward: 6 per weight, 12 per layer, channel and position attended to."""
-    positions = config.max_length * config.width  # looked up, not multiplied
-    weights = num_parameters(config) - positions
-    return 6 * weights + 12 * config.num_layers * config.width * length
+    print(peak_memory(torch.device("cpu")) - before)
 
 
 def on_a_gpu(rounds: int, length: int, size: int, peak_tflops: float | None) -> dict[str, object]:
-    card = torch.cuda.get_device_name()
-    known = [value for name, value in BF16_TFLOPS.items() if name in card]
-    peak = peak_tflops or (known[0] if known else None)
+    known = peak_operations(torch.cuda.get_device_name())
+    peak = peak_tflops or (known / 1e12 if known else None)
     table: dict[str, object] = {"peak_tflops": peak}
     for short in ("350m", "760m"):
         config = PRESETS[f"cm3leon-{short}"]

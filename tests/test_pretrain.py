@@ -25,6 +25,7 @@ import yaml
 from PIL import Image
 
 from cm3_imagetok import load_image
+from cm3_train import read_history
 from cm3leon.data.tokens import sequence_builder
 from cm3leon.drawing.describe import read_picture
 from cm3leon.drawing.draw import draw
@@ -34,7 +35,9 @@ from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.subject import open_subject
 from cm3leon.parts import open_parts
 from cm3leon.recipe_file import read_recipe
-from cm3leon.training.decoder import training_batches
+from cm3leon.trainer_recipe import TrainerRecipe
+from cm3leon.training.decoder import decoder_module, training_batches
+from cm3leon.training.initial_weights import start_from
 
 SMOKE = ["--config", "apps/configs/smoke.yaml"]
 
@@ -262,6 +265,99 @@ def test_a_recipe_can_pack_its_sequences(unbroken):
     assert longest >= 3  # sequences a row, of one pair or two
     hidden = subject.parts.model.hidden(batch["input_ids"], batch["documents"])
     assert bool(hidden.isfinite().all())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("packed_length", [None, 640])
+def test_a_batch_in_tokens_is_the_same_however_it_is_shared(unbroken, packed_length):
+    subject = open_subject(unbroken)
+    recipe = replace(
+        read_recipe(unbroken).decoder, batch_size=2, max_length=320, packed_length=packed_length,
+        tokens_per_step=8 * (packed_length or 320),
+    )  # fmt: skip
+
+    pairs = subject.pictures.pairs
+    keys = pairs.keys[pairs.rows("train")]
+
+    def steps(ranks):
+        """Keys of three steps, in the order of their rows; packed, with the rows themselves."""
+        streams = [
+            iter(training_batches(
+                recipe, subject.parts.tokenizers, subject.parts.memory.documents,
+                keys, subject.neighbours, seed=0, rank=rank, ranks=ranks,
+            ))
+            for rank in range(ranks)
+        ]  # fmt: skip
+        for _ in range(3):
+            batches = [[next(one) for one in streams] for _ in range(recipe.accumulate(ranks))]
+            taken = sorted(int(key) for part in batches for b in part for key in b["keys"])
+            rows = sorted(r.tolist() for part in batches for b in part for r in b["input_ids"])
+            yield taken, rows if packed_length else None
+
+    wanted = list(steps(1))
+    assert [recipe.accumulate(ranks) for ranks in (1, 2, 4)] == [4, 2, 1]
+    assert list(steps(2)) == wanted and list(steps(4)) == wanted
+
+
+def named_tokenizers(run):
+    """Options that give a run the tokenizers of another one."""
+    named = {
+        "texttok": ("cm3_texttok.load_text_tokenizer", run / "texttok" / "tokenizer"),
+        "imagetok": ("cm3_imagetok.load_vqgan", run / "imagetok" / "vqgan"),
+    }
+    return [
+        f"--{part}.tokenizer={json.dumps({'class_path': path, 'init_args': {'folder': str(at)}})}"
+        for part, (path, at) in named.items()
+    ]
+
+
+@pytest.mark.slow
+def test_weights_of_a_run_draw_elsewhere_what_they_drew_before_the_first_step(unbroken):
+    """The complaint of Infinity's issue 29: fine-tuned, it drew noise."""
+    parts = open_parts(unbroken)
+    recipe = replace(read_recipe(unbroken).decoder, init_from=unbroken / "decoder" / "model")
+    module = decoder_module(recipe, parts.tokenizers, 5, TrainerRecipe())
+    captions = ["red fox on blue", "green boat on white"]
+    for options in ({"contexts": [[], []]}, {"retrieved": 1}):
+        wanted = draw(parts, captions, **options)
+        found = draw(replace(parts, model=module.kept_model.eval()), captions, **options)
+        np.testing.assert_array_equal(found.pixels, wanted.pixels)
+    new = decoder_module(replace(recipe, init_from=None), parts.tokenizers, 5, TrainerRecipe())
+    other = draw(replace(parts, model=new.kept_model.eval()), captions, contexts=[[], []])
+    assert (other.pixels != wanted.pixels).any()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_from_the_weights_of_another_one(root, unbroken, tmp_path):
+    weights = f"--decoder.init_from={unbroken / 'decoder' / 'model'}"
+    options = [*named_tokenizers(unbroken), "--seed=3", "--decoder.optim.lr=0.0001"]
+    options += ["--decoder.optim.muon_lr=0.0005", "--decoder.optim.ema_decay=0"]
+    options += ["--decoder.val_every=2", "--decoder.sample_every=2", "--decoder.sample_count=2"]
+    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger"}
+    logger["init_args"] = {"save_dir": str(tmp_path / "mine"), "name": "here"}  # type: ignore
+    options += [f"--trainer.loggers=[{json.dumps(logger)}]", "--trainer.bad_steps=skip"]
+    done = pretrain(root, tmp_path, weights, *options)
+    assert done.returncode == 0, done.stderr
+    tuned, before = (read_history(run / "decoder") for run in (tmp_path / "smoke", unbroken))
+    losses = [row["val/loss"] for row in tuned.values() if "val/loss" in row]
+    end = [row["val/loss"] for row in before.values() if "val/loss" in row][-1]
+    uniform = math.log(512 + 32)
+    assert len(losses) == 3 and max(losses) < end + 0.25 * (uniform - end)
+    sheets = sorted(path.name for path in (tmp_path / "smoke/decoder/samples").iterdir())
+    assert sheets == ["step-000004.png", "step-000006.png"]
+    assert (tmp_path / "mine/here/version_0/metrics.csv").exists()
+    assert {"train/tokens_per_second", "train/peak_memory_gib"} <= set(tuned[5])
+    again = pretrain(root, tmp_path, weights, *options)
+    assert "decoder: done before, kept" in again.stdout, again.stderr
+    other = pretrain(root, tmp_path, weights, *options, "--decoder.model.num_layers=3")
+    assert other.returncode == 1 and "wanted num_layers 3 (there 2)" in other.stderr
+
+
+@pytest.mark.slow
+def test_weights_for_another_vocabulary_are_refused(unbroken):
+    model = open_parts(unbroken).model
+    with pytest.raises(ValueError, match="wanted weights for the vocabulary 000000.*name that run"):
+        start_from(model, unbroken / "decoder" / "model", "0" * 64)
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cm3leon import VERSION
-from cm3leon.stages import fingerprint_of, read_object
+from cm3leon.fingerprint import fingerprint_of
+from cm3leon.stages import read_object
 
 PREPARED_FILE = "prepared.json"
 """In a folder that apps/prepare.py made, written last: version and fingerprint of its contents."""

@@ -16,8 +16,8 @@ from cm3leon.recipe import DecoderRecipe, ImageRecipe, Recipe
 
 RECIPE_FILE = "recipe.yaml"
 AT_LEAST_ONE = {
-    "batch_size", "checkpoint_every", "num_masks", "size", "val_batch_size", "val_every", "views",
-    "vocab_size",
+    "batch_size", "checkpoint_every", "num_masks", "sample_count", "size", "val_batch_size",
+    "val_every", "views", "vocab_size",
 }  # fmt: skip
 """Settings that are counts or sides of something, wherever they stand in a recipe."""
 MOST_SEED = 2**32 - 1

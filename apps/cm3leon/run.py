@@ -9,12 +9,13 @@ trusted: who makes a run wrote or chose the recipe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from cm3_model import Decoder
+from cm3_model import Decoder, read_manifest
 from cm3_retrieval.interface import Encoder
 from cm3leon import parts
 from cm3leon.data.memory import Neighbours, open_neighbours, write_memory
@@ -37,8 +38,10 @@ def make_parts(job: Job) -> tuple[Parts, Pictures, Neighbours]:
     memory = make_tokens(job, pictures, tokenizers, encoder)
     pairs = pictures.pairs
     keys = {name: pairs.keys[pairs.rows(name)] for name in ("train", "validation")}
-    model = make_decoder(job, keys, tokenizers, memory, neighbours, ["shards", "retrieval"])
-    return joined(job, tokenizers, encoder, memory, model), pictures, neighbours
+    around = partial(joined, job, tokenizers, encoder, memory)
+    shown = (around, pictures, neighbours)
+    model = make_decoder(job, keys, tokenizers, memory, neighbours, ["shards", "retrieval"], shown)
+    return around(model), pictures, neighbours
 
 
 def use_prepared(job: Job, folder: Path) -> tuple[Parts, Pictures, Neighbours]:
@@ -50,9 +53,11 @@ def use_prepared(job: Job, folder: Path) -> tuple[Parts, Pictures, Neighbours]:
     tokenizers = parts.join_tokenizers(text, image, recipe, job.device)
     encoder = parts.open_encoder(recipe, job.device, trust=job.trust)
     memory = parts.open_memory(recipe, encoder, tokenizers.vocabulary)
-    model = make_decoder(job, prepared.keys, tokenizers, memory, prepared.neighbours, ["prepared"])
-    made = joined(job, tokenizers, encoder, memory, model)
-    return made, prepared.pictures, prepared.neighbours
+    keys, neighbours = prepared.keys, prepared.neighbours
+    around = partial(joined, job, tokenizers, encoder, memory)
+    shown = (around, prepared.pictures, neighbours)
+    model = make_decoder(job, keys, tokenizers, memory, neighbours, ["prepared"], shown)
+    return around(model), prepared.pictures, neighbours
 
 
 def joined(
@@ -143,6 +148,7 @@ def make_decoder(
     memory: Memory,
     neighbours: Neighbours,
     inputs: list[str],
+    shown: tuple[Callable[[Decoder], Parts], Pictures, Neighbours],
 ) -> Decoder:
     """Stage `decoder`: CM3 pretraining with retrieved documents.
 
@@ -153,13 +159,17 @@ def make_decoder(
         memory: Its documents are trained on.
         neighbours: Of all pairs.
         inputs: Stages that made them.
+        shown: What samples are drawn with while it trains: the parts around a decoder, pictures and
+            neighbours.
     """
     recipe, seed = job.recipe.decoder, job.recipe.seed
     retrieve = job.recipe.evaluation.retrieve
 
     def work(out: Path) -> None:
         from cm3leon.training.decoder import train_decoder
+        from cm3leon.training.samples import sheets_of
 
+        drawn = (*shown, recipe.sample_count, out / "samples")
         train_decoder(
             recipe,
             tokenizers,
@@ -174,8 +184,11 @@ def make_decoder(
             precision=job.precision,
             checkpoint_every=job.recipe.checkpoint_every,
             trainer=job.recipe.trainer,
+            draw=sheets_of(*drawn) if recipe.sample_every else None,
         )
 
     config = [recipe, seed, job.precision, retrieve]
+    if recipe.init_from is not None:
+        config.append(read_manifest(recipe.init_from).get("weights"))  # not the path alone
     job.stages.run("decoder", config, inputs, work, resumable=True, together=True)
     return parts.open_decoder(job.recipe, job.device)

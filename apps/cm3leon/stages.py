@@ -8,19 +8,18 @@ finished folder has `stage.json`.
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from cm3_retrieval.text_file import parse_object
 from cm3_train.artifact import write_json
 from cm3leon import VERSION
+from cm3leon.fingerprint import fingerprint_of
 
 
 @dataclass(frozen=True)
@@ -228,41 +227,6 @@ def lock_folder(root: Path) -> None:
             error.errno, f"{root}: another run works in this folder; wait, or name another"
         ) from None
     _LOCKS[root] = file
-
-
-def fingerprint_of(*parts: Any) -> str:
-    """Return the SHA-256 of dataclasses, mappings, sequences and plain values.
-
-    A field at its default counts as absent, so that a new knob leaves old runs valid.
-    """
-    return hashlib.sha256(json.dumps(_plain(parts), sort_keys=True).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        changed = {
-            f.name: getattr(value, f.name) for f in fields(value) if not _is_default(value, f)
-        }
-        return {name: _plain(content) for name, content in changed.items()}
-    if isinstance(value, dict):
-        return {str(name): _plain(content) for name, content in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(content) for content in value]
-    if isinstance(value, Path):
-        return str(value)
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    raise TypeError(f"wanted plain values in a configuration, got {type(value).__name__}")
-
-
-def _is_default(config: Any, field: Field[Any]) -> bool:
-    if field.default is not MISSING:
-        default = field.default
-    elif field.default_factory is not MISSING:
-        default = field.default_factory()
-    else:
-        return False
-    return getattr(config, field.name) == default
 
 
 def read_object(path: Path, *names: str) -> dict[str, Any]:

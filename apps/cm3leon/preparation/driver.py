@@ -24,6 +24,7 @@ from cm3_train import progress_bar
 from cm3_train.artifact import write_json
 from cm3leon import VERSION
 from cm3leon.data.pairs import DataError
+from cm3leon.fingerprint import fingerprint_of
 from cm3leon.preparation.assembly import assemble
 from cm3leon.preparation.decisions import Decisions, decide, encoded, sampled
 from cm3leon.preparation.engines import Engine, engine_of
@@ -36,7 +37,7 @@ from cm3leon.preparation.worker import PLAN, finished, is_sealed, open_models, s
 from cm3leon.prepared_folder import PREPARED_FILE
 from cm3leon.recipe import Recipe
 from cm3leon.recipe_file import save_recipe
-from cm3leon.stages import check_finished, fingerprint_of, lock_folder, read_object
+from cm3leon.stages import check_finished, lock_folder, read_object
 
 PARTS = {
     "texttok": ("texttok", "tokenizer"),

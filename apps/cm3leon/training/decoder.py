@@ -7,18 +7,23 @@ from typing import cast
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from cm3_model import Decoder, save_decoder
+from cm3_model import Decoder, operations_a_token, save_decoder
 from cm3_model.parallel import parallelize
 from cm3_retrieval import training_context
 from cm3_train import (
     BatchLoader,
     CM3Module,
+    Draw,
     PackedLoader,
     Sample,
     SampleOrder,
+    Samples,
     SequenceBuilder,
+    Throughput,
     ValidationLoader,
     fit,
     load_weights,
@@ -26,10 +31,12 @@ from cm3_train import (
 from cm3_train.loader import build_batch
 from cm3leon.data.memory import Neighbours
 from cm3leon.data.tokens import Retrieve, sequence_builder
+from cm3leon.named_parts import part_of
 from cm3leon.parts import Documents, Tokenizers
 from cm3leon.processes import fit_options, is_first
 from cm3leon.recipe import DecoderRecipe
 from cm3leon.trainer_recipe import TrainerRecipe
+from cm3leon.training.initial_weights import start_from
 
 
 def train_decoder(
@@ -47,6 +54,7 @@ def train_decoder(
     precision: str,
     checkpoint_every: int,
     trainer: TrainerRecipe | None = None,
+    draw: Draw | None = None,
 ) -> None:
     """Train, and save the best model by held-out bits per code as `folder / "model"`.
 
@@ -65,7 +73,8 @@ def train_decoder(
         device: Where to train.
         precision: Lightning's name of it.
         checkpoint_every: Steps between two checkpoints.
-        trainer: Processes, bad steps, checkpoints; None is one process.
+        trainer: Processes, bad steps, checkpoints, logs; None is one process.
+        draw: Called at validations as the recipe's `sample_every` says.
     """
     trainer = trainer or TrainerRecipe()
     vocabulary = tokenizers.vocabulary
@@ -102,6 +111,10 @@ def train_decoder(
         accumulate=recipe.accumulate(trainer.ranks),
         bad_steps=trainer.bad_steps,
         spike_factor=trainer.spike_factor,
+        loggers=[
+            part_of(named, "trainer.loggers", Logger, trust=True) for named in trainer.loggers
+        ],
+        callbacks=callbacks_of(recipe, tokenizers, draw),
         **fit_options(device, trainer, together=True),
     )
     if not is_first():
@@ -113,11 +126,24 @@ def train_decoder(
     save_decoder(model, folder / "model", {"vocabulary_sha256": vocabulary.sha256})
 
 
+def callbacks_of(
+    recipe: DecoderRecipe, tokenizers: Tokenizers, draw: Draw | None
+) -> list[Callback]:
+    """Return what goes on beside the steps; arguments as of `train_decoder`."""
+    config = recipe.config(tokenizers.vocabulary.size, codes_of(tokenizers))
+    speed = Throughput(operations_a_token(config, recipe.max_length))
+    if draw is None or not recipe.sample_every:
+        return [speed]
+    return [speed, Samples(draw, recipe.sample_every)]
+
+
 def decoder_module(
     recipe: DecoderRecipe, tokenizers: Tokenizers, seed: int, trainer: TrainerRecipe
 ) -> CM3Module:
     """Return what is trained; arguments as of `train_decoder`."""
     model = new_decoder(recipe, tokenizers, seed)
+    if recipe.init_from is not None:
+        start_from(model, recipe.init_from, tokenizers.vocabulary.sha256)
     model.activation_checkpointing = recipe.activation_checkpointing
     shard = parallelize if trainer.strategy == "fsdp2" and trainer.processes > 1 else None
     module = CM3Module(model, recipe.optim, codes_of(tokenizers), shard=shard)

@@ -3,8 +3,9 @@ import math
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from cm3_model import PRESETS, Decoder, DecoderConfig, num_parameters
+from cm3_model import PRESETS, Decoder, DecoderConfig, num_parameters, operations_a_token
 
 SMALL = {"vocab_size": 37, "max_length": 24, "num_layers": 2, "width": 24, "num_heads": 3}
 
@@ -104,3 +105,21 @@ def test_a_preset_starts_near_the_loss_of_a_guess(name):
 @torch.no_grad()
 def test_a_tied_7b_would_not():
     assert first_loss(dataclasses.replace(PRESETS["cm3leon-7b"], tie_embeddings=True)) > 20
+
+
+@pytest.mark.parametrize(
+    "parts", [{}, {"positions": "rotary"}, {"tie_embeddings": False}, {"activation": "swiglu"}]
+)
+def test_operations_are_those_that_pytorch_counts(parts):
+    config = DecoderConfig(
+        vocab_size=50, max_length=32, num_layers=2, width=32, num_heads=4, **parts
+    )
+    model = Decoder(config, torch.Generator().manual_seed(0))
+    with FlopCounterMode(display=False) as counter:
+        model(torch.zeros(3, 32, dtype=torch.long)).sum().backward()
+    counts = counter.get_flop_counts()["Global"]
+    products = counts.pop(torch.ops.aten.mm)
+    attention = 12 * config.num_layers * config.width * 32
+    assert products == (operations_a_token(config, 32) - attention) * 3 * 32
+    # forward has two products, backward twice as many, and kernels compute one of them again
+    assert sum(counts.values()) == attention * 14 / 12 * 3 * 32

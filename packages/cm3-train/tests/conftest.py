@@ -10,6 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from cm3_train import write_shards
+
 EOS, BREAK, INFILL = 1, 2, 4
 MASKS = (3, 5, 6, 7)
 TEXT = 20  # text ids 8..19, image ids 20..35
@@ -83,3 +85,33 @@ def tiny() -> SimpleNamespace:
         mask_ids=MASKS,
         ids={"eos_id": EOS, "break_id": BREAK, "infill_id": INFILL, "mask_ids": MASKS},
     )
+
+
+def shard_rows(count=10, views=1, codes=6):
+    rng = np.random.default_rng(0)
+    for view in range(views):
+        for n in range(count):
+            yield {
+                "key": (n * 37) % 101,
+                "view": view,
+                "text_ids": list(range(n)),
+                "codes": rng.integers(0, 9000, codes).tolist(),
+                "caption": f"picture {n} é",
+                "source": "made",
+                "licence": "CC0" if n % 2 else "",
+            }
+
+
+def write_rows(folder, given=None, **changes):
+    options = {"codes_per_image": 6, "vocabulary_sha256": "abc", "rows_per_shard": 4, **changes}
+    return write_shards(shard_rows() if given is None else given, folder, **options)
+
+
+def shard_paths(folder):
+    return sorted(folder.glob("shard-*.arrow"))
+
+
+@pytest.fixture
+def made() -> SimpleNamespace:
+    """Rows of token shards, what writes them, and the files that it wrote."""
+    return SimpleNamespace(rows=shard_rows, write=write_rows, files=shard_paths)

@@ -17,6 +17,7 @@ from .config import (
     PRESETS as PRESETS,
     DecoderConfig as DecoderConfig,
     num_parameters as num_parameters,
+    operations_a_token as operations_a_token,
 )
 from .interface import (
     INTERFACE_VERSION as INTERFACE_VERSION,

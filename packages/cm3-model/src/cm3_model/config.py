@@ -165,6 +165,23 @@ def num_parameters(config: DecoderConfig) -> int:
     return config.num_layers * block + rows * config.width + scales
 
 
+def operations_a_token(config: DecoderConfig, length: int) -> float:
+    """Count a training step's operations a token, forward and backward.
+
+    Six per weight that is multiplied, and 12 per layer, channel and position attended to, counting
+    attention as if nothing were masked (PaLM, arXiv 2204.02311, appendix B).
+
+    Args:
+        config: The shape.
+        length: Positions of a sequence.
+    """
+    looked_up = config.max_length if config.positions == "learned" else 0
+    if not config.tie_embeddings:
+        looked_up += config.vocab_size
+    weights = num_parameters(config) - looked_up * config.width
+    return 6 * weights + 12 * config.num_layers * config.width * length
+
+
 def _paper_size(num_layers: int, width: int, num_heads: int, tied: bool = True) -> DecoderConfig:
     # Tied, an id's logit after itself is at first width * init_std: 6 at width 1024, but 25 at
     # 4096, where a model would start by copying its input, at 21 nats. So 7B is not tied.

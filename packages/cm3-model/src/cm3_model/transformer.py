@@ -130,7 +130,7 @@ class Decoder(nn.Module):
 
     @property
     def activation_checkpointing(self) -> Checkpointing:
-        """What is kept of each block for backward: everything ("none"), "selective", "full"."""
+        """What is kept of each block for backward: see `cm3_model.block.Checkpointing`."""
         return cast(Block, self.blocks[0]).checkpointing
 
     @activation_checkpointing.setter

@@ -8,7 +8,7 @@ from cm3_texttok.huggingface import HFTokenizer
 from cm3_texttok.interface import INTERFACE_VERSION, Tokenizer
 from cm3_texttok.ragged import Ragged
 from cm3_texttok.reading import Document
-from cm3_texttok.tokenizer import TextTokenizer
+from cm3_texttok.tokenizer import TextTokenizer, load_text_tokenizer
 from cm3_texttok.vocabulary import IdBlock, Vocabulary
 
 __all__ = [
@@ -25,5 +25,6 @@ __all__ = [
     "chameleon_tokenizer",
     "chameleon_vocabulary",
     "check_tokenizer",
+    "load_text_tokenizer",
     "read_texts",
 ]

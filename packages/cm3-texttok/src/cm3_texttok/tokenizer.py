@@ -275,6 +275,11 @@ class TextTokenizer:
         return self._processor.PieceToId(piece)
 
 
+def load_text_tokenizer(folder: str | Path) -> TextTokenizer:
+    """Read a tokenizer that `TextTokenizer.save` wrote; errors as of `TextTokenizer.load`."""
+    return TextTokenizer.load(folder)
+
+
 def check_target(folder: str | Path) -> None:
     """Refuse a folder with the `config.json` of something else than a saved tokenizer.
 

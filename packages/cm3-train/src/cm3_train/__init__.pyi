@@ -67,6 +67,11 @@ from .packed import (
     collate_packed as collate_packed,
 )
 from .progress import progress_bar as progress_bar
+from .samples import (
+    Draw as Draw,
+    Samples as Samples,
+    Shown as Shown,
+)
 from .sequence import (
     SequenceBuilder as SequenceBuilder,
 )
@@ -77,6 +82,10 @@ from .shard_files import (
 )
 from .shards import (
     TokenShards as TokenShards,
+)
+from .throughput import (
+    Throughput as Throughput,
+    peak_operations as peak_operations,
 )
 from .trainer import (
     fit as fit,

@@ -119,6 +119,21 @@ class RunCheckpoints(Checkpoint):
             "rng": _of_all_ranks(mine),
         }
 
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Count the batches anew where a step now has another number of them.
+
+        Lightning knows batches alone: with twice as many a step it would think half as many steps
+        done. A finite loader's epochs are not touched.
+        """
+        step = checkpoint["callbacks"][self.state_key]["step"]
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        more = step * trainer.accumulate_grad_batches - progress["total"]["ready"]
+        if progress["total"] == progress["current"]:
+            for counts in (progress["total"], progress["current"]):
+                counts.update({name: count + more for name, count in counts.items()})
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state; the generators follow when training starts."""
         self.step = state_dict["step"]

@@ -81,6 +81,11 @@ class CM3Module(L.LightningModule):
         """What `fit` must find unchanged when it resumes: the optimizer's config."""
         return self.optim.in_effect()
 
+    @property
+    def kept_model(self) -> nn.Module:
+        """The model to validate, draw with and export: the averaged one, if there is one."""
+        return cast(nn.Module, self.model) if self.averaged is None else self.averaged.module
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the summed loss of the batch's tokens."""
         if "padding" in batch:
@@ -108,7 +113,7 @@ class CM3Module(L.LightningModule):
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Add up the losses of the validation set."""
-        model = self.model if self.averaged is None else cast(TrainableModel, self.averaged.module)
+        model = cast(TrainableModel, self.kept_model)
         self._validation_sums = self._validation_sums + self._losses(model, batch)[1]
 
     def on_validation_epoch_end(self) -> None:
@@ -172,8 +177,8 @@ class CM3Module(L.LightningModule):
 
         Averaged weights are in float32 at least, whatever the model's own type.
         """
-        model = cast(nn.Module, self.model) if self.averaged is None else self.averaged.module
-        return {name: value.detach().clone() for name, value in model.state_dict().items()}
+        state = self.kept_model.state_dict()
+        return {name: value.detach().clone() for name, value in state.items()}
 
     def _losses(self, model: TrainableModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the weighted loss, and counts and sums in nats (3, 2): of all, of codes, of text.

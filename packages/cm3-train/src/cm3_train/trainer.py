@@ -18,7 +18,7 @@ import lightning as L
 import torch.distributed.checkpoint as dcp
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.strategies import Strategy
 
 from cm3_train.callbacks import RunCheckpoints, StopSignals, TimeLeftBar, TrainingInterrupted
@@ -59,6 +59,7 @@ def fit(
     bad_steps: BadSteps = "stop",
     spike_factor: float | None = None,
     most_skips: int = 10,
+    loggers: Iterable[Logger] = (),
     callbacks: Iterable[Callback] = (),
 ) -> Path:
     """Train for `max_steps` steps, from the newest whole checkpoint in `run_dir` on.
@@ -107,6 +108,7 @@ def fit(
         spike_factor: A gradient's norm above this many times the median of the last 100 is a spike;
             None calls nothing one.
         most_skips: Skipped steps in a row that end the run.
+        loggers: Lightning's, beside those of CSV and TensorBoard.
         callbacks: Further ones.
 
     Returns:
@@ -167,6 +169,7 @@ def fit(
             logger=[
                 CSVLogger(run_dir, name="csv", flush_logs_every_n_steps=1),
                 TensorBoardLogger(run_dir, name="tensorboard", version=""),
+                *loggers,
             ],
             log_every_n_steps=log_every,
             callbacks=[
