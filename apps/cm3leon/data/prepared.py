@@ -61,7 +61,7 @@ def settled(recipe: Recipe) -> tuple[Recipe, bool]:
     ]
     whole = replace(
         recipe,
-        data=replace(recipe.data, size=made.data.size),
+        data=replace(recipe.data, size=made.data.size, prepared=folder.resolve()),
         texttok=made.texttok,
         imagetok=made.imagetok,
         retrieval=made.retrieval,

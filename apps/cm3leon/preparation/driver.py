@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from cm3_train.artifact import write_json
 from cm3leon import VERSION
 from cm3leon.data.pairs import DataError
 from cm3leon.fingerprint import fingerprint_of
-from cm3leon.preparation.assembly import assemble
+from cm3leon.preparation.assembly import assemble, write_quarantine
 from cm3leon.preparation.decisions import Decisions, decide, encoded, sampled
 from cm3leon.preparation.engines import Engine, engine_of
 from cm3leon.preparation.finishing import documents_of
@@ -81,6 +81,7 @@ def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str,
     )
     job = Job(recipe=recipe, options=options, fingerprint=fingerprint, trust=trust)
     if begun(job, say):
+        shutil.rmtree(job.work, ignore_errors=True)  # a kill may have left it
         return read_object(folder / "report.json")
     save_recipe(replace(recipe, runs=Path("runs"), name="prepared"), folder)
     shards = open_source(options.source, job.work).shards()
@@ -154,7 +155,8 @@ def fingerprint_of_job(recipe: Recipe, options: Preparation, *models: str) -> st
     settings = {
         name: value
         for name, value in asdict(options).items()
-        if name not in ("folder", "parts", "engine", "workers", "attempts", "trust", "max_bad")
+        if name
+        not in ("source", "folder", "parts", "engine", "workers", "attempts", "trust", "max_bad")
     }
     return fingerprint_of(
         VERSION,
@@ -203,35 +205,38 @@ class Tally:
 
     records: int = 0
     bad: int = 0
-    first: str = ""
+    shards: list[int] = field(default_factory=list)
 
 
 def encode_all(job: Job, shards: list[Shard], engine: Engine, say: Say) -> None:
-    """Encode the shards that are not sealed yet; stop a rotten set as soon as it is surely one.
+    """Encode the shards that are not sealed yet, and write `quarantine.jsonl`.
+
+    A rotten set is stopped as soon as it is surely one.
 
     Raises:
         DataError: More than `max_bad` of the records cannot be used.
     """
-    tally, share, done = Tally(), job.options.max_bad, 0
+    tally, share, path = Tally(), job.options.max_bad, job.options.folder / "quarantine.jsonl"
 
     def count(number: int) -> None:
-        nonlocal done
-        manifest = read_object(encoded(job.work, number) / MANIFEST_NAME, "counts", "files")
-        tally.records += manifest["counts"].get("records", 0)
-        tally.bad += manifest["counts"]["bad"]
-        if manifest["counts"]["bad"] and not tally.first:
-            name = manifest["files"]["quarantine.jsonl"]["name"]
-            with open(encoded(job.work, number) / name, encoding="utf-8") as lines:
-                tally.first = lines.readline().strip()
-        done += 1
+        counts = read_object(encoded(job.work, number) / MANIFEST_NAME, "counts")["counts"]
+        tally.records += counts.get("records", 0)
+        tally.bad += counts["bad"]
+        tally.shards.append(number)
         # the shards to come may all be good: as many records as those so far, at their rate
-        if tally.bad > share * max(tally.records * len(shards) / done, 1):
+        expected = tally.records * len(shards) / len(tally.shards)
+        if tally.bad > share * max(expected, 1):
+            write_quarantine(job, sorted(tally.shards), path)
+            with open(path, encoding="utf-8") as lines:
+                first = lines.readline().strip()
             raise DataError(
                 f"max-bad: wanted at most {share:.2%} unusable records, got {tally.bad} of "
-                f"{tally.records} in {done} of {len(shards)} shards, the first: {tally.first}"
+                f"{tally.records} in {len(tally.shards)} of {len(shards)} shards; they are in "
+                f"{shown(path)}, the first: {first}"
             )
 
     run_shards(job, "encode", shards, engine, count)
+    write_quarantine(job, sorted(tally.shards), path)
     say(f"encoded: {tally.records} records, {tally.bad} quarantined")
 
 
