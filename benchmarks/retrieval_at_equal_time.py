@@ -25,7 +25,8 @@ from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.subject import Subject, open_subject
 from cm3leon.recipe import Recipe
 from cm3leon.recipe_file import read_recipe
-from cm3leon.training.decoder import new_decoder, training_batches
+from cm3leon.training.decoder import new_decoder
+from cm3leon.training.sequences import training_batches, training_sequences
 
 
 def train(
@@ -39,14 +40,10 @@ def train(
     peaks = [group["lr"] for group in optimizer.param_groups]
     pairs = run.pictures.pairs
     start, steps, tokens = time.process_time(), 0, 0
-    batches = training_batches(
-        recipe,
-        parts.tokenizers,
-        parts.memory.documents,
-        pairs.keys[pairs.rows("train")],
-        run.neighbours,
-        whole.seed,
-    )
+    documents = parts.memory.documents
+    sequences = training_sequences(recipe, parts.tokenizers, documents, run.neighbours, whole.seed)
+    keys, pad_id = pairs.keys[pairs.rows("train")], parts.tokenizers.vocabulary.pad_id
+    batches = training_batches(recipe, sequences, keys, whole.seed, pad_id=pad_id)
     for batch in batches:
         done = (time.process_time() - start) / seconds
         if done >= 1:

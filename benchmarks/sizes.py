@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from timing import machine_facts, report
 
@@ -51,6 +52,10 @@ def train(recipe: Recipe, size: str, steps: int, seed: int, folder: Path) -> int
     pairs = read_pairs(source, **recipe.data.shares, seed=recipe.seed)
     pictures = open_pictures(source, pairs, recipe.folder / "pictures")
     pictures = without_long_captions(pictures, recipe.folder / "captions")[0]
+
+    def keys(split: str) -> np.ndarray:
+        return pictures.pairs.keys[pictures.pairs.rows(split)]
+
     assert isinstance(recipe.decoder.model, dict)  # the shape of the default recipe
     decoder = replace(
         recipe.decoder,
@@ -63,7 +68,8 @@ def train(recipe: Recipe, size: str, steps: int, seed: int, folder: Path) -> int
             decoder,
             tokenizers,
             memory.documents,
-            pictures.pairs,
+            keys("train"),
+            keys("validation"),
             open_neighbours(recipe.folder / "retrieval"),
             folder,
             retrieve=recipe.evaluation.retrieve,

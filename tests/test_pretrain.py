@@ -35,9 +35,11 @@ from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.subject import open_subject
 from cm3leon.parts import open_parts
 from cm3leon.recipe_file import read_recipe
+from cm3leon.stages import read_object
 from cm3leon.trainer_recipe import TrainerRecipe
-from cm3leon.training.decoder import decoder_module, training_batches
+from cm3leon.training.decoder import decoder_module
 from cm3leon.training.initial_weights import start_from
+from cm3leon.training.sequences import training_batches, training_sequences
 
 SMOKE = ["--config", "apps/configs/smoke.yaml"]
 
@@ -251,14 +253,29 @@ def test_held_out_pairs_and_prompts_have_one_layout(unbroken):
 
 
 @pytest.mark.slow
+def test_the_report_says_how_often_the_objective_masks_whole_captions(unbroken):
+    """Guidance needs a stream without the text: training must show it."""
+    found = read_object(unbroken / "report.json")["objective"]
+    cm3 = read_recipe(unbroken).decoder.cm3
+    assert found["sequences"] > 10
+    for name, chance in (
+        ("cut_share", cm3.mask_probability),
+        ("whole_caption_share", cm3.mask_probability * cm3.whole_text_probability),
+    ):
+        spread = 4 * math.sqrt(chance * (1 - chance) / found["sequences"])
+        assert chance - spread <= found[name] <= chance + spread + 0.1  # random spans hit some, too
+
+
+@pytest.mark.slow
 def test_a_recipe_can_pack_its_sequences(unbroken):
     subject = open_subject(unbroken)
     recipe = replace(read_recipe(unbroken).decoder, packed_length=700, batch_size=2)
-    pairs = subject.pictures.pairs
-    batches = training_batches(
-        recipe, subject.parts.tokenizers, subject.parts.memory.documents,
-        pairs.keys[pairs.rows("train")], subject.neighbours, seed=0,
-    )  # fmt: skip
+    pairs, parts = subject.pictures.pairs, subject.parts
+    sequences = training_sequences(
+        recipe, parts.tokenizers, parts.memory.documents, subject.neighbours, 0
+    )
+    pad_id = parts.tokenizers.vocabulary.pad_id
+    batches = training_batches(recipe, sequences, pairs.keys[pairs.rows("train")], 0, pad_id=pad_id)
     batch = next(iter(batches))
     assert batch["input_ids"].shape == (2, 700) and float(batch["padding"]) < 0.2
     longest = int(batch["documents"].max(1).values.min())
@@ -276,18 +293,21 @@ def test_a_batch_in_tokens_is_the_same_however_it_is_shared(unbroken, packed_len
         tokens_per_step=8 * (packed_length or 320),
     )  # fmt: skip
 
-    pairs = subject.pictures.pairs
+    pairs, parts = subject.pictures.pairs, subject.parts
     keys = pairs.keys[pairs.rows("train")]
+    sequences = training_sequences(
+        recipe, parts.tokenizers, parts.memory.documents, subject.neighbours, 0
+    )
+    pad_id = parts.tokenizers.vocabulary.pad_id
 
     def steps(ranks):
         """Keys of three steps, in the order of their rows; packed, with the rows themselves."""
         streams = [
-            iter(training_batches(
-                recipe, subject.parts.tokenizers, subject.parts.memory.documents,
-                keys, subject.neighbours, seed=0, rank=rank, ranks=ranks,
-            ))
+            iter(
+                training_batches(recipe, sequences, keys, 0, pad_id=pad_id, rank=rank, ranks=ranks)
+            )
             for rank in range(ranks)
-        ]  # fmt: skip
+        ]
         for _ in range(3):
             batches = [[next(one) for one in streams] for _ in range(recipe.accumulate(ranks))]
             taken = sorted(int(key) for part in batches for b in part for key in b["keys"])

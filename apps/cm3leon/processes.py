@@ -43,7 +43,7 @@ def fit_options(device: torch.device, trainer: TrainerRecipe, together: bool) ->
         trainer: How many processes, and what each holds.
         together: Whether all processes train; else the first one does, alone.
     """
-    from lightning.fabric.plugins.environments import LightningEnvironment
+    from lightning.fabric.plugins.environments.lightning import LightningEnvironment
     from lightning.pytorch.strategies import ModelParallelStrategy
 
     options: dict[str, Any] = {"accelerator": device.type, "keep_last": trainer.keep_last}

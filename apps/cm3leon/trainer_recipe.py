@@ -23,6 +23,8 @@ class TrainerRecipe:
     its gradient and its optimizer's state. "auto": "ddp" where there are several."""
     tensor_parallel: int = 1
     """Processes that share each matrix product of a block, and so a batch; with "fsdp2"."""
+    workers: int = 0
+    """Processes beside each of the decoder's that build its batches ahead; 0 builds them in it."""
     keep_last: int = 2
     """Checkpoints that stay, beside the best; where the newest is broken the one before counts."""
     bad_steps: Literal["stop", "skip"] = "stop"
@@ -37,6 +39,8 @@ class TrainerRecipe:
         for name in ("devices", "num_nodes", "tensor_parallel", "keep_last"):
             if getattr(self, name) < 1:
                 raise ValueError(f"trainer.{name}: wanted at least 1, got {getattr(self, name)}")
+        if self.workers < 0:
+            raise ValueError(f"trainer.workers: wanted at least 0, got {self.workers}")
         if self.devices * self.num_nodes % self.tensor_parallel:
             raise ValueError(
                 f"trainer.tensor_parallel: wanted a divisor of {self.devices * self.num_nodes} "

@@ -107,7 +107,6 @@ def decoder_figures(subject: Subject) -> dict[str, float]:
             parts, pairs, concepts, subject.context
         ),
         "unigram_bits_per_code": unigram.entropy_bits,
-        "heldout_bits_per_code_over_unigram": heldout / unigram.entropy_bits,
         "position_unigram_bits_per_code": position_unigram_bits(train_codes, test_codes, num_codes),
         "true_neighbours_bits_per_code": with_true,
         "random_neighbours_bits_per_code": bits_per_code(parts, pairs, test, random),
@@ -115,6 +114,8 @@ def decoder_figures(subject: Subject) -> dict[str, float]:
         "train_bits_per_code": bits_per_code(parts, pairs, some, subject.context),
         "parameters": sum(p.numel() for p in parts.model.parameters()),
     }
+    if unigram.entropy_bits:  # else all test pictures are one code
+        figures["heldout_bits_per_code_over_unigram"] = heldout / unigram.entropy_bits
     variants = pairs.rows("variants")
     if len(variants):
         figures["variants_bits_per_code"] = bits_per_code(parts, pairs, variants, subject.context)

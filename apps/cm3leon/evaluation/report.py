@@ -19,9 +19,16 @@ from cm3leon.evaluation.judge import alone, train_judge
 from cm3leon.evaluation.samples import Drawn
 from cm3leon.evaluation.subject import Subject
 from cm3leon.sheets import Rows, write_blocks
-from cm3leon.stages import Stage
+from cm3leon.stages import Stage, read_object
+from cm3leon.training.sequences import OBJECTIVE_FILE
 
 HOW = tokenizer.HOW | bits.HOW | samples.HOW | combinations.HOW
+HOW |= {
+    "objective.cut_share": "Share of 1,000 training sequences that CM3 has cut spans out of.",
+    "objective.whole_caption_share": "Share of them whose caption is one mask: what "
+    "captioning, and guidance's stream without the text, ask of the model.",
+    "objective.spans_a_cut_document": "Spans of those that were cut, a region's rows among them.",
+}
 PICTURES = ("samples.png", "curves.png")
 Block = tuple[str, Rows, Sequence[str]]
 """As `write_blocks` takes them."""
@@ -48,6 +55,7 @@ def write_report(
     }
     say("evaluate: bits per code")
     figures["decoder"] = bits.decoder_figures(subject)
+    figures["objective"] = read_object(run / "decoder" / OBJECTIVE_FILE)
     say("evaluate: samples")
     scale, figures["sweep"] = samples.guidance_sweep(subject)
     if len(alone(subject.pictures, "test")):

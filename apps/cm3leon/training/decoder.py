@@ -9,34 +9,33 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
-from torch import Tensor
 
 from cm3_model import Decoder, operations_a_token, save_decoder
 from cm3_model.parallel import parallelize
-from cm3_retrieval import training_context
 from cm3_train import (
-    BatchLoader,
     CM3Module,
     Draw,
-    PackedLoader,
-    Sample,
-    SampleOrder,
     Samples,
-    SequenceBuilder,
     Throughput,
     ValidationLoader,
     fit,
     load_weights,
 )
-from cm3_train.loader import build_batch
+from cm3_train.artifact import write_json
 from cm3leon.data.memory import Neighbours
-from cm3leon.data.tokens import Retrieve, sequence_builder
+from cm3leon.data.tokens import sequence_builder
 from cm3leon.named_parts import part_of
 from cm3leon.parts import Documents, Tokenizers
 from cm3leon.processes import fit_options, is_first
 from cm3leon.recipe import DecoderRecipe
 from cm3leon.trainer_recipe import TrainerRecipe
 from cm3leon.training.initial_weights import start_from
+from cm3leon.training.sequences import (
+    OBJECTIVE_FILE,
+    objective_figures,
+    training_batches,
+    training_sequences,
+)
 
 
 def train_decoder(
@@ -88,10 +87,21 @@ def train_decoder(
         plain_share=1.0,
         query_only=True,
     )
+    sequences = training_sequences(recipe, tokenizers, documents, neighbours, seed)
+    if is_first():
+        figures = objective_figures(sequences, train, tokenizers.vocabulary)
+        write_json(folder / OBJECTIVE_FILE, figures)
     best = fit(
         decoder_module(recipe, tokenizers, seed, trainer),
         lambda rank, ranks: training_batches(
-            recipe, tokenizers, documents, train, neighbours, seed, rank=rank, ranks=ranks
+            recipe,
+            sequences,
+            train,
+            seed,
+            pad_id=vocabulary.pad_id,
+            rank=rank,
+            ranks=ranks,
+            workers=trainer.workers,
         ),
         lambda rank, ranks: ValidationLoader(
             held_out,
@@ -156,65 +166,6 @@ def decoder_module(
 def codes_of(tokenizers: Tokenizers) -> tuple[int, int]:
     """Return the ids of image codes, `first <= id < stop`."""
     return tokenizers.vocabulary.image.offset, tokenizers.vocabulary.image.stop
-
-
-def training_batches(
-    recipe: DecoderRecipe,
-    tokenizers: Tokenizers,
-    documents: Documents,
-    keys: np.ndarray,
-    neighbours: Neighbours,
-    seed: int,
-    *,
-    rank: int = 0,
-    ranks: int = 1,
-) -> BatchLoader | PackedLoader:
-    """Return endless batches of training sequences of `keys`; arguments as of `train_decoder`.
-
-    A padded batch has one number of retrieved documents, drawn by `context_shares` from a generator
-    of its place in the run: so no row is padded to the length of another row's documents, and all
-    ranks draw the same. In packed rows each sequence has a number of its own.
-    """
-    accumulate = recipe.accumulate(ranks)
-    shared = recipe.batch_size // ranks if recipe.tokens_per_step is None else recipe.batch_size
-    shares = np.array(recipe.context_shares) / sum(recipe.context_shares)
-
-    def builder(count: int) -> SequenceBuilder:
-        def retrieve(key: int, epoch: int) -> list[int]:
-            return training_context(neighbours.training, key, n=count, seed=seed, epoch=epoch)
-
-        found: Retrieve | None = retrieve if count else None
-        return sequence_builder(
-            tokenizers,
-            documents,
-            found,
-            recipe.cm3,
-            max_length=recipe.max_length,
-            seed=seed,
-            plain_share=recipe.plain_share,
-        )
-
-    builders = [builder(count) for count in range(len(shares))]
-
-    def make_batch(keys: np.ndarray, epochs: np.ndarray, position: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng((seed, 7, position))
-        build = builders[int(rng.choice(len(shares), p=shares))]
-        return build_batch(build, keys, epochs, tokenizers.vocabulary.pad_id)
-
-    def build_one(key: int, epoch: int) -> Sample:
-        rng = np.random.default_rng((seed, 7, epoch, key & 0xFFFF_FFFF_FFFF_FFFF))
-        return builders[int(rng.choice(len(shares), p=shares))](key, epoch)
-
-    order = SampleOrder(keys, seed, shared, ranks, rank)
-    if recipe.packed_length is not None:
-        return PackedLoader(
-            build_one,
-            order,
-            recipe.packed_length,
-            pad_id=tokenizers.vocabulary.pad_id,
-            accumulate=accumulate,
-        )
-    return BatchLoader(make_batch, order)
 
 
 def new_decoder(recipe: DecoderRecipe, tokenizers: Tokenizers, seed: int) -> Decoder:
