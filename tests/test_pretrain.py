@@ -44,6 +44,22 @@ from cm3leon.training.sequences import training_batches, training_sequences
 SMOKE = ["--config", "apps/configs/smoke.yaml"]
 
 
+LOGGER = """
+from lightning.pytorch.loggers import Logger
+
+class Lines(Logger):
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+    name, version = "lines", 0
+    def log_hyperparams(self, params, *args, **kwargs):
+        pass
+    def log_metrics(self, metrics, step=None):
+        with open(self.path, "a") as file:
+            print(step, metrics, file=file)
+"""
+
+
 def command(root, runs, *arguments):
     return [sys.executable, str(root / "apps/pretrain.py"), *SMOKE, "--runs", str(runs), *arguments]
 
@@ -353,10 +369,16 @@ def test_a_run_goes_on_from_the_weights_of_another_one(root, unbroken, tmp_path)
     options = [*named_tokenizers(unbroken), "--seed=3", "--decoder.optim.lr=0.0001"]
     options += ["--decoder.optim.muon_lr=0.0005", "--decoder.optim.ema_decay=0"]
     options += ["--decoder.val_every=2", "--decoder.sample_every=2", "--decoder.sample_count=2"]
-    logger = {"class_path": "lightning.pytorch.loggers.CSVLogger"}
-    logger["init_args"] = {"save_dir": str(tmp_path / "mine"), "name": "here"}  # type: ignore
-    options += [f"--trainer.loggers=[{json.dumps(logger)}]", "--trainer.bad_steps=skip"]
-    done = pretrain(root, tmp_path, weights, *options)
+    theirs = {"save_dir": str(tmp_path / "mine"), "name": "here"}
+    loggers = [
+        {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": theirs},
+        {"class_path": "my_logger.Lines", "init_args": {"path": str(tmp_path / "lines")}},
+    ]
+    (tmp_path / "my_logger.py").write_text(LOGGER)
+    known = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    environment = os.environ | {"PYTHONPATH": known}
+    options += [f"--trainer.loggers={json.dumps(loggers)}", "--trainer.bad_steps=skip"]
+    done = pretrain(root, tmp_path, weights, *options, env=environment)
     assert done.returncode == 0, done.stderr
     tuned, before = (read_history(run / "decoder") for run in (tmp_path / "smoke", unbroken))
     losses = [row["val/loss"] for row in tuned.values() if "val/loss" in row]
@@ -367,9 +389,12 @@ def test_a_run_goes_on_from_the_weights_of_another_one(root, unbroken, tmp_path)
     assert sheets == ["step-000004.png", "step-000006.png"]
     assert (tmp_path / "mine/here/version_0/metrics.csv").exists()
     assert {"train/tokens_per_second", "train/peak_memory_gib"} <= set(tuned[5])
-    again = pretrain(root, tmp_path, weights, *options)
+    lines = (tmp_path / "lines").read_text().splitlines()
+    assert len([line for line in lines if "val/loss" in line]) == 3
+    again = pretrain(root, tmp_path, weights, *options, env=environment)
     assert "decoder: done before, kept" in again.stdout, again.stderr
-    other = pretrain(root, tmp_path, weights, *options, "--decoder.model.num_layers=3")
+    deeper = [*options, "--decoder.model.num_layers=3"]
+    other = pretrain(root, tmp_path, weights, *deeper, env=environment)
     assert other.returncode == 1 and "wanted num_layers 3 (there 2)" in other.stderr
 
 

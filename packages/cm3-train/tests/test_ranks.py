@@ -25,7 +25,7 @@ from cm3_train import *
 from cm3_train.loader import build_batch
 
 folder = sys.argv[1]
-devices, accumulate, batch_size, stop_at, packed = map(int, sys.argv[2:])
+devices, accumulate, batch_size, stop_at, packed, bad_at = map(int, [*sys.argv[2:], -1][:6])
 RANK = int(os.environ.get("LOCAL_RANK", 0))
 seen = []
 
@@ -63,6 +63,11 @@ class Packed(PackedLoader):
             stop_if_asked()
             yield batch
 
+class Module(CM3Module):
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        return loss * float("nan") if bad_at == batch_idx and RANK == 1 else loss
+
 def batches(rank, ranks):
     order = SampleOrder(keys, 0, batch_size, ranks, rank)
     if packed:
@@ -71,13 +76,14 @@ def batches(rank, ranks):
 
 keys = np.arange(11)
 path = fit(
-    CM3Module(Model(), OptimConfig(lr=0.05, total_steps=6, ema_decay=0.5), (20, 40)),
+    Module(Model(), OptimConfig(lr=0.05, total_steps=6, ema_decay=0.5), (20, 40)),
     batches,
     lambda rank, ranks: ValidationLoader(
         builder(0), keys[:5], 2, pad_id=0, world_size=ranks, rank=rank
     ),
     run_dir=folder, max_steps=6, val_every=3, checkpoint_every=2, log_every=1, accelerator="cpu",
     devices=devices, strategy="ddp" if devices > 1 else "auto", accumulate=accumulate,
+    bad_steps="stop" if bad_at < 0 else "skip",
 )
 with open(f"{folder}/seen-{RANK}.json", "w") as file:
     json.dump(seen, file)
@@ -304,3 +310,19 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path, shapes, packed
         # a batch that is accumulated draws the number of its documents by itself
         if packed or shapes[0][1] == shapes[1][1]:
             torch.testing.assert_close(theirs[name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_bad_step_of_one_process_is_skipped_in_all(tmp_path):
+    workers = start(tmp_path / "two", 2, 1, 2, -1, 0, 2)
+    for worker in workers:
+        assert worker.returncode == 0, worker.errors
+    (line,) = (tmp_path / "two" / "skipped.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    ranks = [json.loads((tmp_path / f"two/seen-{rank}.json").read_text()) for rank in range(2)]
+    assert row["step"] == 3
+    assert row["keys"] == sorted({key for rank in ranks for key in rank[2][2]})  # of both
+    assert "the step is skipped" in workers[0].errors
+    assert "is skipped" not in workers[1].errors
+    state, figures = trained(tmp_path / "two")
+    assert len(figures) == 9 and all(bool(value.isfinite().all()) for value in state.values())
