@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ import torch
 from cm3_model import load_decoder
 from cm3_train import read_history
 from cm3leon import processes
+from cm3leon.job import start
 from cm3leon.processes import fit_options, is_first
+from cm3leon.recipe import DecoderRecipe, Recipe
 from cm3leon.stages import Stages
 from cm3leon.trainer_recipe import TrainerRecipe
 
-SMOKE = ["--config", "apps/configs/smoke.yaml", "--device", "cpu"]
+SMOKE = ["--config", "apps/configs/smoke.yaml", "--device", "cpu", "--precision", "32-true"]
 NAMES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_NTASKS", "SLURM_PROCID")
 SRUN = """#!/usr/bin/env bash
 # What srun does, on one machine.
@@ -105,6 +108,20 @@ def test_a_folder_that_nobody_works_in_is_named(tmp_path, monkeypatch):
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"trainer": TrainerRecipe(loggers=({"class_path": "nowhere.Logger"},))}, "nowhere.Logger"),
+        ({"decoder": DecoderRecipe(init_from=Path("nowhere"))}, "nowhere/config.json"),
+    ],
+)
+def test_what_the_decoder_would_stumble_over_is_told_before_any_work(tmp_path, values, message):
+    recipe = Recipe(runs=tmp_path, device="cpu", **values)
+    with pytest.raises(ValueError, match=message):
+        start(recipe)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def torchrun(root, tmp_path_factory):
     """A finished run of two processes by the file that the docs show."""
@@ -147,11 +164,12 @@ def test_models_in_parts_train_likewise(root, torchrun, tmp_path, tensor_paralle
     mine, theirs = read_history(run / "decoder"), read_history(torchrun[0] / "decoder")
     for step, figures in theirs.items():
         for name in (name for name in figures if name.startswith("val/")):
-            assert mine[step][name] == pytest.approx(figures[name], rel=1e-3), (step, name)
+            assert mine[step][name] == pytest.approx(figures[name], rel=1e-4), (step, name)
     whole, other = (load_decoder(one / "decoder" / "model") for one in (run, torchrun[0]))
     for name, weight in whole.state_dict().items():
         gap = (weight - other.state_dict()[name]).norm() / weight.norm()
-        assert gap < 0.05, (name, gap)  # bfloat16, and signs that Adam magnifies
+        # Muon brings what is near rounding in a gradient to the size of the rest; others' is 1.4
+        assert gap < (0.2 if "attention" in name else 0.01), (name, gap)
 
 
 @pytest.mark.slow
@@ -179,4 +197,4 @@ def test_slurm_trains_likewise(root, torchrun, tmp_path):
     assert sorted(mine) == sorted(theirs)
     for step, figures in theirs.items():
         for name in (name for name in figures if name.startswith("val/")):
-            assert mine[step][name] == pytest.approx(figures[name], rel=1e-3), (step, name)
+            assert mine[step][name] == pytest.approx(figures[name], rel=1e-4), (step, name)

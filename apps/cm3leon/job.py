@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from cm3_model import read_manifest
 from cm3leon.data.prepared import settled
 from cm3leon.device import device_of, precision_on
+from cm3leon.named_parts import callable_of
 from cm3leon.processes import is_first, own_device
 from cm3leon.recipe import Recipe
 from cm3leon.stages import Stages
@@ -33,9 +35,15 @@ def start(recipe: Recipe) -> Job:
     Raises:
         BlockingIOError: Another run works there.
         FileNotFoundError: There is no finished prepared folder.
-        ValueError: This machine has no such device, or the prepared folder does not fit.
+        ValueError: This machine has no such device, the prepared folder does not fit, there are no
+            weights to start from, or a logger's class is not there.
     """
     recipe, trust = settled(recipe)
+    # what the decoder's training would stumble over is told before any work
+    if recipe.decoder.init_from is not None:
+        read_manifest(recipe.decoder.init_from)
+    for named in recipe.trainer.loggers:
+        callable_of(named, "trainer.loggers")
     device = own_device(device_of(recipe.device), recipe.trainer)
     return Job(
         recipe=recipe,

@@ -36,16 +36,9 @@ def part_of(spec: dict[str, Any], role: str, protocol: type, *, trust: bool) -> 
             not keep the Protocol, or it is no part of ours and there is no trust.
     """
     path, arguments = spec.get("class_path", ""), spec.get("init_args") or {}
-    module, _, name = str(path).rpartition(".")
-    if not trust and module.split(".")[0] not in PACKAGES:
+    if not trust and str(path).split(".")[0] not in PACKAGES:
         raise _untrusted(role, path)
-    try:
-        make = getattr(importlib.import_module(module), name)
-        inspect.signature(make).bind(**arguments)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ValueError(
-            f"{role}: class_path: wanted package.Class, got {path!r} with {arguments} ({error})"
-        ) from None
+    make = callable_of(spec, role)
     if not trust and not _is_ours(make, protocol):
         raise _untrusted(role, path)
     part = make(**arguments)
@@ -56,6 +49,24 @@ def part_of(spec: dict[str, Any], role: str, protocol: type, *, trust: bool) -> 
             f"got {path!r} without {', '.join(missing)}"
         )
     return part
+
+
+def callable_of(spec: dict[str, Any], role: str) -> Callable[..., Any]:
+    """Import the callable that a recipe names, and see that it takes the arguments; call nothing.
+
+    Raises:
+        ValueError: There is no such callable, or it does not take the arguments.
+    """
+    path, arguments = spec.get("class_path", ""), spec.get("init_args") or {}
+    module, _, name = str(path).rpartition(".")
+    try:
+        make = getattr(importlib.import_module(module), name)
+        inspect.signature(make).bind(**arguments)
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{role}: class_path: wanted package.Class, got {path!r} with {arguments} ({error})"
+        ) from None
+    return make
 
 
 def fingerprint_of_part(spec: dict[str, Any]) -> str:

@@ -75,7 +75,8 @@ def generators_kept() -> Iterator[None]:
     """Put the global generators of torch, NumPy and Python back at the end."""
     numpys, pythons = np.random.get_state(), random.getstate()
     try:
-        with torch.random.fork_rng():
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):
             yield
     finally:
         np.random.set_state(numpys)
