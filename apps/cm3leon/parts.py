@@ -26,9 +26,10 @@ from cm3_train.sequence import PairSource
 from cm3_train.shards import TokenShards
 from cm3leon.device import device_of
 from cm3leon.named_parts import part_of
+from cm3leon.prepared_folder import check_prepared
 from cm3leon.recipe import EvaluationRecipe, Recipe
 from cm3leon.recipe_file import read_recipe
-from cm3leon.stages import check_finished, check_prepared, read_object
+from cm3leon.stages import check_finished, read_object
 
 BATCH = 64
 """Pictures that go through the image tokenizer at once."""

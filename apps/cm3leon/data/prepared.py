@@ -17,9 +17,10 @@ from cm3_retrieval import NeighbourTable
 from cm3leon.data.memory import Neighbours
 from cm3leon.data.pairs import SPLITS, Pairs
 from cm3leon.data.pixels import Pictures
+from cm3leon.prepared_folder import fingerprint_of_prepared
 from cm3leon.recipe import Recipe
 from cm3leon.recipe_file import read_recipe
-from cm3leon.stages import fingerprint_of_prepared, read_object
+from cm3leon.stages import read_object
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +61,7 @@ def settled(recipe: Recipe) -> tuple[Recipe, bool]:
     ]
     whole = replace(
         recipe,
-        data=replace(recipe.data, size=made.data.size),
+        data=replace(recipe.data, size=made.data.size, prepared=folder.resolve()),
         texttok=made.texttok,
         imagetok=made.imagetok,
         retrieval=made.retrieval,

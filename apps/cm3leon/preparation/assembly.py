@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,6 @@ def assemble(
     write_splits(decisions, folder / "splits")
     copy_pairs(places, folder / "pairs")
     write_pictures(job, decisions, folder / "pictures")
-    write_quarantine(job, len(shards), folder / "quarantine.jsonl")
     report = report_of(job, decisions, manifests)
     write_json(folder / "report.json", report)
     write_samples(folder, tokenizers)
@@ -108,10 +108,10 @@ def write_pictures(job: Job, decisions: Decisions, folder: Path) -> None:
     write_json(folder / "pictures.json", {"pairs": pairs})
 
 
-def write_quarantine(job: Job, shards: int, path: Path) -> None:
-    """Join the quarantine files of all shards."""
+def write_quarantine(job: Job, shards: Sequence[int], path: Path) -> None:
+    """Join the quarantine files of shards."""
     with atomic_file(path) as file:
-        for number in range(shards):
+        for number in shards:
             place = encoded(job.work, number)
             found = read_folder(place, MANIFEST_NAME, COMPONENT)[1]["quarantine.jsonl"]
             with open(found, "rb") as lines:

@@ -8,10 +8,9 @@ repeated, and what is made depends on no worker's number, order or death.
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +24,21 @@ from cm3_train import progress_bar
 from cm3_train.artifact import write_json
 from cm3leon import VERSION
 from cm3leon.data.pairs import DataError
-from cm3leon.device import peak_bytes
-from cm3leon.preparation.assembly import assemble
+from cm3leon.fingerprint import fingerprint_of
+from cm3leon.preparation.assembly import assemble, write_quarantine
 from cm3leon.preparation.decisions import Decisions, decide, encoded, sampled
 from cm3leon.preparation.engines import Engine, engine_of
 from cm3leon.preparation.finishing import documents_of
 from cm3leon.preparation.job import Job, Preparation
 from cm3leon.preparation.plan import memory_plan
 from cm3leon.preparation.source import Shard, files_of, open_source
+from cm3leon.preparation.speed import SPEED_FILE, Clock, speed
 from cm3leon.preparation.worker import PLAN, finished, is_sealed, open_models, settle_torch
+from cm3leon.prepared_folder import PREPARED_FILE
 from cm3leon.recipe import Recipe
 from cm3leon.recipe_file import save_recipe
-from cm3leon.stages import (
-    PREPARED_FILE,
-    check_finished,
-    fingerprint_of,
-    lock_folder,
-    read_object,
-)
+from cm3leon.stages import check_finished, lock_folder, read_object
 
-SPEED_FILE = "speed.json"
-"""Seconds and memory of the last leg; all other files are the same each time."""
 PARTS = {
     "texttok": ("texttok", "tokenizer"),
     "imagetok": ("imagetok", "vqgan"),
@@ -88,6 +81,7 @@ def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str,
     )
     job = Job(recipe=recipe, options=options, fingerprint=fingerprint, trust=trust)
     if begun(job, say):
+        shutil.rmtree(job.work, ignore_errors=True)  # a kill may have left it
         return read_object(folder / "report.json")
     save_recipe(replace(recipe, runs=Path("runs"), name="prepared"), folder)
     shards = open_source(options.source, job.work).shards()
@@ -161,7 +155,8 @@ def fingerprint_of_job(recipe: Recipe, options: Preparation, *models: str) -> st
     settings = {
         name: value
         for name, value in asdict(options).items()
-        if name not in ("folder", "parts", "engine", "workers", "attempts", "trust", "max_bad")
+        if name
+        not in ("source", "folder", "parts", "engine", "workers", "attempts", "trust", "max_bad")
     }
     return fingerprint_of(
         VERSION,
@@ -210,35 +205,38 @@ class Tally:
 
     records: int = 0
     bad: int = 0
-    first: str = ""
+    shards: list[int] = field(default_factory=list)
 
 
 def encode_all(job: Job, shards: list[Shard], engine: Engine, say: Say) -> None:
-    """Encode the shards that are not sealed yet; stop a rotten set as soon as it is surely one.
+    """Encode the shards that are not sealed yet, and write `quarantine.jsonl`.
+
+    A rotten set is stopped as soon as it is surely one.
 
     Raises:
         DataError: More than `max_bad` of the records cannot be used.
     """
-    tally, share, done = Tally(), job.options.max_bad, 0
+    tally, share, path = Tally(), job.options.max_bad, job.options.folder / "quarantine.jsonl"
 
     def count(number: int) -> None:
-        nonlocal done
-        manifest = read_object(encoded(job.work, number) / MANIFEST_NAME, "counts", "files")
-        tally.records += manifest["counts"].get("records", 0)
-        tally.bad += manifest["counts"]["bad"]
-        if manifest["counts"]["bad"] and not tally.first:
-            name = manifest["files"]["quarantine.jsonl"]["name"]
-            with open(encoded(job.work, number) / name, encoding="utf-8") as lines:
-                tally.first = lines.readline().strip()
-        done += 1
+        counts = read_object(encoded(job.work, number) / MANIFEST_NAME, "counts")["counts"]
+        tally.records += counts.get("records", 0)
+        tally.bad += counts["bad"]
+        tally.shards.append(number)
         # the shards to come may all be good: as many records as those so far, at their rate
-        if tally.bad > share * max(tally.records * len(shards) / done, 1):
+        expected = tally.records * len(shards) / len(tally.shards)
+        if tally.bad > share * max(expected, 1):
+            write_quarantine(job, sorted(tally.shards), path)
+            with open(path, encoding="utf-8") as lines:
+                first = lines.readline().strip()
             raise DataError(
                 f"max-bad: wanted at most {share:.2%} unusable records, got {tally.bad} of "
-                f"{tally.records} in {done} of {len(shards)} shards, the first: {tally.first}"
+                f"{tally.records} in {len(tally.shards)} of {len(shards)} shards; they are in "
+                f"{shown(path)}, the first: {first}"
             )
 
     run_shards(job, "encode", shards, engine, count)
+    write_quarantine(job, sorted(tally.shards), path)
     say(f"encoded: {tally.records} records, {tally.bad} quarantined")
 
 
@@ -277,37 +275,3 @@ def write_plan(job: Job, decisions: Decisions, encoder_id: str) -> None:
     for owner, row in zip(owners.tolist(), rows.tolist(), strict=True):
         pixels.setdefault(str(owner), []).append(int(decisions.keys[row]))
     write_json(job.work / PLAN, {"rules": asdict(rules), "pixels": pixels})
-
-
-class Clock:
-    """The seconds of each step."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        """Note the seconds since the last lap."""
-        now = time.perf_counter()
-        self.laps[name], self._last = now - self._last, now
-
-
-def speed(job: Job, shards: int, seconds: dict[str, float]) -> dict[str, Any]:
-    """Return how long the work took, and the processes' peaks of memory."""
-
-    def manifests_of(place: Callable[[Path, int], Path]) -> list[dict[str, Any]]:
-        return [read_object(place(job.work, n) / MANIFEST_NAME) for n in range(shards)]
-
-    manifests, others = manifests_of(encoded), manifests_of(finished)
-    encoding = sum(manifest["seconds"] for manifest in manifests)
-    return {
-        "records": sum(manifest["counts"].get("records", 0) for manifest in manifests),
-        "seconds": seconds,
-        "encode_worker_seconds": encoding,
-        "models_share": sum(m["model_seconds"] for m in manifests) / max(encoding, 1e-9),
-        "driver_peak_bytes": peak_bytes(),
-        "encode_peak_bytes": max(manifest["peak_bytes"] for manifest in manifests),
-        "finish_peak_bytes": max(manifest["peak_bytes"] for manifest in others),
-        "workers": job.options.workers,
-        "engine": job.options.engine,
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,6 +49,7 @@ def write_sample(options: Preparation, count: int, seed: int) -> int:
         with atomic_file(folder / "pictures" / name) as file:
             file.write(content)
         lines.append({"file_name": f"pictures/{name}", **fields})
+    shutil.rmtree(folder / ".work", ignore_errors=True)
     with atomic_file(folder / METADATA) as file:
         for line in lines:
             file.write((json.dumps(line, ensure_ascii=False) + "\n").encode())
