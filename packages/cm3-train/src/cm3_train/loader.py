@@ -96,17 +96,19 @@ def from_workers(
         workers: Their number; 0 makes the items here.
         places: Which items, if they are by place.
     """
-    return iter(
-        DataLoader(
-            items,
-            batch_size=None,
-            sampler=_Places(places) if places is not None else None,
-            num_workers=workers,
-            multiprocessing_context="fork" if workers else None,
-            generator=torch.Generator(),  # its seed for the workers must not come from the run's
-            collate_fn=_as_it_is,
-        )
+    batches = DataLoader(
+        items,
+        batch_size=None,
+        sampler=_Places(places) if places is not None else None,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,
+        generator=torch.Generator(),  # its seed for the workers must not come from the run's
+        collate_fn=_as_it_is,
     )
+    try:
+        yield from batches
+    except (EOFError, ConnectionError) as error:  # its end of a pipe, before its death is seen
+        raise RuntimeError(f"a worker of the loader exited unexpectedly ({error!r})") from error
 
 
 class _Places(Sampler[int]):

@@ -170,6 +170,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                     to_weight.addmm_(slope.mT, part)
                 elif to_weight is not None:
                     to_weight += slope.mT @ part
+                del logs, slope  # before the next piece's stand beside them
         ctx.gradients = to_states, to_weight
         ctx.mark_non_differentiable(nats)
         return nats.sum() if shares is None else nats @ shares, nats
