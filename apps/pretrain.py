@@ -8,6 +8,7 @@ what is finished is kept.
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -39,9 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     machine = {"device": str(job.device), "precision": job.precision}
     report = finish(recipe.folder, job.stages.done, time.time() - START, machine)
     print(table(report))
+    pairs = made[1].pairs
+    held_out = shlex.quote(pairs.captions[pairs.rows("test")[0]])
     print(
         f"Look at {recipe.folder / 'samples.png'}; then draw: "
-        f'python apps/generate.py --run {recipe.folder} --prompt "blue pineapple on yellow"'
+        f"python apps/generate.py --run {recipe.folder} --prompt {held_out}"
     )
     return 0
 
