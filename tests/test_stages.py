@@ -1,6 +1,8 @@
 """Stages: made once, made again when their inputs change, never half there."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -112,6 +114,31 @@ def test_a_knob_at_its_default_is_no_part_of_the_fingerprint():
     assert fingerprint_of(Old(5)) != fingerprint_of(Old(6))
     with pytest.raises(TypeError, match="wanted plain values"):
         fingerprint_of([object()])
+
+
+def test_a_forked_worker_does_not_hold_the_folder(tmp_path):
+    """It may outlive a killed run for a moment; the same command must go on at once."""
+    code = """import os, pathlib, sys, time
+from cm3leon.stages import Stages
+Stages(pathlib.Path(sys.argv[1]))
+if os.fork():
+    print("begun", flush=True)
+time.sleep(60)"""
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert run.stdout is not None and run.stdout.readline() == b"begun\n"
+    try:
+        with pytest.raises(BlockingIOError, match="another run works"):
+            Stages(tmp_path)
+        run.kill()
+        run.wait()
+        Stages(tmp_path)
+    finally:
+        os.killpg(run.pid, signal.SIGKILL)
+        run.stdout.close()
 
 
 def test_two_processes_do_not_work_in_one_folder(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -227,6 +228,16 @@ def lock_folder(root: Path) -> None:
             error.errno, f"{root}: another run works in this folder; wait, or name another"
         ) from None
     _LOCKS[root] = file
+
+
+def _forget_locks() -> None:
+    """Leave the locks to the process that took them: a forked worker may outlive it."""
+    for file in _LOCKS.values():
+        file.close()
+    _LOCKS.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
 
 
 def read_object(path: Path, *names: str) -> dict[str, Any]:

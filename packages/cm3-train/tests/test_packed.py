@@ -133,6 +133,13 @@ def test_a_sample_longer_than_a_row_is_named():
         PackedLoader(builder, SampleOrder(np.arange(3), 0, 1), 10, pad_id=1.5)
 
 
+def test_ids_of_any_integers_are_taken():
+    batch = collate_packed([[Sample(np.array([5, 6, 7], np.uint16), 2)]], 4, pad_id=0)
+    assert batch["labels"].tolist() == [[-100, 7, -100, -100]]
+    with pytest.raises(ValueError, match="samples: ids of row 0: wanted a flat list of ints"):
+        collate_packed([[Sample(np.array([5.0, 6.0]))]], 4, pad_id=0)
+
+
 def test_nothing_is_built_twice():
     built = []
 

@@ -137,3 +137,13 @@ def test_unknown_key_and_view(made, tmp_path):
         shards.codes(12345)
     with pytest.raises(IndexError, match="view of key 0"):
         shards.codes(0, 1)
+
+
+@pytest.mark.parametrize("name", ["../shard.arrow", "/etc/passwd", 7])
+def test_a_manifest_names_files_beside_it(made, tmp_path, name):
+    path = made.write(tmp_path)
+    manifest = json.loads(path.read_text())
+    manifest["files"][0]["name"] = name
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="wanted the names of files beside it, got"):
+        TokenShards(tmp_path)

@@ -163,6 +163,10 @@ def test_wrong_policies_are_refused(run, options, message):
 def test_a_module_that_never_asks_is_refused(tmp_path):
     import lightning as L
 
+    trainer = SimpleNamespace(precision="bf16-mixed")
     with pytest.raises(ValueError, match="wanted a CM3Module.*got LightningModule"):
         guard = StepGuard("skip", None, 3, tmp_path / "skipped.jsonl")
-        guard.setup(None, L.LightningModule(), "fit")  # type: ignore[arg-type]
+        guard.setup(trainer, L.LightningModule(), "fit")  # type: ignore[arg-type]
+    trainer.precision = "16-mixed"
+    with pytest.raises(ValueError, match="wanted another precision than 16-mixed"):
+        guard.setup(trainer, CM3Module.__new__(CM3Module), "fit")  # type: ignore[arg-type]

@@ -92,6 +92,9 @@ def test_other_precisions_have_no_share_of_bfloat16(clock):
         ("NVIDIA L4", 121e12),
         ("NVIDIA A10G", 70e12),
         ("NVIDIA GH200 480GB", 989e12),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA RTX A4000", None),
+        ("NVIDIA RTX A6000", 155e12),
         ("AMD EPYC", None),
     ],
 )

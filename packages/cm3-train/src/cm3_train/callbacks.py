@@ -125,12 +125,20 @@ class RunCheckpoints(Checkpoint):
         """Count the batches anew where a step now has another number of them.
 
         Lightning knows batches alone: with twice as many a step it would think half as many steps
-        done. A finite loader's epochs are not touched.
+        done.
+
+        Raises:
+            ValueError: The loader is finite, and begun anew: its epochs cannot be counted so.
         """
         step = checkpoint["callbacks"][self.state_key]["step"]
         progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
         more = step * trainer.accumulate_grad_batches - progress["total"]["ready"]
-        if progress["total"] == progress["current"]:
+        if more:
+            if progress["total"] != progress["current"]:
+                raise ValueError(
+                    f"accumulate: wanted what the run began with, since its loader is finite, "
+                    f"got {trainer.accumulate_grad_batches}"
+                )
             for counts in (progress["total"], progress["current"]):
                 counts.update({name: count + more for name, count in counts.items()})
 

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from cm3_train.artifact import check_stamp, sha256_of_file, stamp, write_json
 from cm3_train.checkpoint_io import check_digest
+from cm3_train.foreign_pickles import check_metadata
 from cm3_train.interface import INTERFACE_VERSION
 
 COMPONENT = "cm3-train/split-checkpoint"
@@ -142,6 +143,8 @@ def check_whole(path: Path) -> None:
             raise ValueError(f"{path / name}: wanted a part of the checkpoint, got none")
         if sha256_of_file(path / name) != wanted:
             raise ValueError(f"{path / name}: damaged or cut short: its SHA-256 is another")
+    if (path / ".metadata").exists():
+        check_metadata(path / ".metadata")
 
 
 def seal(folder: Path) -> None:

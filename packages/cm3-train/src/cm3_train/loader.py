@@ -108,6 +108,8 @@ def from_workers(
     try:
         yield from batches
     except (EOFError, ConnectionError) as error:  # its end of a pipe, before its death is seen
+        if not workers:
+            raise
         raise RuntimeError(f"a worker of the loader exited unexpectedly ({error!r})") from error
 
 

@@ -20,7 +20,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cm3_train.artifact import stamp
 from cm3_train.collate import IGNORE, Sample, labels_of
-from cm3_train.integers import INT64, integer
+from cm3_train.integers import INT64, integer, integers
 from cm3_train.interface import INTERFACE_VERSION
 from cm3_train.loader import Builder, check_state, from_workers
 from cm3_train.order import SampleOrder
@@ -53,10 +53,11 @@ def collate_packed(rows: Sequence[Sequence[Sample]], length: int, pad_id: int) -
     for row, samples in enumerate(rows):
         end = 0
         for number, sample in enumerate(samples):
-            here = slice(end, end + len(sample.ids) - 1)
-            input_ids[row, here] = sample.ids[:-1]
+            ids = integers(sample.ids, f"samples: ids of row {row}")
+            here = slice(end, end + len(ids) - 1)
+            input_ids[row, here] = ids[:-1]
             documents[row, here] = number
-            labels[row, here], weights[row, here] = labels_of(sample)
+            labels[row, here], weights[row, here] = labels_of(sample._replace(ids=ids))
             end = here.stop
         documents[row, end:] = len(samples)
         filled += end
@@ -124,7 +125,8 @@ class PackedLoader:
         """Return how far the streams of all ranks are; every rank must call it."""
         waiting = self._waiting
         if self.order.world_size > 1 and dist.is_initialized():
-            everyones: list[Any] = [None] * self.order.world_size
+            # processes that share a batch (tensor parallelism) tell the same
+            everyones: list[Any] = [None] * dist.get_world_size()
             dist.all_gather_object(everyones, waiting)
             waiting = {stream: found for one in everyones for stream, found in one.items()}
         return {

@@ -21,7 +21,17 @@ class TrainLoader(L.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         """Make the training loader."""
-        return self._made(self.train, "train_loader")
+        loader = self._made(self.train, "train_loader")
+        assert self.trainer is not None  # Lightning sets it
+        accumulate = self.trainer.accumulate_grad_batches
+        if (
+            isinstance(loader, Sized) and len(loader) % accumulate
+        ):  # Lightning would step at its end
+            raise ValueError(
+                f"train_loader: wanted a number of batches that accumulate = {accumulate} divides, "
+                f"got {len(loader)}"
+            )
+        return loader
 
     def _made(self, loader: Loader, name: str) -> Iterable[Any]:
         assert self.trainer is not None  # Lightning sets it

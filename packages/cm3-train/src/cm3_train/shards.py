@@ -61,6 +61,7 @@ class TokenShards:
             )
         files = self._manifest["files"]
         for entry in (*files, self._manifest["index"]):
+            _check_name(self.folder / MANIFEST, entry["name"])
             _check_length(self.folder / entry["name"], entry["bytes"])
         self._shards: list[_Shard | None] = [None] * len(files)
         self._first_row = np.cumsum([0] + [entry["rows"] for entry in files]).tolist()
@@ -192,6 +193,11 @@ def _read_manifest(path: Path) -> Mapping[str, Any]:
             "write them again (a run makes them anew when its folder `shards` is deleted)"
         )
     return manifest
+
+
+def _check_name(path: Path, name: object) -> None:
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ValueError(f"{path}: wanted the names of files beside it, got {name!r}")
 
 
 def _check_length(path: Path, length: int) -> None:

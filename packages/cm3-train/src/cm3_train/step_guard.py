@@ -63,7 +63,12 @@ class StepGuard(Callback):
         return self.policy == "skip" or self.spike_factor is not None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Refuse a module that would never ask."""
+        """Refuse a module or a precision by which nobody would ever ask."""
+        if self.at_work and trainer.precision == "16-mixed":
+            raise ValueError(
+                "bad_steps, spike_factor: wanted another precision than 16-mixed, whose scaler "
+                "skips steps by itself"
+            )
         if self.at_work and not getattr(pl_module, "asks_step_guard", False):
             raise ValueError(
                 "bad_steps, spike_factor: wanted a CM3Module, or another with `asks_step_guard` "

@@ -6,6 +6,7 @@ activation checkpointing computes it, over what the device could do.
 
 from __future__ import annotations
 
+import re
 import resource
 import sys
 import time
@@ -25,15 +26,16 @@ PEAK_TFLOPS = {
     "H100": 989.0, "A100": 312.0, "A800": 312.0, "H800": 989.0, "H20": 148.0, "L40S": 362.0,
     "L40": 181.0, "L4": 121.0, "A40": 150.0, "A30": 165.0, "A10G": 70.0, "A10": 125.0,
     "RTX 6000 Ada": 364.0, "RTX A6000": 155.0, "RTX 5090": 210.0, "RTX 4090": 165.0,
-    "RTX 3090": 71.0, "MI300X": 1307.0, "MI250X": 383.0,
+    "RTX 3090": 71.0, "MI300X": 1307.0, "MI250X": 191.5,
 }  # fmt: skip
 """Dense bfloat16 with float32 sums, in 10^12 operations a second, by a part of the device's name;
-from the makers' data sheets. The first part that is found counts."""
+from the makers' data sheets (of the MI250X one die, which is a device). The first that is found as
+a word counts."""
 
 
 def peak_operations(device_name: str) -> float | None:
     """Return the operations a second of a device in bfloat16, None where they are not known."""
-    found = (peak for name, peak in PEAK_TFLOPS.items() if name in device_name)
+    found = (peak for name, peak in PEAK_TFLOPS.items() if re.search(rf"\b{name}\b", device_name))
     peak = next(found, None)
     return None if peak is None else peak * 1e12
 

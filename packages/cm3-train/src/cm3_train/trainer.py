@@ -10,7 +10,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from lightning.pytorch.strategies import Strategy
 from cm3_train.callbacks import RunCheckpoints, StopSignals, TimeLeftBar, TrainingInterrupted
 from cm3_train.checkpoint_io import AtomicCheckpointIO
 from cm3_train.finite import FiniteCheck
+from cm3_train.foreign_pickles import weights_only
 from cm3_train.kept_checkpoints import KeptCheckpoints, check_whole
 from cm3_train.run_loaders import BothLoaders, Loader, TrainLoader
 from cm3_train.same_settings import SameSettings, declared_settings
@@ -150,7 +151,9 @@ def fit(
         signals=signals,
     )
     resume_from = kept.newest_whole()
-    with _quiet():
+    with _quiet(), ExitStack() as restoring:
+        if resume_from is not None and resume_from.is_dir():
+            restoring.enter_context(weights_only())
         trainer = L.Trainer(
             max_epochs=-1,
             limit_train_batches=_ENDLESS,
@@ -173,6 +176,7 @@ def fit(
             ],
             log_every_n_steps=log_every,
             callbacks=[
+                _Restored(restoring),
                 signals,
                 SameSettings(run_dir, resume_from),
                 FiniteCheck(kept.last_path, losses=bad_steps == "stop"),
@@ -215,10 +219,21 @@ def load_weights(module: L.LightningModule, path: str | Path) -> None:
         state = {"state_dict": module.state_dict()}
         with warnings.catch_warnings():  # it tells that one process loads, which is what we want
             warnings.filterwarnings("ignore", "torch.distributed is disabled")
-            dcp.load(state, checkpoint_id=path, no_dist=True)
+            with weights_only():
+                dcp.load(state, checkpoint_id=path, no_dist=True)
         module.load_state_dict(state["state_dict"])
         return
     module.load_state_dict(AtomicCheckpointIO().load_checkpoint(path)["state_dict"])
+
+
+class _Restored(Callback):
+    """Ends what holds while a checkpoint is read."""
+
+    def __init__(self, restoring: ExitStack) -> None:
+        self.restoring = restoring
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.restoring.close()
 
 
 @contextmanager
