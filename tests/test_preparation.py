@@ -210,6 +210,32 @@ def test_only_named_licences_are_let_in_and_the_others_counted(tmp_path):
     assert manifest["left_out_by_licence"] == {"": 1, "All rights reserved": 1}
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"licence": "CC\ud800"}, "licence: wanted Unicode"),
+        ({"licence": "CC0", "boxes": [[0, 0, 1, 10**400]]}, "wanted 'boxes'"),
+        ({"licence": "CC0", "boxes": [[-(10**400), 0.5, 1, 1]]}, "wanted 'boxes'"),
+        ({"licence": "CC0", "boxes": [[0, 0, 1, float("inf")]]}, "wanted 'boxes'"),
+        ({"licence": "CC0", "objects": {"bbox": [[0.5, 0, 10**400, 2]]}}, "wanted 'boxes'"),
+    ],
+)
+def test_one_bad_record_is_quarantined_and_ends_nothing(tmp_path, wrong, words):
+    rows = [{"file_name": "0.png", "text": "a", "licence": "CC0"},
+            {"file_name": "1.png", "text": "b", **wrong}]  # fmt: skip
+    found, bad, _, _ = encode(tmp_path, rows, licences=("CC0",))
+    assert [row["file_name"] for row in found] == ["0.png"]
+    assert [b["key"] for b in bad] == ["1.png"] and words in bad[0]["reason"]
+
+
+def test_a_folder_whose_name_is_no_utf8_costs_its_own_records(tmp_path):
+    rows = [{"file_name": "0.png", "text": "a"}]
+    write_folder(tmp_path / "raw" / "caf\udce9", rows)
+    found, bad, _, _ = encode(tmp_path, rows)
+    assert [row["file_name"] for row in found] == ["0.png"]
+    assert [b["key"] for b in bad] == ["caf\udce9/0.png"] and "wanted Unicode" in bad[0]["reason"]
+
+
 def test_a_rotten_set_is_stopped(tmp_path):
     rows = [{"file_name": f"{n}.png", "text": "a" if n else ""} for n in range(10)]
     *_, job = encode(tmp_path, rows, max_bad=0.05)
