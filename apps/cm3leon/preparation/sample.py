@@ -41,6 +41,7 @@ def write_sample(options: Preparation, count: int, seed: int) -> int:
     lock_folder(folder)
     if (folder / METADATA).exists():
         raise FileExistsError(f"{folder / METADATA}: is there already; wanted another folder")
+    shutil.rmtree(folder / ".work", ignore_errors=True)  # of a killed call, maybe of other pairs
     source = open_source(options.source, folder / ".work")
     lines = []
     for fields, content in _drawn(source, options, count, seed):
