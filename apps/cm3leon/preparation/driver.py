@@ -177,10 +177,15 @@ def run_shards(
     engine: Engine,
     count: Callable[[int], None] = lambda number: None,
 ) -> None:
-    """Do a task for every shard that is not sealed."""
+    """Do a task for every shard that is not sealed.
+
+    Raises:
+        RuntimeError: The workers of one shard died in every attempt.
+        ValueError: A shard cannot be worked on, or a sealed one is of another part of the source.
+    """
     place = encoded if task == "encode" else finished
     numbers = range(len(shards))
-    sealed = [n for n in numbers if is_sealed(place(job.work, n), job.fingerprint)]
+    sealed = [n for n in numbers if is_sealed(place(job.work, n), job.fingerprint, shards[n])]
     for number in sealed:
         count(number)
     done, missing = len(sealed), sorted(set(numbers) - set(sealed))
@@ -192,7 +197,7 @@ def run_shards(
             done += 1
             progress(done, len(shards))
 
-        engine.run(task, missing, report)
+        engine.run(task, {n: shards[n] for n in missing}, report)
 
 
 def write_plan(job: Job, decisions: Decisions, encoder_id: str) -> None:

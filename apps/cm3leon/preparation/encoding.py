@@ -89,7 +89,7 @@ class ShardEncoder:
         self.licences = None if allowed is None else {name.strip().casefold() for name in allowed}
         self.model_seconds = 0.0
 
-    def encode(self, number: int, shard: Shard, folder: Path) -> None:
+    def encode(self, shard: Shard, folder: Path) -> None:
         """Write the folder of a shard: `pairs.arrow`, `quarantine.jsonl`, and counts as facts."""
         began, self.model_seconds = time.perf_counter(), 0.0
         counts: Counter[str] = Counter()
