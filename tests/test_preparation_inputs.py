@@ -1,4 +1,4 @@
-"""A prepared folder is made from one set of parts, settings and raw pairs, or refused."""
+"""A prepared folder is of one set of parts, settings and raw pairs; others are refused."""
 
 import json
 import os
