@@ -311,6 +311,17 @@ def test_a_sample_is_of_the_source_as_it_is_now(tmp_path):
     assert '"text": "new"' in (folder / "metadata.jsonl").read_text()
 
 
+def test_a_sample_leaves_out_what_is_no_unicode(tmp_path):
+    source, folder = tmp_path / "raw", tmp_path / "sample"
+    rows = [{"file_name": "0.png", "text": "a", "licence": "CC\ud800"},
+            {"file_name": "1.png", "text": "b", "licence": "CC0"}]  # fmt: skip
+    write_folder(source, rows)
+    write_folder(source / "caf\udce9", rows[1:])
+    options = Preparation(source=source, folder=folder, licences=("CC0",))
+    assert write_sample(options, 5, seed=0) == 1
+    assert '"source": "1.png"' in (folder / "metadata.jsonl").read_text()
+
+
 def decided(tmp_path, rows, *, near_bits=3, drop=False, validation=0.0, test=0.0):
     *_, job = encode(tmp_path, rows)
     found = decide(

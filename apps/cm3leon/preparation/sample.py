@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cm3_imagetok import load_image
+from cm3_retrieval.text_file import texts_of
 from cm3_train.artifact import atomic_file
 from cm3leon.data.pairs import rows_of
 from cm3leon.preparation.job import Preparation
@@ -71,9 +72,9 @@ def _drawn(
                 break
             if not isinstance(record, Record):
                 continue
-            if allowed and licence_of(record.row.fields).casefold() not in allowed:
-                continue
             try:
+                if allowed and licence_of(record.row.fields).casefold() not in allowed:
+                    continue
                 content = record.read()
                 load_image(content)
                 fields = _fields(record)
@@ -92,4 +93,5 @@ def _fields(record: Record) -> dict[str, Any]:
     kept = {name: rows[0][name] for name in ("group", "category", "boxes") if rows[0].get(name)}
     texts = [row["text"] for row in rows]
     origin = {"source": origin_of(record.row), "licence": licence_of(fields)}
+    texts_of(list(origin.values()), "source")  # a tar's own name may be odd
     return {"text": texts[0] if len(texts) == 1 else texts, **kept, **origin}
