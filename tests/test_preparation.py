@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from cm3_imagetok import load_image
+from cm3_retrieval import RetrievalConfig
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
 from cm3leon.data.pairs import SPLITS, DataError, key_of
 from cm3leon.preparation.command import read_options
@@ -18,9 +20,12 @@ from cm3leon.preparation.copies import near_copies, picture_hash
 from cm3leon.preparation.decisions import Members, decide, encoded, pairs_of, sampled
 from cm3leon.preparation.driver import encode_all
 from cm3leon.preparation.encoding import COMPONENT, ShardEncoder
+from cm3leon.preparation.finishing import ShardFinisher
 from cm3leon.preparation.job import Job, Preparation, share_of
-from cm3leon.preparation.source import open_source
+from cm3leon.preparation.sample import write_sample
+from cm3leon.preparation.source import Shard, open_source
 from cm3leon.preparation.squares import boxes_of, fitted, moved
+from cm3leon.preparation.worker import Worker, is_sealed
 from cm3leon.recipe import DataRecipe, DecoderRecipe, ImageRecipe, Recipe
 
 SIZE, DIM = 16, 4
@@ -144,7 +149,7 @@ def encode(folder: Path, rows, *, views: int = 1, max_length: int = 60, **option
     raw, models = open_source(source, job.work), Models()
     encoder = ShardEncoder(job, raw, models, models)  # pyright: ignore
     for number, shard in enumerate(raw.shards()):
-        encoder.encode(number, shard, encoded(job.work, number))
+        encoder.encode(shard, encoded(job.work, number))
     manifest, paths = read_folder(encoded(job.work, 0), MANIFEST_NAME, COMPONENT)
     bad = [json.loads(line) for line in paths["quarantine.jsonl"].read_text().splitlines()]
     return pairs_of(job.work, 0).to_pylist(), bad, manifest, job
@@ -210,6 +215,32 @@ def test_only_named_licences_are_let_in_and_the_others_counted(tmp_path):
     assert manifest["left_out_by_licence"] == {"": 1, "All rights reserved": 1}
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"licence": "CC\ud800"}, "licence: wanted Unicode"),
+        ({"licence": "CC0", "boxes": [[0, 0, 1, 10**400]]}, "wanted 'boxes'"),
+        ({"licence": "CC0", "boxes": [[-(10**400), 0.5, 1, 1]]}, "wanted 'boxes'"),
+        ({"licence": "CC0", "boxes": [[0, 0, 1, float("inf")]]}, "wanted 'boxes'"),
+        ({"licence": "CC0", "objects": {"bbox": [[0.5, 0, 10**400, 2]]}}, "wanted 'boxes'"),
+    ],
+)
+def test_one_bad_record_is_quarantined_and_ends_nothing(tmp_path, wrong, words):
+    rows = [{"file_name": "0.png", "text": "a", "licence": "CC0"},
+            {"file_name": "1.png", "text": "b", **wrong}]  # fmt: skip
+    found, bad, _, _ = encode(tmp_path, rows, licences=("CC0",))
+    assert [row["file_name"] for row in found] == ["0.png"]
+    assert [b["key"] for b in bad] == ["1.png"] and words in bad[0]["reason"]
+
+
+def test_a_folder_whose_name_is_no_utf8_costs_its_own_records(tmp_path):
+    rows = [{"file_name": "0.png", "text": "a"}]
+    write_folder(tmp_path / "raw" / "caf\udce9", rows)
+    found, bad, _, _ = encode(tmp_path, rows)
+    assert [row["file_name"] for row in found] == ["0.png"]
+    assert [b["key"] for b in bad] == ["caf\udce9/0.png"] and "wanted Unicode" in bad[0]["reason"]
+
+
 def test_a_rotten_set_is_stopped(tmp_path):
     rows = [{"file_name": f"{n}.png", "text": "a" if n else ""} for n in range(10)]
     *_, job = encode(tmp_path, rows, max_bad=0.05)
@@ -220,6 +251,75 @@ def test_a_rotten_set_is_stopped(tmp_path):
     assert "0.png" in str(told.value)
     loose = Job(**{**vars(job), "options": Preparation(**{**vars(job.options), "max_bad": 0.1})})
     encode_all(loose, shards, engine, print)
+
+
+def test_a_worker_reads_the_shard_that_it_is_sent_whatever_the_source_has_become(tmp_path):
+    *_, job = encode(tmp_path, [{"file_name": "0.png", "text": "a"}])
+    (sent,) = open_source(job.options.source, job.work).shards()
+    worker = Worker(job)
+    worker.__dict__["models"] = Models(), Models()
+    (job.work / "ranges" / "ranges.json").write_text('{"shards": []}')  # as others would list it
+    worker.run("encode", 3, sent)
+    assert [row["file_name"] for row in pairs_of(job.work, 3).to_pylist()] == ["0.png"]
+    place = encoded(job.work, 3)
+    assert is_sealed(place, job.fingerprint, sent)
+    assert not is_sealed(place, "of another job", sent)
+    with pytest.raises(ValueError, match=f"wanted what was made of b.tar, got {sent.name}"):
+        is_sealed(place, job.fingerprint, Shard(file="b.tar"))
+
+
+def unlisted(path: Path) -> None:
+    listed = path.with_name("metadata.jsonl")
+    lines = listed.read_text().splitlines()
+    listed.write_text("\n".join(line for line in lines if path.name not in line))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda path: path.unlink(), "1.png: wanted the picture that was encoded before, got: "),
+        (lambda path: png(7).save(path), "1.png: wanted the picture .* got other bytes"),
+        (unlisted, "1.png: wanted the picture .* got no such picture"),
+    ],
+)
+def test_a_picture_that_changes_before_the_second_pass_is_told(tmp_path, change, words):
+    rows = [{"file_name": f"{n}.png", "text": ["a", "b"]} for n in range(3)]
+    *_, job = encode(tmp_path, rows)
+    table, models = pairs_of(job.work, 0), Models()
+    keys = table.column("key").to_numpy()[[2, 3, 4]]  # both captions of 1.png, one of 2.png
+
+    def pixels() -> np.ndarray:
+        shutil.rmtree(job.work / "ranges")
+        source = open_source(job.options.source, job.work)
+        finisher = ShardFinisher(job, source, models, models, RetrievalConfig())  # pyright: ignore
+        (shard,) = source.shards()
+        return finisher._pixels(shard, table, keys)
+
+    wanted = [np.asarray(fitted(png(n), SIZE, "crop")) for n in (1, 1, 2)]
+    assert np.array_equal(pixels(), wanted)
+    change(job.options.source / "1.png")
+    with pytest.raises(ValueError, match=words):
+        pixels()
+
+
+def test_a_sample_is_of_the_source_as_it_is_now(tmp_path):
+    source, folder = tmp_path / "raw", tmp_path / "sample"
+    write_folder(source, [{"file_name": "0.png", "text": "old"}])
+    open_source(source, folder / ".work").shards()  # a call was killed after this
+    write_folder(source, [{"file_name": "0.png", "text": "new"}])
+    assert write_sample(Preparation(source=source, folder=folder), 5, seed=0) == 1
+    assert '"text": "new"' in (folder / "metadata.jsonl").read_text()
+
+
+def test_a_sample_leaves_out_what_is_no_unicode(tmp_path):
+    source, folder = tmp_path / "raw", tmp_path / "sample"
+    rows = [{"file_name": "0.png", "text": "a", "licence": "CC\ud800"},
+            {"file_name": "1.png", "text": "b", "licence": "CC0"}]  # fmt: skip
+    write_folder(source, rows)
+    write_folder(source / "caf\udce9", rows[1:])
+    options = Preparation(source=source, folder=folder, licences=("CC0",))
+    assert write_sample(options, 5, seed=0) == 1
+    assert '"source": "1.png"' in (folder / "metadata.jsonl").read_text()
 
 
 def decided(tmp_path, rows, *, near_bits=3, drop=False, validation=0.0, test=0.0):

@@ -223,7 +223,7 @@ DYING = """
 import os, runpy, sys
 from cm3leon.preparation.worker import Worker
 
-Worker.encode = lambda self, number: os._exit(9)  # in each worker, which imports this file, too
+Worker.encode = lambda self, *shard: os._exit(9)  # in each worker, which imports this file, too
 if __name__ == "__main__":
     runpy.run_path(sys.argv[1])["main"](sys.argv[2:])
 """

@@ -97,6 +97,16 @@ def test_names_that_lead_out_of_a_tar_are_refused(folder, tmp_path, name):
     assert [(b.file, b.key) for b in bad] == [("0.tar", name)] and "inside" in bad[0].reason
 
 
+def test_a_name_that_is_no_utf8_is_refused(folder, tmp_path):
+    write_tar(
+        folder / "0.tar", [("caf\udce9.jpg", jpeg()), ("caf\udce9.txt", b"a"), ("1.jpg", b"")]
+    )
+    good, bad = read(folder, tmp_path)
+    assert [name for name, _, _ in good] == ["0.tar/1"]
+    assert [b.key for b in bad] == ["caf\udce9.jpg", "caf\udce9.txt"]
+    assert all("wanted Unicode" in b.reason for b in bad)
+
+
 def test_a_link_in_a_tar_is_not_followed(folder, tmp_path):
     with tarfile.open(folder / "0.tar", "w") as archive:
         info = tarfile.TarInfo("0.jpg")
@@ -170,6 +180,32 @@ def test_parquet_of_hugging_face_has_structs(folder, tmp_path):
     rows = [{"image": {"bytes": jpeg(0), "path": None}, "text": ["a", "b"], "mask": b"no"}]
     pq.write_table(pa.Table.from_pylist(rows), folder / "a.parquet")
     assert read(folder, tmp_path)[0] == [("a.parquet/1", ["a", "b"], jpeg(0))]
+
+
+def test_of_parquet_only_the_caption_that_is_no_utf8_is_lost(folder, tmp_path):
+    captions = pa.array([b"caf\xe9" if n == 70 else b"a" for n in range(200)]).view(pa.string())
+    table = pa.table({"image": [b"p"] * 200, "text": captions})
+    pq.write_table(table, folder / "a.parquet", row_group_size=150)
+    good, bad = read(folder, tmp_path)
+    assert [name for name, _, _ in good] == [f"a.parquet/{n}" for n in range(1, 201) if n != 71]
+    assert [b.key for b in bad] == ["row 71"] and "utf-8" in bad[0].reason
+
+
+@pytest.mark.parametrize("page", [0, 2])
+def test_of_a_damaged_page_all_rows_that_cannot_be_read_are_counted(folder, tmp_path, page):
+    rows, path = 400, folder / "a.parquet"
+    pictures = [b"%03d!" % n * 25 for n in range(rows)]
+    pq.write_table(
+        pa.table({"image": pictures, "text": ["a"] * rows}), path, row_group_size=rows // 2,
+        compression="none", use_dictionary=False, data_page_size=4000, write_batch_size=20,
+    )  # fmt: skip
+    content = path.read_bytes()
+    place = content.index(pictures[page * 40]) - 60  # the page's header and more
+    path.write_bytes(content[:place] + b"\xff" * 60 + content[place + 60 :])
+    good, bad = read(folder, tmp_path)
+    assert len(good) + len(bad) == rows and len(good) >= rows // 2
+    assert len({b.key for b in bad}) == len(bad) > 100
+    assert all(b.key.startswith("row group 0, row ") for b in bad)
 
 
 def test_parquet_without_pictures_is_refused(folder, tmp_path):

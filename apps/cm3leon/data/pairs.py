@@ -33,6 +33,8 @@ from cm3_retrieval.text_file import place_of, texts_of
 SPLITS = ("train", "validation", "test", "variants", "things", "shown")
 HELD_OUT = ("validation", "test", "things", "shown")
 """Splits whose groups are never in training."""
+MOST_PIXELS = 2**31
+"""What no corner of a box lies beyond; JSON may hold numbers that no float can."""
 STAGE = "stage.json"
 """File of a finished stage of a run: the embedded set's metadata beside it is no data of a folder
 that runs are kept in."""
@@ -216,6 +218,7 @@ def _are_boxes(value: object) -> bool:
         isinstance(box, list)
         and len(box) == 4
         and all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in box)
+        and all(-MOST_PIXELS <= x <= MOST_PIXELS for x in box)
         and box[0] < box[2]
         and box[1] < box[3]
         for box in value

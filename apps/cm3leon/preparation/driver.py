@@ -16,7 +16,6 @@ from typing import Any
 
 from cm3_retrieval import MemoryBank
 from cm3_retrieval.bank.shards import build_from_shards
-from cm3_retrieval.metadata_file import NAMES
 from cm3_retrieval.neighbours.calibration import calibrated
 from cm3_retrieval.picture_file import shown
 from cm3_retrieval.sealed_folder import MANIFEST_NAME
@@ -29,22 +28,16 @@ from cm3leon.preparation.assembly import assemble, write_quarantine
 from cm3leon.preparation.decisions import Decisions, decide, encoded, sampled
 from cm3leon.preparation.engines import Engine, engine_of
 from cm3leon.preparation.finishing import documents_of
+from cm3leon.preparation.inputs import begun, copy_parts, fingerprint_of_inputs
 from cm3leon.preparation.job import Job, Preparation
 from cm3leon.preparation.plan import memory_plan
-from cm3leon.preparation.source import Shard, files_of, open_source
+from cm3leon.preparation.source import Shard, open_source
 from cm3leon.preparation.speed import SPEED_FILE, Clock, speed
 from cm3leon.preparation.worker import PLAN, finished, is_sealed, open_models, settle_torch
 from cm3leon.prepared_folder import PREPARED_FILE
 from cm3leon.recipe import Recipe
 from cm3leon.recipe_file import save_recipe
-from cm3leon.stages import check_finished, lock_folder, read_object
-
-PARTS = {
-    "texttok": ("texttok", "tokenizer"),
-    "imagetok": ("imagetok", "vqgan"),
-    "retrieval": ("clip", "clip"),
-}
-"""Group of the recipe -> the stage that makes its part, and the part's folder in it."""
+from cm3leon.stages import lock_folder, read_object
 
 Say = Callable[[str], None]
 
@@ -72,19 +65,21 @@ def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str,
         name=folder.name,
         data=replace(recipe.data, folder=None, prepared=None),
     )
+    source = open_source(options.source, folder / "work")
+    inputs = fingerprint_of_inputs(recipe, options)
+    begun(folder, inputs=inputs)
     copy_parts(recipe, options)
     trust = options.trust or options.parts is None  # who gives a recipe by hand knows it
     settle_torch()
     models = open_models(recipe, trust=trust)
-    fingerprint = fingerprint_of_job(
-        recipe, options, models[0].vocabulary.sha256, models[1].encoder_id
-    )
+    fingerprint = fingerprint_of(inputs, models[0].vocabulary.sha256, models[1].encoder_id)
     job = Job(recipe=recipe, options=options, fingerprint=fingerprint, trust=trust)
-    if begun(job, say):
+    if begun(folder, inputs=inputs, job=fingerprint):
+        say("prepared: done before, kept")
         shutil.rmtree(job.work, ignore_errors=True)  # a kill may have left it
         return read_object(folder / "report.json")
     save_recipe(replace(recipe, runs=Path("runs"), name="prepared"), folder)
-    shards = open_source(options.source, job.work).shards()
+    shards = source.shards()
     if not shards:
         raise DataError(f"{shown(options.source)}: wanted at least one record, got none")
     for line in memory_plan(job, shards, *models):
@@ -118,75 +113,10 @@ def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str,
     report = assemble(job, shards, decisions, *models)
     clock.lap("join")
     write_json(folder / SPEED_FILE, speed(job, len(shards), clock.laps))
-    write_json(
-        folder / PREPARED_FILE, {**report["prepared"], "version": VERSION, "job": fingerprint}
-    )
+    made = {**report["prepared"], "version": VERSION, "inputs": inputs, "job": fingerprint}
+    write_json(folder / PREPARED_FILE, made)
     shutil.rmtree(job.work)
     return report["report"]
-
-
-def copy_parts(recipe: Recipe, options: Preparation) -> None:
-    """Copy the parts that the recipe does not name from the run that has made them."""
-    for group, (stage, part) in PARTS.items():
-        settings = vars(getattr(recipe, group))
-        if settings.get("tokenizer") or settings.get("encoder"):
-            continue
-        target = options.folder / stage / part
-        if target.is_dir():
-            continue
-        if options.parts is None:
-            named = f"{group}.{'encoder' if group == 'retrieval' else 'tokenizer'}"
-            raise FileNotFoundError(f"parts: wanted a run to take {stage} from, or {named}")
-        check_finished(options.parts, stage)
-        aside = target.with_name(f".{part}.partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(options.parts / stage / part, aside)
-        (aside / ".lock").unlink(missing_ok=True)
-        aside.rename(target)
-
-
-def fingerprint_of_job(recipe: Recipe, options: Preparation, *models: str) -> str:
-    """Return a hash of all that decides the result: settings, parts, and the source's files."""
-    source = options.source
-    suffixes = (".tar", ".parquet", ".csv", ".jsonl")
-    names = [name for suffix in suffixes for name in files_of(source, suffix)]
-    counted = [n for n in names if n.endswith((".tar", ".parquet")) or Path(n).name in NAMES]
-    facts = [(n, (source / n).stat().st_size, (source / n).stat().st_mtime_ns) for n in counted]
-    settings = {
-        name: value
-        for name, value in asdict(options).items()
-        if name
-        not in ("source", "folder", "parts", "engine", "workers", "attempts", "trust", "max_bad")
-    }
-    return fingerprint_of(
-        VERSION,
-        settings,
-        recipe.data,
-        [recipe.seed, recipe.decoder.views, recipe.decoder.max_length],
-        recipe.retrieval.strategy,
-        list(models),
-        facts,
-    )
-
-
-def begun(job: Job, say: Say) -> bool:
-    """Tell whether all is done; refuse a folder of another job.
-
-    Raises:
-        ValueError: The folder was made or begun with other settings, parts or files.
-    """
-    for path in (job.options.folder / PREPARED_FILE, job.work / "job.json"):
-        if path.is_file():
-            if read_object(path, "job")["job"] != job.fingerprint:
-                raise ValueError(
-                    f"{shown(job.options.folder)}: made from other settings, parts or raw pairs; "
-                    "wanted the same command as before, or another folder"
-                )
-            if path.name == PREPARED_FILE:
-                say("prepared: done before, kept")
-                return True
-    write_json(job.work / "job.json", {"job": job.fingerprint})
-    return False
 
 
 @contextmanager
@@ -247,10 +177,15 @@ def run_shards(
     engine: Engine,
     count: Callable[[int], None] = lambda number: None,
 ) -> None:
-    """Do a task for every shard that is not sealed."""
+    """Do a task for every shard that is not sealed.
+
+    Raises:
+        RuntimeError: The workers of one shard died in every attempt.
+        ValueError: A shard cannot be worked on, or a sealed one is of another part of the source.
+    """
     place = encoded if task == "encode" else finished
     numbers = range(len(shards))
-    sealed = [n for n in numbers if is_sealed(place(job.work, n), job.fingerprint)]
+    sealed = [n for n in numbers if is_sealed(place(job.work, n), job.fingerprint, shards[n])]
     for number in sealed:
         count(number)
     done, missing = len(sealed), sorted(set(numbers) - set(sealed))
@@ -262,7 +197,7 @@ def run_shards(
             done += 1
             progress(done, len(shards))
 
-        engine.run(task, missing, report)
+        engine.run(task, {n: shards[n] for n in missing}, report)
 
 
 def write_plan(job: Job, decisions: Decisions, encoder_id: str) -> None:

@@ -23,6 +23,7 @@ from cm3_imagetok import load_image
 from cm3_retrieval.interface import Encoder
 from cm3_retrieval.metadata_file import Row
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, write_folder
+from cm3_retrieval.text_file import texts_of
 from cm3leon.data.pairs import SPLITS, key_of, rows_of
 from cm3leon.data.tokens import MAX_SHIFT, other_views
 from cm3leon.device import peak_bytes
@@ -88,7 +89,7 @@ class ShardEncoder:
         self.licences = None if allowed is None else {name.strip().casefold() for name in allowed}
         self.model_seconds = 0.0
 
-    def encode(self, number: int, shard: Shard, folder: Path) -> None:
+    def encode(self, shard: Shard, folder: Path) -> None:
         """Write the folder of a shard: `pairs.arrow`, `quarantine.jsonl`, and counts as facts."""
         began, self.model_seconds = time.perf_counter(), 0.0
         counts: Counter[str] = Counter()
@@ -131,12 +132,12 @@ class ShardEncoder:
             if isinstance(found, Unusable):
                 bad.append(found)
                 continue
-            if self.licences is not None:
-                licence = licence_of(found.row.fields)
-                if licence.casefold() not in self.licences:
-                    licences[licence] += 1
-                    continue
             try:
+                if self.licences is not None:
+                    licence = licence_of(found.row.fields)
+                    if licence.casefold() not in self.licences:
+                        licences[licence] += 1
+                        continue
                 batch.append(self._picture(found, counts))
             except (OSError, ValueError, EOFError, tarfile.TarError) as error:
                 bad.append(self._unusable(found.row, str(error)))
@@ -148,6 +149,7 @@ class ShardEncoder:
 
     def _picture(self, record: Record, counts: Counter[str]) -> Picture:
         fields = record.row.fields
+        texts_of(record.row.file_name, "file_name")  # a tar's own name may be odd
         listed = replace(record.row, fields={**fields, "boxes": boxes_of(fields)})
         rows = rows_of(listed)
         content = record.read()

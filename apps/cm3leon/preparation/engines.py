@@ -11,11 +11,12 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from cm3leon.preparation.job import Job
+from cm3leon.preparation.source import Shard
 
 Finished = Callable[[int], object]
 """Called with the number of each shard that is done."""
@@ -24,8 +25,8 @@ Finished = Callable[[int], object]
 class Engine(Protocol):
     """Workers."""
 
-    def run(self, task: str, shards: Sequence[int], finished: Finished) -> None:
-        """Do one task of `Worker` for each shard."""
+    def run(self, task: str, shards: Mapping[int, Shard], finished: Finished) -> None:
+        """Do one task of `Worker` for each shard, given by its number."""
         ...
 
     def close(self) -> None:
@@ -46,7 +47,7 @@ class LocalEngine:
         self._context = multiprocessing.get_context("spawn")
         self._staff = [self._hire() for _ in range(job.options.workers)]
 
-    def run(self, task: str, shards: Sequence[int], finished: Finished) -> None:
+    def run(self, task: str, shards: Mapping[int, Shard], finished: Finished) -> None:
         """Do one task for each shard.
 
         Raises:
@@ -59,7 +60,7 @@ class LocalEngine:
             while idle and waiting:
                 worker, shard = idle.pop(), waiting.popleft()
                 busy[worker.pipe] = worker, shard
-                worker.give(task, shard)
+                worker.give(task, shard, shards[shard])
             for pipe in wait(list(busy)):
                 worker, shard = busy.pop(pipe)
                 try:
@@ -100,9 +101,9 @@ class _Process:
         self.process.start()
         theirs.close()  # so that the pipe ends when the process does
 
-    def give(self, task: str, shard: int) -> None:
+    def give(self, task: str, number: int, shard: Shard) -> None:
         try:
-            self.pipe.send((task, shard))
+            self.pipe.send((task, number, shard))
         except OSError:  # it died idle; the next read says so
             pass
 
@@ -128,11 +129,11 @@ def _serve(pipe: Connection, job: Job) -> None:
     worker = Worker(job)
     while True:
         try:
-            task, shard = pipe.recv()
+            task = pipe.recv()
         except EOFError:
             return
         try:
-            worker.run(task, shard)
+            worker.run(*task)
         except Exception as error:
             pipe.send(f"{type(error).__name__}: {error}")
         else:
@@ -165,7 +166,7 @@ class RayEngine:
         self._hire: Callable[[], Any] = lambda: actor.options(num_cpus=1, **options).remote(job)
         self._staff = [self._hire() for _ in range(job.options.workers)]
 
-    def run(self, task: str, shards: Sequence[int], finished: Finished) -> None:
+    def run(self, task: str, shards: Mapping[int, Shard], finished: Finished) -> None:
         """Do one task for each shard; errors as of `LocalEngine.run`."""
         from ray.exceptions import RayTaskError  # pyright: ignore[reportMissingImports]
 
@@ -175,7 +176,7 @@ class RayEngine:
         try:
             share_shards(
                 self._staff, self._hire, shards, attempts,
-                lambda worker, shard: worker.run.remote(task, shard), finished,
+                lambda worker, n: worker.run.remote(task, n, shards[n]), finished,
             )  # fmt: skip
         except RayTaskError as error:
             raise ValueError(f"{task}: {error.cause}") from error

@@ -6,6 +6,7 @@ that a report will look at.
 
 from __future__ import annotations
 
+import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,7 +34,7 @@ from cm3leon.data.pairs import SPLITS
 from cm3leon.device import peak_bytes
 from cm3leon.parts import Tokenizers
 from cm3leon.preparation.decisions import TRAIN, Decisions, Members, pairs_of
-from cm3leon.preparation.encoding import COMPONENT
+from cm3leon.preparation.encoding import COMPONENT, hash_of
 from cm3leon.preparation.job import Job
 from cm3leon.preparation.source import Record, Shard, Source
 from cm3leon.preparation.squares import fitted
@@ -91,6 +92,7 @@ class ShardFinisher:
         split = decisions.split[rows]
         facts: dict[str, Any] = {
             "job": self.job.fingerprint,
+            "shard": shard.name,
             "tokens": self._write_tokens(number, table, split),
             "report": counts_of(table, split),
             "rows": len(rows),
@@ -136,22 +138,34 @@ class ShardFinisher:
         )
 
     def _pixels(self, shard: Shard, table: pa.Table, wanted: np.ndarray) -> np.ndarray:
-        """Return the pixels (P, size, size, 3) of the wanted pairs, read once more."""
+        """Return the pixels (P, size, size, 3) of the wanted pairs, read once more.
+
+        Raises:
+            ValueError: A picture is missing, or not the one that was encoded; names it.
+        """
         size, fit = self.job.recipe.data.size, self.job.options.fit
         pixels = np.full((len(wanted), size, size, 3), 255, np.uint8)
         if not len(wanted):
             return pixels
-        names = dict(zip(*(table.column(n).to_pylist() for n in ("key", "file_name")), strict=True))
+        columns = (table.column(n).to_pylist() for n in ("key", "file_name", "content"))
+        pairs = {key: pair for key, *pair in zip(*columns, strict=True)}
         places: dict[str, list[int]] = {}
         for place, key in enumerate(wanted.tolist()):
-            places.setdefault(names[key], []).append(place)
+            places.setdefault(pairs[key][0], []).append(place)
+        contents = {name: content for name, content in pairs.values() if name in places}
+        wanted_one = "wanted the picture that was encoded before"
         for record in self.source.read(shard):
-            if isinstance(record, Record) and record.row.file_name in places:
-                square = fitted(load_image(record.read()), size, fit)
-                pixels[places.pop(record.row.file_name)] = np.asarray(square)
+            if isinstance(record, Record) and (name := record.row.file_name) in places:
+                try:
+                    found = record.read()
+                except (OSError, ValueError, EOFError, tarfile.TarError) as error:
+                    raise ValueError(f"{name}: {wanted_one}, got: {error}") from error
+                if hash_of(found) != contents[name]:
+                    raise ValueError(f"{name}: {wanted_one}, got other bytes")
+                pixels[places.pop(name)] = np.asarray(fitted(load_image(found), size, fit))
                 if not places:
-                    break
-        return pixels
+                    return pixels
+        raise ValueError(f"{next(iter(places))}: {wanted_one}, got no such picture")
 
 
 def _token_rows(table: pa.Table, split: np.ndarray, length: int) -> Iterator[dict[str, Any]]:

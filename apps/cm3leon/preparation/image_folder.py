@@ -6,6 +6,7 @@ files of some thousand rows, which workers read apart, lines that cannot be used
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
@@ -82,6 +83,26 @@ class ImageFolder:
                 for line in noted:
                     file.write((json.dumps(line, default=_number) + "\n").encode())
             yield Shard(file=name, rows=len(noted))
+
+
+def fingerprint_of_pictures(folder: Path) -> str:
+    """Return a hash of the sizes and times of the pictures that metadata list, one stat each.
+
+    Only the current line is in memory. Lines that cannot be used count by their metadata alone.
+
+    Raises:
+        OSError: A file of metadata cannot be read.
+        ValueError: A file of metadata is in another encoding, or broken.
+    """
+    digest = hashlib.sha256()
+    for row in read_metadata(folder, unless="stage.json", refused=lambda *_: None):
+        try:
+            facts = os.stat(folder / row.file_name)
+        except (OSError, ValueError):
+            continue
+        name = os.fsencode(row.file_name)
+        digest.update(b"%s\0%d %d\n" % (name, facts.st_size, facts.st_mtime_ns))
+    return digest.hexdigest()
 
 
 def _number(value: Any) -> Any:

@@ -54,25 +54,33 @@ class ParquetPairs:
         return found
 
     def read(self, shard: Shard) -> Iterator[Record | Unusable]:
-        """Yield the rows of a row group that have a picture, or should have one."""
-        path = self.folder / shard.file
+        """Yield the rows of a row group that have a picture, or should have one.
+
+        Of a group that cannot be read to its end, each row that is left counts as unusable.
+        """
+        path, seen = self.folder / shard.file, 0
         try:
             with pq.ParquetFile(path) as file:
                 column = column_of_pictures(file.schema_arrow, path)
-                groups = [file.metadata.row_group(i).num_rows for i in range(shard.part)]
-                number = sum(groups)
-                batches = file.iter_batches(BATCH, row_groups=[shard.part])
-                for batch in batches:
-                    for fields in batch.to_pylist():
-                        number += 1
+                before = sum(file.metadata.row_group(i).num_rows for i in range(shard.part))
+                for batch in file.iter_batches(BATCH, row_groups=[shard.part]):
+                    for fields in _rows_of(batch):
+                        seen += 1
+                        number = before + seen
+                        if isinstance(fields, Exception):
+                            key, reason = f"row {number}", f"{type(fields).__name__}: {fields}"
+                            yield Unusable(file=shard.file, key=key, reason=reason)
+                            continue
                         content = fields.pop(column)
                         if isinstance(content, dict):
                             content = content.get("bytes")
                         if fields.get("status", "success") != "success":
                             continue
                         yield self._record(shard, path, number, fields, content)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            yield Unusable(file=shard.file, key="", reason=f"row group {shard.part}: {error}")
+        except (pa.ArrowException, OSError, ValueError) as error:
+            for row in range(seen + 1, (shard.rows or seen + 1) + 1):
+                key = f"row group {shard.part}, row {row}"
+                yield Unusable(file=shard.file, key=key, reason=str(error))
 
     def _record(
         self, shard: Shard, path: Path, number: int, fields: dict[str, Any], content: bytes | None
@@ -83,6 +91,20 @@ class ParquetPairs:
         name = f"{shard.file}/{number}"
         row = Row(file=path, number=number, file_name=name, fields=fields)
         return Record(row=row, read=lambda: content)
+
+
+def _rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | Exception]:
+    """Yield the rows, and in a row's place why Python has no value for it: no UTF-8, no date."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError):
+        for place in range(batch.num_rows):
+            try:
+                yield batch.slice(place, 1).to_pylist()[0]
+            except (ValueError, OverflowError) as error:
+                yield error
+    else:
+        yield from rows
 
 
 def column_of_pictures(schema: pa.Schema, path: Path) -> str:

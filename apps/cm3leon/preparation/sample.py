@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cm3_imagetok import load_image
+from cm3_retrieval.text_file import texts_of
 from cm3_train.artifact import atomic_file
 from cm3leon.data.pairs import rows_of
 from cm3leon.preparation.job import Preparation
@@ -41,6 +42,7 @@ def write_sample(options: Preparation, count: int, seed: int) -> int:
     lock_folder(folder)
     if (folder / METADATA).exists():
         raise FileExistsError(f"{folder / METADATA}: is there already; wanted another folder")
+    shutil.rmtree(folder / ".work", ignore_errors=True)  # of a killed call, maybe of other pairs
     source = open_source(options.source, folder / ".work")
     lines = []
     for fields, content in _drawn(source, options, count, seed):
@@ -70,9 +72,9 @@ def _drawn(
                 break
             if not isinstance(record, Record):
                 continue
-            if allowed and licence_of(record.row.fields).casefold() not in allowed:
-                continue
             try:
+                if allowed and licence_of(record.row.fields).casefold() not in allowed:
+                    continue
                 content = record.read()
                 load_image(content)
                 fields = _fields(record)
@@ -91,4 +93,5 @@ def _fields(record: Record) -> dict[str, Any]:
     kept = {name: rows[0][name] for name in ("group", "category", "boxes") if rows[0].get(name)}
     texts = [row["text"] for row in rows]
     origin = {"source": origin_of(record.row), "licence": licence_of(fields)}
+    texts_of(list(origin.values()), "source")  # a tar's own name may be odd
     return {"text": texts[0] if len(texts) == 1 else texts, **kept, **origin}

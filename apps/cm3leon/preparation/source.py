@@ -100,11 +100,15 @@ def files_of(folder: Path, suffix: str) -> list[str]:
 
 
 def refused_name(name: str) -> str | None:
-    """Tell why a name inside a file is no plain relative path, or None."""
+    """Tell why a name inside a file is no plain relative path of Unicode, or None."""
     windows = PureWindowsPath(name)
     outside = windows.root or windows.drive or PurePosixPath(name).is_absolute()
     if not name or outside or "://" in name or ".." in windows.parts:
         return f"wanted a path inside the archive, got {name!r}"
+    try:
+        texts_of(name, "name")  # tarfile gives half a surrogate pair for a byte that is no UTF-8
+    except ValueError as error:
+        return str(error)
     return None
 
 

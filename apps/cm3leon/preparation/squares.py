@@ -51,5 +51,5 @@ def boxes_of(fields: dict[str, Any]) -> Any:
     found = fields["objects"].get("bbox")
     try:
         return found and [[x, y, x + width, y + height] for x, y, width, height in found]
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return found

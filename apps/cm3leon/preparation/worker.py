@@ -10,6 +10,7 @@ import torch
 
 from cm3_retrieval import RetrievalConfig
 from cm3_retrieval.interface import Encoder
+from cm3_retrieval.picture_file import shown
 from cm3_retrieval.sealed_folder import MANIFEST_NAME
 from cm3leon import parts
 from cm3leon.device import device_of, make_deterministic
@@ -44,11 +45,6 @@ class Worker:
         return open_source(self.job.options.source, self.job.work)
 
     @cached_property
-    def shards(self) -> list[Shard]:
-        """All shards."""
-        return self.source.shards()
-
-    @cached_property
     def encoder(self) -> ShardEncoder:
         """The first pass."""
         return ShardEncoder(self.job, self.source, *self.models)
@@ -60,19 +56,26 @@ class Worker:
         rules = RetrievalConfig(**plan["rules"])
         return ShardFinisher(self.job, self.source, *self.models, rules)
 
-    def encode(self, number: int) -> None:
+    def encode(self, number: int, shard: Shard) -> None:
         """Encode a shard."""
-        self.encoder.encode(number, self.shards[number], encoded(self.job.work, number))
+        self.encoder.encode(shard, encoded(self.job.work, number))
 
-    def finish(self, number: int) -> None:
+    def finish(self, number: int, shard: Shard) -> None:
         """Finish a shard."""
         wanted = read_object(self.job.work / PLAN, "pixels")["pixels"].get(str(number), [])
         folder = finished(self.job.work, number)
-        self.finisher.finish(number, self.shards[number], np.array(wanted, np.int64), folder)
+        self.finisher.finish(number, shard, np.array(wanted, np.int64), folder)
 
-    def run(self, task: str, number: int) -> None:
-        """Do `encode` or `finish`."""
-        {"encode": self.encode, "finish": self.finish}[task](number)
+    def run(self, task: str, number: int, shard: Shard) -> None:
+        """Do `encode` or `finish`.
+
+        Args:
+            task: Which of them.
+            number: The shard's place among all, as the driver counts: a source that still grows
+                would number them anew.
+            shard: What to read.
+        """
+        {"encode": self.encode, "finish": self.finish}[task](number, shard)
 
 
 def finished(work: Path, shard: int) -> Path:
@@ -80,12 +83,24 @@ def finished(work: Path, shard: int) -> Path:
     return work / "finished" / f"{shard:06}"
 
 
-def is_sealed(folder: Path, fingerprint: str) -> bool:
-    """Tell whether a shard's folder is whole, and of this job."""
+def is_sealed(folder: Path, fingerprint: str, shard: Shard) -> bool:
+    """Tell whether a shard's folder is whole, and of this job.
+
+    Raises:
+        ValueError: It is of another part of the source.
+    """
     try:
-        return read_object(folder / MANIFEST_NAME, "job")["job"] == fingerprint
+        found = read_object(folder / MANIFEST_NAME, "job", "shard")
     except (OSError, ValueError):
         return False
+    if found["job"] != fingerprint:
+        return False
+    if found["shard"] != shard.name:
+        raise ValueError(
+            f"{shown(folder)}: wanted what was made of {shard.name}, got {found['shard']}: the "
+            "source has changed meanwhile; prepare it into another folder"
+        )
+    return True
 
 
 def settle_torch() -> None:
