@@ -111,10 +111,10 @@ def memory_of_a_step(shape: Shape, layout: Layout) -> Memory:
     kept = kept_by_a_block(shape, layout)
     activations = layout.tokens * shape.num_layers * kept[layout.checkpointing]
     activations += 2 * 4 * layout.tokens * shape.width  # the last norm's input, the last states
-    # `token_losses` has logits, their float32, its softmax, and the last piece's softmax and slopes
+    # `token_losses` has a piece of logits, their float32, and its softmax
     piece = min(layout.chunk_size, layout.tokens) * shape.vocab_size
     product = 2 if layout.bfloat16 else 4
-    logits = piece * (16 if layout.bfloat16 else 12) + 4 * layout.tokens * shape.width
+    logits = piece * (10 if layout.bfloat16 else 8) + 4 * layout.tokens * shape.width
     if layout.bfloat16:
         logits += 2 * shape.vocab_size * shape.width
     again = layout.tokens * (kept["none"] - kept[layout.checkpointing])
