@@ -33,7 +33,8 @@ PEERS = {
 }
 
 # The longest first, so that none is left over when the others are done.
-SIDE_BY_SIDE = ["integration", "apps", *(f"tests({name})" for name in PACKAGES)]
+SIDE_BY_SIDE = ["integration", "tests(cm3-train)", "apps"]
+SIDE_BY_SIDE += [f"tests({name})" for name in PACKAGES if name != "cm3-train"]
 SIDE_BY_SIDE += ["types", "docs", "lint"]
 
 # Threads of PyTorch's wait for each other in busy loops: on small tensors, with other work on the

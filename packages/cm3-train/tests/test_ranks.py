@@ -280,8 +280,9 @@ def test_a_signal_to_one_process_saves_and_stops_all(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("packed", [0, 1])
-@pytest.mark.parametrize("shapes", [((1, 1, 4), (2, 1, 2)), ((2, 1, 2), (1, 2, 2))])
+@pytest.mark.parametrize(
+    ("shapes", "packed"), [(((1, 1, 4), (2, 1, 2)), 0), (((2, 1, 2), (1, 2, 2)), 1)]
+)
 def test_a_run_goes_on_with_another_number_of_processes(tmp_path, shapes, packed):
     """Accumulated batches take the place of ranks, too: the same samples in the same order."""
     whole, changed = tmp_path / "whole", tmp_path / "changed"
