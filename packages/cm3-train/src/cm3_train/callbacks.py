@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import lightning as L
 import torch
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from cm3_train.kept_checkpoints import KeptCheckpoints, seal
 from cm3_train.progress import Progress, progress_bar
+from cm3_train.ranks import of_all_ranks
 
 
 class TrainingInterrupted(SystemExit):
@@ -116,7 +116,7 @@ class RunCheckpoints(Checkpoint):
             "step": self.step,
             "best_score": self.best_score,
             "best_step": self.best_step,
-            "rng": _of_all_ranks(mine),
+            "rng": of_all_ranks(mine),
         }
 
     def on_load_checkpoint(
@@ -238,15 +238,6 @@ class RunCheckpoints(Checkpoint):
     def _leave_if_asked(self) -> None:
         if self._saved_for is not None:
             raise TrainingInterrupted(self._saved_for, self.step)
-
-
-def _of_all_ranks(value: Any) -> list[Any]:
-    """Return every rank's value, in the order of the ranks."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return [value]
-    values: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(values, value)
-    return values
 
 
 class TimeLeftBar(Callback):

@@ -13,7 +13,6 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_only
@@ -22,6 +21,7 @@ from cm3_train.artifact import check_stamp, sha256_of_file, stamp, write_json
 from cm3_train.checkpoint_io import check_digest
 from cm3_train.foreign_pickles import check_metadata
 from cm3_train.interface import INTERFACE_VERSION
+from cm3_train.ranks import of_all_ranks
 
 COMPONENT = "cm3-train/split-checkpoint"
 MANIFEST = "manifest.json"
@@ -153,7 +153,6 @@ def seal(folder: Path) -> None:
     Every process hashes its own files, named `__RANK_...`, the first one the others.
     """
     rank = dist.get_rank() if dist.is_initialized() else 0
-    size = dist.get_world_size() if dist.is_initialized() else 1
     mine: dict[str, str] = {}
     for path in sorted(folder.iterdir()):
         start = path.name[2:].partition("_")[0] if path.name.startswith("__") else ""
@@ -161,10 +160,7 @@ def seal(folder: Path) -> None:
             with open(path, "rb") as file:
                 os.fsync(file.fileno())
             mine[path.name] = sha256_of_file(path)
-    everyones: list[Any] = [mine]
-    if size > 1:
-        everyones = [None] * size
-        dist.all_gather_object(everyones, mine)
+    everyones = of_all_ranks(mine)
     if rank == 0:
         files = {name: digest for one in everyones for name, digest in one.items()}
         write_json(folder / MANIFEST, {**stamp(COMPONENT, INTERFACE_VERSION), "files": files})

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -24,6 +23,7 @@ from cm3_train.integers import INT64, integer, integers
 from cm3_train.interface import INTERFACE_VERSION
 from cm3_train.loader import Builder, check_state, from_workers
 from cm3_train.order import SampleOrder
+from cm3_train.ranks import of_all_ranks
 
 COMPONENT = "cm3-train/packed-order"
 
@@ -124,10 +124,9 @@ class PackedLoader:
     def state_dict(self) -> dict[str, Any]:
         """Return how far the streams of all ranks are; every rank must call it."""
         waiting = self._waiting
-        if self.order.world_size > 1 and dist.is_initialized():
+        if self.order.world_size > 1:
             # processes that share a batch (tensor parallelism) tell the same
-            everyones: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(everyones, waiting)
+            everyones = of_all_ranks(waiting)
             waiting = {stream: found for one in everyones for stream, found in one.items()}
         return {
             **stamp(COMPONENT, INTERFACE_VERSION),

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning as L
-import torch.distributed as dist
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+
+from cm3_train.ranks import of_all_ranks
 
 BadSteps = Literal["stop", "skip"]
 HISTORY = 100
@@ -104,7 +105,7 @@ class StepGuard(Callback):
             return False
         step = (trainer.fit_loop.total_batch_idx + 1) // trainer.accumulate_grad_batches
         wanted = f"at most {self.spike_factor} times the median {median:.4g}" if spike else "finite"
-        keys = _of_all_ranks(self._keys)
+        keys = sorted({key for one in of_all_ranks(self._keys) for key in one})
         said = (
             f"gradient norm: wanted {wanted}, got {value:.4g} in step {step} with the keys {keys}"
         )
@@ -130,12 +131,3 @@ class StepGuard(Callback):
         """Go on from there."""
         self.norms = list(state_dict.get("norms", []))
         self.in_a_row = state_dict.get("in_a_row", 0)
-
-
-def _of_all_ranks(keys: list[int]) -> list[int]:
-    """Return the keys of all processes once each, sorted."""
-    everyones: list[Any] = [keys]
-    if dist.is_available() and dist.is_initialized():
-        everyones = [None] * dist.get_world_size()
-        dist.all_gather_object(everyones, keys)
-    return sorted({key for one in everyones for key in one})
