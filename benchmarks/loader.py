@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -45,6 +44,7 @@ from cm3_train import (
     write_shard,
     write_shards,
 )
+from cm3_train.process_memory import peak_bytes
 
 CODES, LENGTH, BATCH = 1024, 4096, 8
 SEED = 0
@@ -244,7 +244,7 @@ def main() -> None:
     import litdata
 
     versions = {"torch": torch.__version__, "numpy": np.__version__, "litdata": litdata.__version__}
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_bytes() / 2**30
     config = f"{options.rows} pairs of {CODES} codes, 0 to 2 retrieved, rows of {LENGTH}"
     facts = {**machine_facts(1), **versions, "config": config, "peak_gb": peak}
     report({**figures, **facts}, options.out)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from cm3_retrieval import IndexConfig, MemoryBank, plan_index
 from cm3_retrieval.index.approximate import ApproximateIndex, add_rows, train_index
 from cm3_retrieval.index.plan import TIERS
 from cm3_retrieval.index.threads import FaissThreads
+from cm3_train.process_memory import peak_bytes
 
 
 def growth(options: argparse.Namespace, last: dict[str, float]) -> dict[str, dict[str, float]]:
@@ -65,7 +65,7 @@ def measure_build(rows: int, dim: int, threads: int, factory: str) -> dict[str, 
 
 def build(options: argparse.Namespace) -> dict[str, float]:
     """Build a bank of `clustered` vectors: seconds, peak memory, seconds a query."""
-    imports = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    imports = peak_bytes()
     if options.rows > 2_000_000:
         return build_in_blocks(options)
     vectors = clustered(options.rows, options.dim, 1)
@@ -79,7 +79,7 @@ def build(options: argparse.Namespace) -> dict[str, float]:
         threads=options.threads,
     )
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     query = clustered(64, options.dim, 2)
     return {
         "seconds": seconds,
@@ -105,7 +105,7 @@ def build_in_blocks(options: argparse.Namespace) -> dict[str, float]:
         seconds += time.perf_counter() - start
     bank = ApproximateIndex(index, np.arange(options.rows), None, plan)
     query = clustered(64, options.dim, 2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     raw = 4 * options.rows * options.dim
     return {
         "seconds": seconds,

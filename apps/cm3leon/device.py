@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -59,9 +57,3 @@ def make_deterministic() -> None:
     torch.use_deterministic_algorithms(True)
     # filling fresh memory costs 5 % and only helps to find faults
     torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore
-
-
-def peak_bytes() -> int:
-    """Return the most memory that this process has had, pages of mapped files among it."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

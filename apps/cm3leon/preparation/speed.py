@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cm3_retrieval.sealed_folder import MANIFEST_NAME
-from cm3leon.device import peak_bytes
+from cm3_train.process_memory import peak_bytes
 from cm3leon.preparation.decisions import encoded
 from cm3leon.preparation.job import Job
 from cm3leon.preparation.worker import finished

@@ -7,16 +7,15 @@ activation checkpointing computes it, over what the device could do.
 from __future__ import annotations
 
 import re
-import resource
-import sys
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+
+from cm3_train.process_memory import peak_bytes
 
 WINDOW = 20
 """Steps whose mean is shown."""
@@ -44,12 +43,7 @@ def peak_memory(device: torch.device) -> int:
     """Return the most bytes so far: of tensors on a CUDA device, of the process elsewhere."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.exists():  # what `getrusage` gives begins with the parent's
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return peak_bytes()
 
 
 class Throughput(Callback):
