@@ -56,20 +56,24 @@ def test_refuses_damage_and_strangers(made, tmp_path):
 def read_all(made, folder):
     shards = TokenShards(folder)
     return [
-        (shards.text_ids(key, view).tolist(), shards.codes(key, view).tolist())
+        (
+            shards.text_ids(key, view).tolist(),
+            shards.codes(key, view).tolist(),
+            shards.caption(key, view),
+        )
         for key in (row["key"] for row in made.rows())
         for view in range(shards.num_views(key))
     ]
 
 
 def test_a_flipped_bit_is_found_when_it_is_read_or_hurts_nothing(made, tmp_path):
-    """Every fifth byte of a small set: what is read is what was written, or an error."""
+    """Every 13th byte of a small set: what is read is what was written, or an error."""
     made.write(tmp_path, list(made.rows(views=2))[:13], rows_per_shard=7)
     wanted = read_all(made, tmp_path)
     refused = 0
     for path in sorted(tmp_path.glob("*.arrow")):
         whole = path.read_bytes()
-        for place in range(0, len(whole), 5):
+        for place in range(0, len(whole), 13):
             path.write_bytes(bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :]))
             try:
                 assert read_all(made, tmp_path) == wanted, (path.name, place)
@@ -78,7 +82,7 @@ def test_a_flipped_bit_is_found_when_it_is_read_or_hurts_nothing(made, tmp_path)
             with pytest.raises(ValueError, match=f"{path.name}: damaged"):
                 TokenShards(tmp_path).check_files()
         path.write_bytes(whole)
-    assert refused > 100
+    assert refused > 40
     TokenShards(tmp_path).check_files()
 
 

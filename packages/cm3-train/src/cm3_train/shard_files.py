@@ -7,7 +7,7 @@
 One call (`write_shards`) writes a set. Processes that share the work write one file each
 (`write_shard`), and `seal_shards` makes a set of them.
 
-Every row has a checksum of its ids and one of its codes, so that a reader finds a flipped byte
+Every row has checksums of its ids, its codes and its caption, so that a reader finds a flipped byte
 where it reads, and need not read whole files to open them.
 """
 
@@ -233,7 +233,7 @@ def _write_batch(batch: pa.RecordBatch, folder: Path, stem: str) -> dict[str, An
 def _record_batch(
     rows: Sequence[Mapping[str, Any]], codes_per_image: int, first_row: int
 ) -> pa.RecordBatch:
-    keys, views, texts, codes, sums = [], [], [], [], []
+    keys, views, texts, codes, sums, said = [], [], [], [], [], []
     for offset, row in enumerate(rows):
         where = f"row {first_row + offset}"
         if unknown := set(row) - set(_FIELDS):
@@ -252,6 +252,7 @@ def _record_batch(
         for field in _TEXTS:
             if not isinstance(text := row.get(field, ""), str):
                 raise ValueError(f"{where}: {field}: wanted a str, got {text!r}")
+        said.append(zlib.crc32(row.get("caption", "").encode(), row_checksum(keys[-1], views[-1])))
     offsets = np.cumsum([0] + [len(text) for text in texts], dtype=np.int32)
     of_text, of_codes = np.array(sums, np.uint32).T
     columns = {
@@ -264,5 +265,6 @@ def _record_batch(
         **{name: pa.array([row.get(name, "") for row in rows], pa.string()) for name in _TEXTS},
         "text_checksum": pa.array(of_text),
         "codes_checksum": pa.array(of_codes),
+        "caption_checksum": pa.array(said, pa.uint32()),
     }
     return pa.RecordBatch.from_pydict(columns)

@@ -98,7 +98,16 @@ class TokenShards:
 
     def caption(self, key: int, view: int = 0) -> str:
         """Return the caption as text."""
-        return self._text(key, view, "caption")
+        shard, row = self._locate(key, view)
+        written = shard.values("caption", row)
+        if shard.of_captions is not None:
+            wanted = shard.of_captions[row]
+            if zlib.crc32(written, row_checksum(int(key), int(view))) != wanted:
+                raise ValueError(
+                    f"{shard.path}: damaged: wanted the caption of key {key}, view {view} in row "
+                    f"{row} with the checksum {wanted}, got another"
+                )
+        return written.tobytes().decode()
 
     def source(self, key: int, view: int = 0) -> str:
         """Return where the pair comes from."""
@@ -168,14 +177,22 @@ class _Shard:
             text, codes = self.batch.column("text_ids"), self.batch.column("codes")
             self._offsets, self._text = text.offsets.to_numpy(), text.values.to_numpy()
             self._codes = codes.values.to_numpy().reshape(-1, codes_per_image)
+            _, offsets, captions = self.batch.column("caption").buffers()
+            self._caption_offsets = np.frombuffer(offsets, np.int32)
+            self._captions = np.frombuffer(captions or b"", np.uint8)
             self.checksums = {
                 "text_ids": self.batch.column("text_checksum").to_numpy(),
                 "codes": self.batch.column("codes_checksum").to_numpy(),
             }
+            self.of_captions: np.ndarray | None = None
+            if "caption_checksum" in self.batch.schema.names:  # shards of before have none
+                self.of_captions = self.batch.column("caption_checksum").to_numpy()
 
     def values(self, column: str, row: int) -> np.ndarray:
         if column == "codes":
             return self._codes[row]
+        if column == "caption":
+            return self._captions[self._caption_offsets[row] : self._caption_offsets[row + 1]]
         return self._text[self._offsets[row] : self._offsets[row + 1]]
 
 
