@@ -15,6 +15,7 @@ from .checkpoint_io import (
 from .cm3 import (
     CM3Config as CM3Config,
     cm3_transform as cm3_transform,
+    move_spans as move_spans,
     query_start as query_start,
     undo_cm3 as undo_cm3,
 )
@@ -29,6 +30,11 @@ from .contract import (
 )
 from .history import (
     read_history as read_history,
+)
+from .instruction import (
+    Instruction as Instruction,
+    InstructionBuilder as InstructionBuilder,
+    InstructionConfig as InstructionConfig,
 )
 from .interface import (
     INTERFACE_VERSION as INTERFACE_VERSION,
@@ -48,6 +54,10 @@ from .loss import (
 )
 from .matrix_roles import (
     hidden_matrices as hidden_matrices,
+)
+from .mixture import (
+    Mixture as Mixture,
+    balanced as balanced,
 )
 from .module import (
     CM3Module as CM3Module,
