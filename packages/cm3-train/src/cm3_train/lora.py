@@ -1,8 +1,8 @@
 """Low-rank adapters beside the frozen linear layers of a model (LoRA, arXiv 2106.09685).
 
 Takes any `nn.Module` and a `LoraConfig`; peft makes the layers (`pip install "cm3-train[lora]"`).
-Order of a run: weights into the model, `add_adapters`, `CM3Module`, `fit`; then `merge`, or
-`CM3Module.export_state`, which gives merged weights under the names of the plain model.
+Order of a run: weights into the model, `add_adapters`, `CM3Module`, `fit`. Afterwards
+`merge_adapters` makes the model a plain one; `CM3Module.export_state` gives merged weights.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def adapters_of(model: nn.Module) -> LoraConfig | None:
     return getattr(model, _MARK, None)
 
 
-def merge(model: nn.Module) -> None:
+def merge_adapters(model: nn.Module) -> None:
     """Add the adapters to the frozen weights in place; a plain model remains, as before them.
 
     Its weights are in float32 at least: bfloat16 would round away much of what an adapter has
@@ -87,7 +87,7 @@ def merge(model: nn.Module) -> None:
 
 @torch.no_grad()
 def merged_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return the weights that `merge` would leave, by the plain model's names; copies.
+    """Return the weights that `merge_adapters` would leave, by the plain model's names; copies.
 
     Raises:
         ValueError: The model has no adapters.
