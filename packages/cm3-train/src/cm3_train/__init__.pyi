@@ -24,7 +24,10 @@ from .collate import (
     Sample as Sample,
     collate as collate,
 )
-from .config import OptimConfig as OptimConfig
+from .config import (
+    LoraConfig as LoraConfig,
+    OptimConfig as OptimConfig,
+)
 from .contract import (
     check_trainable_model as check_trainable_model,
 )
@@ -44,6 +47,12 @@ from .loader import (
     BatchLoader as BatchLoader,
     TokenLoader as TokenLoader,
     ValidationLoader as ValidationLoader,
+)
+from .lora import (
+    adapters_of as adapters_of,
+    add_adapters as add_adapters,
+    merge_adapters as merge_adapters,
+    merged_weights as merged_weights,
 )
 from .loss import (
     TokenLosses as TokenLosses,
