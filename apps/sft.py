@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     from cm3leon import tuning
     from cm3leon.device import make_deterministic
+    from cm3leon.evaluation.report import finish, table
 
     make_deterministic()
     made = tuning.begin(recipe)
@@ -34,9 +35,17 @@ def main(arguments: list[str] | None = None) -> int:
     sets = tuning.make_tuned(made)
     if not made.job.stages.first:  # the report is one process's work
         return 0
-    print(tuning.report(made, sets, time.time() - START))
-    print(f"Look at {recipe.folder / 'samples.png'}; then try: python apps/generate.py --run "
-          f"{recipe.folder} --edit PICTURE --instruction \"make it blue\"")  # fmt: skip
+    if recipe.sets:
+        print(f"tuned: {recipe.folder}")
+        return 0
+    tuning.make_report(made, sets)
+    machine = {"device": str(made.job.device), "precision": made.job.precision}
+    done = made.job.stages.done
+    print(table(finish(recipe.folder, done, time.time() - START, machine, ("samples.png",))))
+    print(
+        f"Look at {recipe.folder / 'samples.png'}; then try: python apps/generate.py --run "
+        f'{recipe.folder} --edit PICTURE --instruction "make it blue"'
+    )
     return 0
 
 

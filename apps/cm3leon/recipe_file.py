@@ -146,20 +146,31 @@ def read_recipe(folder: Path) -> Recipe:
     path = folder / RECIPE_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no run; wanted one that apps/pretrain.py has made")
-    parser = recipe_parser(None)
+    return replace(_read(path, Recipe), runs=folder.parent, name=folder.name)
+
+
+def read_tuning(folder: Path) -> TuningRecipe:
+    """Return the recipe that a run was tuned with; errors as of `read_recipe`."""
+    path = folder / TUNING_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; wanted a run that apps/sft.py has tuned")
+    return replace(_read(path, TuningRecipe), runs=folder.parent, name=folder.name)
+
+
+def _read(path: Path, kind: type[Kind]) -> Kind:
+    parser = recipe_parser(None, kind=kind)
     parser.exit_on_error = False
     try:
         # not libyaml, which jsonargparse takes: deep brackets end it without an error
         values = yaml.safe_load(path.read_bytes())
         if not isinstance(values, dict) or "config" in values:
             raise ValueError("wanted the settings of a recipe")
-        _check_groups(values, Recipe)
-        recipe = recipe_from(parser, parser.parse_object(values))
+        _check_groups(values, kind)
+        return recipe_from(parser, parser.parse_object(values), kind)
     except RecursionError:
         raise ValueError(f"{path}: wanted a recipe, got brackets in too many brackets") from None
     except (jsonargparse.ArgumentError, yaml.YAMLError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-    return replace(recipe, runs=folder.parent, name=folder.name)
 
 
 def recipe_from(

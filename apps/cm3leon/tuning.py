@@ -24,6 +24,7 @@ from cm3leon.instructions.sets import TASK_FILE, InstructionSet, Split
 from cm3leon.job import Job, start
 from cm3leon.parts import Memory, Tokenizers
 from cm3leon.recipe import Recipe, seeded
+from cm3leon.tuned import write_tasks
 from cm3leon.tuning_recipe import TuningRecipe
 
 
@@ -133,6 +134,8 @@ def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Pat
             return [InstructionSet(folder, split, sha256) for folder in sets]
 
         train = opened("train")
+        if job.stages.first:
+            write_tasks(out, [one.task for one in train])
         mixture = Mixture([len(one) for one in train], up=tuning.up, down=tuning.down)
         keys, neighbours = pretraining_pairs(job.recipe)
         documents = memory.documents
@@ -174,6 +177,20 @@ def pretraining_pairs(recipe: Recipe) -> tuple[np.ndarray, Neighbours]:
     return pairs.keys[pairs.rows("train")], open_neighbours(folder / "retrieval")
 
 
-def report(made: TuningJob, sets: list[Path], wall_seconds: float) -> str:
-    """Stage `report`: figures and the sheet; gives the table of figures."""
-    return ""
+def make_report(made: TuningJob, sets: list[Path]) -> None:
+    """Stage `report`: figures and the sheet, where the instructions are the embedded ones."""
+    job, tuning = made.job, made.tuning
+
+    def work(out: Path) -> None:
+        from cm3leon.evaluation.instructions.report import write_report
+        from cm3leon.evaluation.subject import open_subject
+
+        base = open_subject(tuning.base, tuning.device, trust=job.trust)
+        model = parts.open_decoder(job.recipe, job.device)
+        tuned = replace(base.parts, model=model)
+        opened = [InstructionSet(path, "test", base.parts.tokenizers.vocabulary.sha256)
+                  for path in sets]  # fmt: skip
+        write_report(base, tuned, opened, tuning, out, job.stages.say)
+
+    config = [tuning.guidance, tuning.evaluation, tuning.seed]
+    job.stages.run("report", config, ["decoder"], work)

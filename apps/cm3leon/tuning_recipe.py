@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cm3_decoding import SamplingConfig
 from cm3_train import InstructionConfig, OptimConfig
 from cm3leon.decoder_recipe import Checkpointing
 from cm3leon.instructions.embedded.recipe import EmbeddedRecipe
@@ -39,6 +40,16 @@ class GuidanceRecipe:
     """Guidance of an edit by its picture."""
     structure: float = 3.0
     """Guidance by the text where there is a guide, such as edges, and where there are boxes."""
+
+    def sampling(self, task: str) -> SamplingConfig:
+        """Return how to draw what a task asks for."""
+        edit = task == "edit"
+        return SamplingConfig(
+            top_p=self.top_p,
+            temperature=self.temperature,
+            guidance_scale=self.edit_text if edit else self.structure,
+            image_guidance_scale=self.edit_image if edit else None,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

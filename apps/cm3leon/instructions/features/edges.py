@@ -1,7 +1,8 @@
 """Edges without a network: Canny's, and scribbles drawn along the main ones.
 
-Takes and gives pixels (H, W, 3), uint8; lines are white on black, as ControlNet's
-(arXiv 2302.05543). The same pixels always give the same lines.
+Takes and gives pixels (H, W, 3), uint8. Lines are black on white: ControlNet's are white on black
+(arXiv 2302.05543), but a tokenizer knows dark outlines from pictures, and few black pages. The same
+pixels always give the same lines.
 """
 
 from __future__ import annotations
@@ -52,5 +53,5 @@ def scribble(pixels: np.ndarray) -> np.ndarray:
 
 
 def _in_colour(grey: np.ndarray) -> np.ndarray:
-    """Turn (H, W) into (H, W, 3)."""
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    """Turn white lines (H, W) into black ones (H, W, 3)."""
+    return np.repeat(255 - grey[:, :, None], 3, axis=2)
