@@ -43,7 +43,7 @@ def plan(config: CompositionsRecipe) -> list[tuple[Scene, str]]:
 
 def held_out(
     config: CompositionsRecipe,
-) -> tuple[list[Thing], Combinations, np.random.Generator]:
+) -> tuple[Sequence[Thing], Combinations, np.random.Generator]:
     """Return the things, the split of each of them in each colour, and the generator after that.
 
     Raises:
@@ -53,7 +53,7 @@ def held_out(
     if unknown:
         raise ValueError(f"compositions.colours: wanted some of {list(PAINTS)}, got {unknown}")
     rng = np.random.default_rng(config.seed or 0)
-    things = find_things()
+    things: Sequence[Thing] = find_things()
     if config.things is not None:
         things = [things[i] for i in sorted(rng.permutation(len(things))[: config.things])]
     return things, split_combinations(things, config, config.things_share, rng), rng
