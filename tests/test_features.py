@@ -148,7 +148,6 @@ def weights(tmp_path_factory):
     return paths
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_extractor_gives_a_picture_of_the_same_size_each_time_the_same(
     weights, picture, name

@@ -68,7 +68,6 @@ def train(model, ids, steps=40, bfloat16=False):
     return losses
 
 
-@pytest.mark.slow
 def test_adapters_learn_and_merged_weights_open_everywhere(chameleon, ids, tmp_path):
     import transformers
 

@@ -6,6 +6,7 @@ extractor. The network is VGG-16's convolutions, each of its five stages with a 
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,7 +61,10 @@ class _Stage(nn.Module):
 
 def open_hed(weights: Path, device: str) -> Callable[[np.ndarray], np.ndarray]:
     """Return the extractor of a file of weights; errors as `open_feature` tells them."""
-    state = torch.load(weights, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:  # whose message tells how to run such a file's code
+        raise ValueError("wanted tensors alone, got a broken file or other things in it") from None
     widths = tuple(
         len(state[f"block{number}.projection.weight"][0]) for number in range(1, len(LAYERS) + 1)
     )
