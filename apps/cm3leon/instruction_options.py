@@ -72,6 +72,8 @@ def problem_of_instruction(given: argparse.Namespace) -> str | None:
         own |= {*_DRAWING}
     if command == "edit":
         own.add("image_guidance_scale")
+    if command in ("ask", "long"):
+        own.add("retrieve")
     if command == "structure":
         own |= {"feature_weights", "feature_file"}
     if command == "long":
