@@ -37,8 +37,8 @@ HOW = {
     "edit.drift": "Edits of the colour: mean absolute difference from the source outside of the "
     "thing; of the background: inside of it; in 0..1.",
     "edit.keep_drift": "Instructions to change nothing: mean absolute difference from the source.",
-    "boxes.iou30": "Share of the things for which the picture's parts of the colour asked for have, "
-    f"together, the box asked for, by an IoU of {FOUND} or more.",
+    "boxes.iou30": "Share of the things for which the parts of the picture in the colour asked for "
+    f"have, together, the box asked for, by an IoU of {FOUND} or more.",
     "boxes.iou50": "The same by an IoU of 0.5.",
     "write.character": "Single characters: share read back, by the nearest of the 36 in shape.",
     "canny.agreement": "Mean F1 of the Canny edges of the drawn picture and the real one through "
