@@ -39,27 +39,30 @@ class Retriever:
             groups: N; a document that shows one of a picture's combinations is left out, so that in
                 training a document never shows the answer itself.
         """
+        count = len(pixels)
+        # keys of their own: none is a document's
+        mine = np.setdiff1d(np.arange(count + len(self.memory.bank)), self.memory.bank.keys)[:count]
+        group_of = dict(zip(mine.tolist(), groups, strict=True))
         members: dict[str, set[int]] = defaultdict(set)
         for key, group in self.groups.items():
             for part in group.split(" + "):
                 members[part].add(key)
 
         def others(key: int) -> set[int]:
-            parts = groups[-1 - key].split(" + ")
-            return set().union(*(members[part] for part in parts))
+            return set().union(*(members[part] for part in group_of[key].split(" + ")))
 
         vectors = np.concatenate(
             [
                 self.encoder.encode_images(list(pixels[start : start + BATCH]))
-                for start in range(0, len(pixels), BATCH)
+                for start in range(0, count, BATCH)
             ]
         )
         with progress_bar("neighbours of instructions", "picture") as progress:
             table = build_neighbour_table(
                 self.memory.bank,
                 self.encoder,
-                -1 - np.arange(len(pixels)),
-                [None] * len(pixels),
+                mine,
+                [None] * count,
                 vectors,
                 replace(self.memory.strategy, query_dropout=0.0),
                 self.seed,
@@ -67,7 +70,7 @@ class Retriever:
                 progress=progress,
             )
         found = []
-        for place in range(len(pixels)):
-            keys = table.candidates(-1 - place)["image"]
+        for key in mine.tolist():
+            keys = table.candidates(key)["image"]
             found.append(tuple(int(key) for key in keys[::-1] if key != -1))
         return found
