@@ -14,9 +14,9 @@ from cm3leon.evaluation.instructions.pictures import read_characters
 from cm3leon.evaluation.instructions.shapes import iou, thing_mask
 from cm3leon.instructions.embedded.drawings import CHARACTERS
 from cm3leon.instructions.embedded.pictures import Guide, Writing, pixels_of
-from cm3leon.instructions.embedded.recipe import EmbeddedRecipe
 from cm3leon.instructions.embedded.writing import plan_records
 from cm3leon.instructions.locations import read_boxes
+from cm3leon.tuning_recipe import EmbeddedRecipe
 
 COMPOSITIONS = CompositionsRecipe(things=60, seed=3)
 RECIPE = EmbeddedRecipe(

@@ -66,6 +66,11 @@ def png_of(inside: str, size: int, paper: str | None = None, *, crisp: bool = Fa
     )
 
 
+def pixels_of_png(png: bytes) -> np.ndarray:
+    """Return what `png_of` drew, (size, size, 4) uint8 with the opacity last."""
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGBA"))
+
+
 def coverage(svg: str) -> Coverage:
     """Measure what covers a drawing; `svg` is what stands inside the element."""
     rgba = np.asarray(Image.open(io.BytesIO(png_of(svg, _MEASURED, crisp=True))).convert("RGBA"))

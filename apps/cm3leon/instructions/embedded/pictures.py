@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,11 +13,10 @@ from fontTools.pens.boundsPen import BoundsPen
 from fontTools.pens.svgPathPen import SVGPathPen
 from fontTools.pens.transformPen import TransformPen
 from fontTools.ttLib import TTFont
-from PIL import Image
 from scipy import ndimage
 
 from cm3leon.data.palette import PAINTS, PAPERS
-from cm3leon.data.recolouring import SIDE, png_of
+from cm3leon.data.recolouring import SIDE, pixels_of_png, png_of
 from cm3leon.data.scenes import Placed, Scene
 from cm3leon.instructions.features import open_feature
 
@@ -57,7 +55,7 @@ class Writing:
 
     def pixels(self, size: int) -> np.ndarray:
         """Return (size, size, 3) uint8."""
-        return _decoded(png_of(_outlines(self.text), size, PAPERS["white"]))
+        return pixels_of_png(png_of(_outlines(self.text), size, PAPERS["white"]))[..., :3]
 
 
 Drawing = Scene | Guide | Writing
@@ -67,7 +65,7 @@ Drawing = Scene | Guide | Writing
 def pixels_of(drawing: Drawing, size: int) -> np.ndarray:
     """Draw; gives (size, size, 3) uint8."""
     if isinstance(drawing, Scene):
-        return _decoded(drawing.png(size))
+        return pixels_of_png(drawing.png(size))[..., :3]
     return drawing.pixels(size)
 
 
@@ -82,12 +80,8 @@ def segmentation(scene: Scene, size: int) -> np.ndarray:
 
 def shape_of(placed: Placed, size: int) -> np.ndarray:
     """Return which pixels (size, size) a thing covers, holes in it filled."""
-    picture = Image.open(io.BytesIO(png_of(placed.svg, size)))
-    return ndimage.binary_fill_holes(np.asarray(picture)[..., 3] > 127)  # pyright: ignore
-
-
-def _decoded(png: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    opaque = pixels_of_png(png_of(placed.svg, size))[..., 3] > 127
+    return np.asarray(ndimage.binary_fill_holes(opaque))
 
 
 @lru_cache(maxsize=1)

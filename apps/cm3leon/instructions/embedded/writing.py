@@ -16,10 +16,10 @@ from cm3leon.data_recipe import CompositionsRecipe
 from cm3leon.instructions.embedded import answers, drawings, edits
 from cm3leon.instructions.embedded.pictures import Drawing, pixels_of
 from cm3leon.instructions.embedded.planned import Painted, Planned, Pool
-from cm3leon.instructions.embedded.recipe import EmbeddedRecipe
 from cm3leon.instructions.retrieving import Retriever
 from cm3leon.instructions.sets import SPLITS, codes_per_row, row_of, write_task
 from cm3leon.parts import BATCH, Tokenizers
+from cm3leon.tuning_recipe import EmbeddedRecipe
 
 Progress = Callable[[int, int], None]
 """Called with (pictures encoded, pictures in all)."""
