@@ -26,6 +26,7 @@ from cm3_retrieval.sealed_folder import MANIFEST_NAME, write_folder
 from cm3_retrieval.text_file import texts_of
 from cm3_train.process_memory import peak_bytes
 from cm3leon.data.pairs import SPLITS, key_of, rows_of
+from cm3leon.data.raw_files import Unusable
 from cm3leon.data.tokens import MAX_SHIFT, other_views
 from cm3leon.parts import Tokenizers
 from cm3leon.preparation.copies import picture_hash
@@ -34,7 +35,6 @@ from cm3leon.preparation.source import (
     Record,
     Shard,
     Source,
-    Unusable,
     licence_of,
     origin_of,
 )
