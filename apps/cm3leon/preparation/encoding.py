@@ -85,8 +85,6 @@ class ShardEncoder:
         generator = torch.Generator().manual_seed(recipe.seed)
         self.changes = other_views(self.views - 1, MAX_SHIFT, generator)
         self.most_ids = most_ids(job, tokenizers)
-        allowed = job.options.licences
-        self.licences = None if allowed is None else {name.strip().casefold() for name in allowed}
         self.model_seconds = 0.0
 
     def encode(self, shard: Shard, folder: Path) -> None:
@@ -133,11 +131,10 @@ class ShardEncoder:
                 bad.append(found)
                 continue
             try:
-                if self.licences is not None:
-                    licence = licence_of(found.row.fields)
-                    if licence.casefold() not in self.licences:
-                        licences[licence] += 1
-                        continue
+                licence = licence_of(found.row.fields)
+                if not self.job.options.lets_in(licence):
+                    licences[licence] += 1
+                    continue
                 batch.append(self._picture(found, counts))
             except (OSError, ValueError, EOFError, tarfile.TarError) as error:
                 bad.append(self._unusable(found.row, str(error)))

@@ -15,18 +15,30 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from cm3leon.preparation.job import Job
+from cm3leon.preparation.job import AnyJob
 from cm3leon.preparation.source import Shard
 
 Finished = Callable[[int], object]
 """Called with the number of each shard that is done."""
 
 
+class Works(Protocol):
+    """What each process makes of the job once, such as `worker.Worker`."""
+
+    def run(self, task: str, number: int, shard: Shard) -> None:
+        """Do one task for one shard; what is made depends on nothing else."""
+        ...
+
+
+Open = Callable[[Any], Works]
+"""Takes the job; a class of a module, since processes get it by its name."""
+
+
 class Engine(Protocol):
     """Workers."""
 
     def run(self, task: str, shards: Mapping[int, Shard], finished: Finished) -> None:
-        """Do one task of `Worker` for each shard, given by its number."""
+        """Do one task of the workers for each shard, given by its number."""
         ...
 
     def close(self) -> None:
@@ -34,16 +46,16 @@ class Engine(Protocol):
         ...
 
 
-def engine_of(job: Job) -> Engine:
+def engine_of(job: AnyJob, open_worker: Open) -> Engine:
     """Return the engine that the job names; its workers start now."""
-    return LocalEngine(job) if job.options.engine == "local" else RayEngine(job)
+    return (LocalEngine if job.options.engine == "local" else RayEngine)(job, open_worker)
 
 
 class LocalEngine:
     """Processes of this machine, started afresh (spawn), so that none inherits a thread."""
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
+    def __init__(self, job: AnyJob, open_worker: Open) -> None:
+        self.job, self._open = job, open_worker
         self._context = multiprocessing.get_context("spawn")
         self._staff = [self._hire() for _ in range(job.options.workers)]
 
@@ -89,15 +101,15 @@ class LocalEngine:
             worker.stop()
 
     def _hire(self) -> _Process:
-        return _Process(self._context, self.job)
+        return _Process(self._context, self.job, self._open)
 
 
 class _Process:
     """A worker's process, and the pipe to it."""
 
-    def __init__(self, context: Any, job: Job) -> None:
+    def __init__(self, context: Any, job: AnyJob, open_worker: Open) -> None:
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, job), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, job, open_worker), daemon=True)
         self.process.start()
         theirs.close()  # so that the pipe ends when the process does
 
@@ -113,7 +125,7 @@ class _Process:
         self.pipe.close()
 
 
-def _serve(pipe: Connection, job: Job) -> None:
+def _serve(pipe: Connection, job: AnyJob, open_worker: Open) -> None:
     """Work until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends us
     driver = multiprocessing.parent_process()
@@ -124,9 +136,7 @@ def _serve(pipe: Connection, job: Job) -> None:
         os._exit(1)  # a driver that was killed may start anew: nobody else may write then
 
     threading.Thread(target=leave, daemon=True).start()
-    from cm3leon.preparation.worker import Worker
-
-    worker = Worker(job)
+    worker = open_worker(job)
     while True:
         try:
             task = pipe.recv()
@@ -147,7 +157,7 @@ class RayEngine:
     names a cluster.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: AnyJob, open_worker: Open) -> None:
         # under `uv run` Ray would start each worker by another `uv run`
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         try:
@@ -157,10 +167,8 @@ class RayEngine:
             raise ValueError(f"engine: {wanted}") from None
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)
-        from cm3leon.preparation.worker import Worker
-
         self.job = job
-        actor: Any = ray.remote(Worker)
+        actor: Any = ray.remote(open_worker)
         on_gpu = job.recipe.device == "auto" and ray.cluster_resources().get("GPU", 0)
         options = {"num_gpus": 1} if on_gpu or job.recipe.device.startswith("cuda") else {}
         self._hire: Callable[[], Any] = lambda: actor.options(num_cpus=1, **options).remote(job)
