@@ -7,31 +7,25 @@ number, order or death.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cm3_retrieval.picture_file import shown
 from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
+from cm3_train import TokenShards
 from cm3_train.artifact import sha256_of_file, write_json
 from cm3_train.shard_files import seal_shards
 from cm3leon import VERSION
 from cm3leon.data.pairs import DataError
 from cm3leon.fingerprint import fingerprint_of
 from cm3leon.instructions.readers.forms import open_reader
-from cm3leon.instructions.sets import (
-    SPLITS,
-    TASK_FILE,
-    InstructionSet,
-    codes_per_row,
-    read_task,
-    write_task,
-)
+from cm3leon.instructions.sets import SPLITS, TASK_FILE, codes_per_row, write_task
 from cm3leon.named_parts import fingerprint_of_part
 from cm3leon.parts import Tokenizers
 from cm3leon.preparation.decisions import encoded
@@ -95,8 +89,8 @@ def prepare_task(
     with working(job, TaskWorker) as engine:
         encode_all(job, shards, engine, say)
     report = assemble(job, len(shards), tokenizers)
+    write_samples(job, tokenizers)
     write_task(folder, options.task)
-    write_samples(folder, tokenizers)
     shutil.rmtree(job.work)
     return report
 
@@ -203,17 +197,16 @@ def report_of(manifests: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def write_samples(folder: Path, tokenizers: Tokenizers) -> None:
+def write_samples(job: TaskJob, tokenizers: Tokenizers) -> None:
     """Draw `report.png`: some records of each split, their pictures through the codes."""
-    task = read_task(folder)
+    folder, task = job.options.folder, job.options.task
     lines: list[tuple[str, list[np.ndarray | None]]] = []
     for split in SPLITS:
         if not (folder / split).is_dir():
             continue
-        records = InstructionSet(folder, split, tokenizers.vocabulary.sha256)
-        for key in records.keys[:SHOWN].tolist():
-            record = records.record(key)
-            codes = np.stack([record.codes[name] for name in task.pictures])
-            said = " / ".join(record.texts.values())
-            lines.append((f"{split}: {said}", list(tokenizers.decode(codes))))
+        shards = TokenShards(folder / split, tokenizers.vocabulary.sha256)
+        for key in shards.keys[:SHOWN].tolist():
+            codes = np.split(shards.codes(key), len(task.pictures))
+            said = " / ".join(json.loads(shards.caption(key))["texts"].values())
+            lines.append((f"{split}: {said}", list(tokenizers.decode(np.stack(codes)))))
     write_sheet(folder / "report.png", lines, [task.pictures])
