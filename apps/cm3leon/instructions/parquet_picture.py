@@ -59,7 +59,7 @@ class _Column:
         )
         self._ends = list(accumulate(sizes))
         self._rows: Iterator[Any] = iter(())
-        self._next = 0
+        self._group, self._next = -1, 0
         self._last: tuple[int, Any] = (-1, None)
 
     def at(self, row: int) -> Any:
@@ -68,9 +68,9 @@ class _Column:
         group = next((n for n, end in enumerate(self._ends) if row < end), None)
         if group is None:
             raise ValueError(f"{self._path.name}: wanted a row {row}, got {self._ends[-1:]} rows")
-        start = self._ends[group - 1] if group else 0
-        if not start <= self._next <= row:
-            self._next, self._rows = start, self._read(group)
+        if group != self._group or row < self._next:
+            start = self._ends[group - 1] if group else 0
+            self._group, self._next, self._rows = group, start, self._read(group)
         for value in self._rows:
             self._next += 1
             if self._next > row:

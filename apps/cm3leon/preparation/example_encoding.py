@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -72,14 +72,14 @@ class Fitted:
 
 @dataclass
 class Tally:
-    """What the report tells of a range; tallies can be added."""
+    """What the report tells of a range."""
 
-    counts: Counter[str]
-    reasons: Counter[str]
-    skipped: Counter[str]
-    licences: Counter[str]
-    left_out: Counter[str]
-    text_ids: list[int]
+    counts: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+    text_ids: list[int] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -118,8 +118,7 @@ class ExampleEncoder:
             folder: Takes `quarantine.jsonl`; facts are the files written and what was counted.
         """
         began = time.perf_counter()
-        tally = Tally(*(Counter() for _ in range(5)), [])
-        bad: list[Unusable] = []
+        tally, bad = Tally(), list[Unusable]()
         rows: dict[str, list[dict[str, Any]]] = {}
         for batch in chunks(self.ranges.read(shard), BATCH):
             examples = [one for found in batch if (one := self._fit(found, tally, bad))]

@@ -34,8 +34,8 @@ from cm3leon.instructions.readers.annotations import (
 from cm3leon.instructions.readers.picture_folder import PictureFolder
 from cm3leon.instructions.sets import Split
 
-TRAIN, VALIDATION = 0.9, 0.05
-"""Shares of the folders."""
+TRAIN, VALIDATION = 90, 5
+"""Percent of the folders."""
 COLUMNS = ("original_prompt", "edit_prompt", "edited_prompt")
 PICTURES = {"source": "original_image", "image": "edited_image"}
 """Field -> column."""
@@ -57,15 +57,15 @@ def read_folders(files: Sequence[Path], pictures: PictureFolder) -> Examples:
                 yield Unusable(file=path.name, key=f"entry {place + 1}", reason=str(error))
                 continue
             make = partial(_edit, path, PictureFolder(path.parent), name, prompt)
-            split = _split_at(place / len(listed))
+            split = _split_at(place, len(listed))
             for number in numbers:
                 yield attempt(path, f"{name}/{number}", make, number, split)
 
 
-def _split_at(share: float) -> Split:
-    if share < TRAIN:
+def _split_at(place: int, count: int) -> Split:
+    if place < TRAIN * count // 100:
         return "train"
-    return "validation" if share < TRAIN + VALIDATION else "test"
+    return "validation" if place < (TRAIN + VALIDATION) * count // 100 else "test"
 
 
 def _edit(
