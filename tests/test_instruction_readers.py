@@ -102,7 +102,7 @@ def test_coco_captions_without_use_are_noted_one_by_one(tmp_path):
         "caption: wanted a text, got an empty one", "caption: wanted a text, got None",
         "image_id: wanted one of the file's images, got 77",
         "image_id: wanted a whole number, got None", "record: wanted an object, got no object",
-        "wanted the picture 000000000025.jpg below", "wanted a path inside",
+        "wanted the picture 000000000025.jpg, got no such file", "wanted a path inside",
     ):  # fmt: skip
         assert any(words in reason for reason in reasons), words
     assert {line.file for line in bad} == {"captions_val2017.json"}
@@ -225,7 +225,7 @@ def test_open_images(tmp_path, header):
     assert found.split == "validation" and len(unneeded) == 1
     reasons = " ".join(line.reason for line in bad)
     assert len(bad) == 5
-    for words in ("0007cebe1b2ba653.jpg below", "named classes, got '/m/none'", "much", "nan",
+    for words in ("0007cebe1b2ba653.jpg, got no", "named classes, got '/m/none'", "much", "nan",
                   "wanted 13 cells, got 2"):  # fmt: skip
         assert words in reasons
     write(tmp_path / "validation-annotations-bbox.csv", "ImageID,XMin\na,0.1")
@@ -271,7 +271,7 @@ def test_vqa2(tmp_path):
         "question_id": 42000, "image_id": 42, "answers": ["ball"] * 6 + ["a ball"] * 4,
         "question_type": "what is", "answer_type": "other",
     }  # fmt: skip
-    assert [(line.key, line.reason.partition(" below")[0]) for line in bad] == [
+    assert [(line.key, line.reason.partition(", got no such")[0]) for line in bad] == [
         ("question 42002", "question: wanted a text, got an empty one"),
         ("question 42003", "wanted its answers in the annotations, got none"),
         ("question 42004", "question: wanted a text, got 5"),

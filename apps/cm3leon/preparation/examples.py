@@ -35,18 +35,17 @@ class ExampleRanges:
     Args:
         folder: The task's published files; pictures are noted by their paths from it.
         work: Takes the ranges.
-        rows: Examples of a range.
     """
 
-    def __init__(self, folder: Path, work: Path, rows: int = ROWS) -> None:
-        self.folder, self.work, self.rows = folder, work / "ranges", rows
+    def __init__(self, folder: Path, work: Path) -> None:
+        self.folder, self.work = folder, work / "ranges"
 
     def shards(self, reader: Reader) -> list[Shard]:
         """List the ranges; they are noted now if they were not before."""
         listed = self.work / "ranges.json"
         if not listed.is_file():
             shards = []
-            for number, lines in enumerate(chunks(self._lines(reader), self.rows)):
+            for number, lines in enumerate(chunks(self._lines(reader), ROWS)):
                 name = f"{number:06}.jsonl"
                 with atomic_file(self.work / name) as file:
                     file.writelines(lines)

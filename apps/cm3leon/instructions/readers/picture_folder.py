@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from cm3_retrieval.picture_file import list_files, shown
+from cm3_retrieval.picture_file import list_files
 from cm3leon.data.raw_files import refused_name
 from cm3leon.instructions.example import PictureFile
 
@@ -39,7 +39,7 @@ class PictureFolder:
             raise ValueError(refused)
         path = self._paths.get(PurePosixPath(name).name)
         if path is None:
-            raise ValueError(f"wanted the picture {name} below {shown(self.folder)}, got none")
+            raise ValueError(f"wanted the picture {name}, got no such file")
         return PictureFile(path)
 
     def at(self, *parts: str) -> PictureFile:
@@ -49,5 +49,5 @@ class PictureFolder:
             raise ValueError(refused)
         path = self.folder / name
         if not path.is_file():
-            raise ValueError(f"wanted the picture {name} in {shown(self.folder)}, got none")
+            raise ValueError(f"wanted the picture {name}, got no such file")
         return PictureFile(path)
