@@ -115,7 +115,7 @@ def test_karpathys_splits(tmp_path):
 
     pictures(tmp_path / "flickr30k-images", "1.jpg", "2.jpg", "3.jpg", "4.jpg")
     listed = [
-        image("1.jpg", "train", (0, "A boy ."), (1, "A ball .")),
+        image("1.jpg", "train", (0, "A boy ."), (1, "A ball ."), (9, " ")),
         image("2.jpg", "val", (2, "A girl ."), (3, "She .")),
         image("3.jpg", "test", (4, "A dog .")),
         image("4.jpg", "restval", (5, "A cat .")),
@@ -128,7 +128,8 @@ def test_karpathys_splits(tmp_path):
         found, bad, _ = read(task, tmp_path)
         assert [one.split for one in found] == ["train", "train", "validation", "test", "train"]
         assert found[2].facts == {"image_id": "2.jpg", "captions": ["A girl .", "She ."]}
-        assert len(bad) == 2 and "got 'dev'" in bad[1].reason
+        assert [line.key for line in bad] == ["1.jpg#2", "image 5", "image 6"]
+        assert "got 'dev'" in bad[2].reason
 
 
 def test_flickr30k_tokens(tmp_path):
@@ -175,14 +176,18 @@ def test_coco_boxes(tmp_path):
     assert found[1].boxes == (("person", (1, 1, 3, 3)),)
     assert not bad and [one.reason for one in unneeded] == ["no box in the picture"]
 
-    wrong = [thing(9, 5, 1, 1, 2, 2), thing(25, 1, 1, 1, float("nan"), 2), thing(30, 1, 1, 1, 2)]
+    wrong = [
+        thing(9, 5, 1, 1, 2, 2),
+        thing(25, 1, 1, 1, float("nan"), 2),
+        thing(30, 1, 10**400, 0.5, 1, 1),
+    ]
     write(place, {**head, "annotations": [*wrong, thing(4, 1, 1, 1, 2, 2)]})
     found, bad, _ = read("boxes", tmp_path)
     assert not found and [line.key for line in bad] == [
         "annotation 4", "image 9", "image 25", "image 30",
     ]  # fmt: skip
     assert "category_id: wanted one of" in bad[1].reason
-    assert all("wanted four finite numbers" in line.reason for line in bad[2:])
+    assert all("wanted four numbers of pixels" in line.reason for line in bad[2:])
 
 
 def test_objects365(tmp_path):

@@ -248,17 +248,17 @@ class ExampleEncoder:
         for one in batch:
             example = one.example
             own = {name: code_of[id(square)] for name, square in one.pixels.items()}
-            fields = self._with_outputs(example, {**one.texts, **own})
-            longest = max(
-                len(self.layout.whole(template, fields, self.task.outputs).ids)
-                for template in self.task.fitting(fields)
-            )
-            text_ids = longest - sum(map(len, own.values()))
+            try:
+                longest = self._longest(example, {**one.texts, **own})
+            except ValueError as error:  # the tokenizer takes a text for more than a text
+                bad.append(_unusable(example, str(error)))
+                continue
             if longest > most:
                 reason = f"wanted a sequence of at most {most} ids, got more"
                 bad.append(_unusable(example, reason))
                 tally.counts["too_long"] += 1
                 continue
+            text_ids = longest - sum(map(len, own.values()))
             tally.text_ids.append(text_ids)
             tally.licences[example.licence] += 1
             row = row_of(
@@ -267,6 +267,14 @@ class ExampleEncoder:
             )  # fmt: skip
             rows.append((example.split, row))
         return rows
+
+    def _longest(self, example: Example, fields: Mapping[str, Any]) -> int:
+        """Return the ids of an example in the template that makes most of it."""
+        fields = self._with_outputs(example, fields)
+        return max(
+            len(self.layout.whole(template, fields, self.task.outputs).ids)
+            for template in self.task.fitting(fields)
+        )
 
 
 def _unusable(example: Example, reason: str) -> Unusable:

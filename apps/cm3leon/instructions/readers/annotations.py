@@ -56,7 +56,7 @@ def of_kind(value: object, kind: type[Kind], name: str) -> Kind:
     """
     kinds = (int, float) if kind is float else (kind,)
     if not isinstance(value, kinds) or isinstance(value, bool):
-        raise ValueError(f"{name}: wanted {NAMES[kind]}, got {_short(value)}")
+        raise ValueError(f"{name}: wanted {NAMES[kind]}, got {short(value)}")
     return value  # pyright: ignore[reportReturnType]
 
 
@@ -103,7 +103,7 @@ def attempt(
     except NotNeeded as error:
         return Unneeded(reason=str(error))
     except ValueError as error:
-        return Unusable(file=path.name, key=_short(key), reason=str(error))
+        return Unusable(file=path.name, key=short(key), reason=str(error))
 
 
 def by_id(path: Path, records: list[Any]) -> tuple[dict[int, dict[str, Any]], list[Unusable]]:
@@ -146,6 +146,7 @@ def matching(folder: Path, patterns: tuple[str, ...]) -> Iterator[Path]:
                 yield path
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """Return a value for an error, cut if it is long."""
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -71,8 +71,12 @@ def read_karpathy(files: Sequence[Path], pictures: PictureFolder) -> Examples:
                 name, split = field(image, "filename", str), field(image, "split", str)
                 if split not in splits:
                     raise ValueError(f"split: wanted one of {list(splits)}, got {split!r}")
-                sentences = field(image, "sentences", list)
-                captions = [(own, line_of(one, "raw")) for own, one in enumerate(sentences)]
+                captions: list[tuple[object, str]] = []
+                for own, sentence in enumerate(field(image, "sentences", list)):
+                    try:
+                        captions.append((own, line_of(sentence, "raw")))
+                    except ValueError as error:
+                        yield Unusable(file=path.name, key=f"{name}#{own}", reason=str(error))
                 yield from captioned(
                     name,
                     captions,

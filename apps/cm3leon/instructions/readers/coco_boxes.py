@@ -11,13 +11,13 @@ are left out, and so are pictures without any other.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cm3leon.data.pairs import MOST_PIXELS
 from cm3leon.data.raw_files import Unusable
 from cm3leon.instructions.example import Box, Example, Examples
 from cm3leon.instructions.readers.annotations import (
@@ -29,6 +29,7 @@ from cm3leon.instructions.readers.annotations import (
     line_of,
     of_kind,
     read_json,
+    short,
     split_of,
 )
 from cm3leon.instructions.readers.coco import Captions, captions_of, image_of, licences_of
@@ -104,10 +105,10 @@ def corners_of(box: list[Any]) -> Box | None:
     """Return the corners of (x, y, width, height), or None for a box without area.
 
     Raises:
-        ValueError: It is no list of four finite numbers.
+        ValueError: It is no list of four numbers of at most `MOST_PIXELS`.
     """
     values = [of_kind(value, float, "bbox") for value in box]
-    if len(values) != 4 or not all(abs(value) < math.inf for value in values):
-        raise ValueError(f"bbox: wanted four finite numbers, got {box}")
+    if len(values) != 4 or not all(abs(value) <= MOST_PIXELS for value in values):
+        raise ValueError(f"bbox: wanted four numbers of pixels, got {short(box)}")
     x, y, width, height = values
     return (x, y, x + width, y + height) if width > 0 and height > 0 else None
