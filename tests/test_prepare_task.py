@@ -247,6 +247,34 @@ def test_codes_are_those_of_the_fitted_pictures(unbroken, coco, parted):
         assert np.array_equal(record.codes["image"], codes)
 
 
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_boxes_in_shares_of_the_sides_are_said_like_those_in_pixels(parted, tmp_path, fit):
+    """Open Images has shares, an imagefolder pixels."""
+    size, box = (80, 40), (30, 10, 16, 20)
+    write(tmp_path / "open/a.jpg", png(0, size))
+    write(tmp_path / "open/class-descriptions-boxable.csv", "/m/1,dog\n")
+    x, y, width, height = box
+    shares = (x / size[0], (x + width) / size[0], y / size[1], (y + height) / size[1])
+    write(tmp_path / "open/train-annotations-bbox.csv",
+          "ImageID,LabelName,XMin,XMax,YMin,YMax,IsGroupOf,IsDepiction\n"
+          f"a,/m/1,{','.join(map(str, shares))},0,0\n")  # fmt: skip
+    write(tmp_path / "own/a.png", png(0, size))
+    rows = [
+        {"file_name": "a.png", "split": "train", "text": name,
+         "objects": {"bbox": [box], "categories": [name]}}
+        for name in ("dog", "\udce9")
+    ]  # fmt: skip
+    write(tmp_path / "own/metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    made = []
+    for name in ("open", "own"):
+        report = prepare_here(parted, "boxes", tmp_path / name, tmp_path / f"{name}-set", fit=fit)
+        assert report["quarantined"] == (name == "own")
+        made += [one.texts for one in records(tmp_path / f"{name}-set")["train"]]
+    place = {"crop": "(64, 64) -> (166, 192)", "pad": "(96, 96) -> (147, 160)",
+             "stretch": "(96, 64) -> (147, 192)"}[fit]  # fmt: skip
+    assert made == [{"caption": "dog", "boxes": f"dog at {place}"}] * 2
+
+
 @pytest.mark.slow
 def test_killed_worker_and_driver_end_in_the_same_bytes(root, coco, parted, unbroken, tmp_path):
     """In processes of their own, as users run it; whoever works makes the same."""
@@ -373,7 +401,8 @@ def test_odd_records_are_counted_by_their_reasons(parted, tmp_path):
     assert (report["records"], report["quarantined"]) == (10, 6)
     assert report["quarantined_too_long"] == 1
     for words in ("question: wanted a text, got an empty one", "question: wanted Unicode",
-                  "facts: wanted Unicode", "sequence of at most 400 ids", "got this one again",
+                  "facts, source or licence: wanted Unicode", "sequence of at most 400 ids",
+                  "got this one again",
                   "VizWiz_test_00000007.jpg, got no such file"):  # fmt: skip
         assert [words in reason for reason in report["quarantine_reasons"]].count(True) == 1, words
 

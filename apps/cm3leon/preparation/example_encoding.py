@@ -165,8 +165,8 @@ class ExampleEncoder:
     def _fitted(self, example: Example, tally: Tally) -> Fitted | None:
         for name, text in example.texts.items():
             texts_of(text, name)
-        said = json.dumps([example.facts, example.source, example.licence], ensure_ascii=False)
-        texts_of(said, "facts")
+        others = [example.boxes, example.facts, example.source, example.licence]
+        texts_of(json.dumps(others, ensure_ascii=False), "boxes, facts, source or licence")
         squares = {
             name: self._square(example.pictures[name])
             for name in self.task.pictures
