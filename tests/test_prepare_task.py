@@ -76,8 +76,8 @@ def parted(root, tmp_path_factory) -> Path:
 class Inline:
     """An engine that works in this process."""
 
-    def __init__(self, job, open_worker):
-        self.worker = open_worker(job)
+    def __init__(self, job):
+        self.worker = job.worker_class()(job)
 
     def run(self, task, shards, finished):
         for number, shard in shards.items():
@@ -94,8 +94,8 @@ def prepare_here(parted, task, source, folder, *, length=400, **options):
     options = TaskPreparation(task=task, source=source, folder=folder, **given)
 
     @contextmanager
-    def working(job, open_worker):
-        yield Inline(job, open_worker)
+    def working(job):
+        yield Inline(job)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task_driver, "working", working)

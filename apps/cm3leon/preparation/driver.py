@@ -26,14 +26,14 @@ from cm3leon.data.pairs import DataError
 from cm3leon.fingerprint import fingerprint_of
 from cm3leon.preparation.assembly import assemble, write_quarantine
 from cm3leon.preparation.decisions import Decisions, decide, encoded, sampled
-from cm3leon.preparation.engines import Engine, Open, engine_of
+from cm3leon.preparation.engines import Engine, engine_of
 from cm3leon.preparation.finishing import documents_of
 from cm3leon.preparation.inputs import begun, copy_parts, fingerprint_of_inputs
 from cm3leon.preparation.job import AnyJob, Job, Preparation
 from cm3leon.preparation.plan import memory_plan
 from cm3leon.preparation.source import Shard, open_source
 from cm3leon.preparation.speed import SPEED_FILE, Clock, speed
-from cm3leon.preparation.worker import PLAN, Worker, finished, is_sealed, open_models, settle_torch
+from cm3leon.preparation.worker import PLAN, finished, is_sealed, open_models, settle_torch
 from cm3leon.prepared_folder import PREPARED_FILE
 from cm3leon.recipe import Recipe
 from cm3leon.recipe_file import save_recipe
@@ -85,7 +85,7 @@ def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str,
     for line in memory_plan(job, shards, *models):
         say(line)
     clock = Clock()
-    with working(job, Worker) as engine:
+    with working(job) as engine:
         encode_all(job, shards, engine, say)
         clock.lap("encode")
         decisions = decide(
@@ -120,9 +120,9 @@ def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str,
 
 
 @contextmanager
-def working(job: AnyJob, open_worker: Open) -> Iterator[Engine]:
+def working(job: AnyJob) -> Iterator[Engine]:
     """Keep workers for a `with` block."""
-    engine = engine_of(job, open_worker)
+    engine = engine_of(job)
     try:
         yield engine
     finally:

@@ -22,18 +22,6 @@ Finished = Callable[[int], object]
 """Called with the number of each shard that is done."""
 
 
-class Works(Protocol):
-    """What each process makes of the job once, such as `worker.Worker`."""
-
-    def run(self, task: str, number: int, shard: Shard) -> None:
-        """Do one task for one shard; what is made depends on nothing else."""
-        ...
-
-
-Open = Callable[[Any], Works]
-"""Takes the job; a class of a module, since processes get it by its name."""
-
-
 class Engine(Protocol):
     """Workers."""
 
@@ -46,16 +34,16 @@ class Engine(Protocol):
         ...
 
 
-def engine_of(job: AnyJob, open_worker: Open) -> Engine:
+def engine_of(job: AnyJob) -> Engine:
     """Return the engine that the job names; its workers start now."""
-    return (LocalEngine if job.options.engine == "local" else RayEngine)(job, open_worker)
+    return LocalEngine(job) if job.options.engine == "local" else RayEngine(job)
 
 
 class LocalEngine:
     """Processes of this machine, started afresh (spawn), so that none inherits a thread."""
 
-    def __init__(self, job: AnyJob, open_worker: Open) -> None:
-        self.job, self._open = job, open_worker
+    def __init__(self, job: AnyJob) -> None:
+        self.job = job
         self._context = multiprocessing.get_context("spawn")
         self._staff = [self._hire() for _ in range(job.options.workers)]
 
@@ -101,15 +89,15 @@ class LocalEngine:
             worker.stop()
 
     def _hire(self) -> _Process:
-        return _Process(self._context, self.job, self._open)
+        return _Process(self._context, self.job)
 
 
 class _Process:
     """A worker's process, and the pipe to it."""
 
-    def __init__(self, context: Any, job: AnyJob, open_worker: Open) -> None:
+    def __init__(self, context: Any, job: AnyJob) -> None:
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, job, open_worker), daemon=True)
+        self.process = context.Process(target=_serve, args=(theirs, job), daemon=True)
         self.process.start()
         theirs.close()  # so that the pipe ends when the process does
 
@@ -125,7 +113,7 @@ class _Process:
         self.pipe.close()
 
 
-def _serve(pipe: Connection, job: AnyJob, open_worker: Open) -> None:
+def _serve(pipe: Connection, job: AnyJob) -> None:
     """Work until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends us
     driver = multiprocessing.parent_process()
@@ -136,7 +124,7 @@ def _serve(pipe: Connection, job: AnyJob, open_worker: Open) -> None:
         os._exit(1)  # a driver that was killed may start anew: nobody else may write then
 
     threading.Thread(target=leave, daemon=True).start()
-    worker = open_worker(job)
+    worker = job.worker_class()(job)
     while True:
         try:
             task = pipe.recv()
@@ -157,7 +145,7 @@ class RayEngine:
     names a cluster.
     """
 
-    def __init__(self, job: AnyJob, open_worker: Open) -> None:
+    def __init__(self, job: AnyJob) -> None:
         # under `uv run` Ray would start each worker by another `uv run`
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         try:
@@ -168,7 +156,7 @@ class RayEngine:
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)
         self.job = job
-        actor: Any = ray.remote(open_worker)
+        actor: Any = ray.remote(job.worker_class())
         on_gpu = job.recipe.device == "auto" and ray.cluster_resources().get("GPU", 0)
         options = {"num_gpus": 1} if on_gpu or job.recipe.device.startswith("cuda") else {}
         self._hire: Callable[[], Any] = lambda: actor.options(num_cpus=1, **options).remote(job)

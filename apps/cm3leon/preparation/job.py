@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from cm3_texttok import Task
+from cm3leon.preparation.source import Shard
 from cm3leon.recipe import Recipe
 
 Engine = Literal["local", "ray"]
@@ -87,8 +89,18 @@ class TaskPreparation(Work):
     """The pictures lie somewhere below it; None: below `source`."""
 
 
+class Works(Protocol):
+    """One process's work on shards."""
+
+    def __init__(self, job: Any) -> None: ...
+
+    def run(self, task: str, number: int, shard: Shard) -> None:
+        """Do one task for one shard, which has this number; leaves a sealed folder."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
-class AnyJob:
+class AnyJob(ABC):
     """All that a worker is told."""
 
     recipe: Recipe
@@ -103,6 +115,10 @@ class AnyJob:
         """Where finished shards wait for the others; it is deleted at the end."""
         return self.options.folder / "work"
 
+    @abstractmethod
+    def worker_class(self) -> type[Works]:
+        """Return what each process makes of the job once; imported here, for it takes seconds."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job(AnyJob):
@@ -110,12 +126,24 @@ class Job(AnyJob):
 
     options: Preparation
 
+    def worker_class(self) -> type[Works]:
+        """Return the class that encodes shards and finishes them."""
+        from cm3leon.preparation.worker import Worker
+
+        return Worker
+
 
 @dataclass(frozen=True, kw_only=True)
 class TaskJob(AnyJob):
     """The preparation of a task."""
 
     options: TaskPreparation
+
+    def worker_class(self) -> type[Works]:
+        """Return the class that encodes ranges of examples."""
+        from cm3leon.preparation.example_encoding import TaskWorker
+
+        return TaskWorker
 
 
 def share_of(text: str) -> float:

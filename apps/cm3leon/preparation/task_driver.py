@@ -31,7 +31,6 @@ from cm3leon.parts import Tokenizers
 from cm3leon.preparation.decisions import encoded
 from cm3leon.preparation.driver import encode_all, working
 from cm3leon.preparation.encoding import COMPONENT
-from cm3leon.preparation.example_encoding import TaskWorker
 from cm3leon.preparation.examples import ExampleRanges
 from cm3leon.preparation.inputs import PARTS, named_part
 from cm3leon.preparation.job import TaskJob, TaskPreparation
@@ -86,7 +85,7 @@ def prepare_task(
     shards = ranges.shards(reader)
     if not shards:
         raise DataError(f"{shown(options.source)}: wanted at least one record, got none")
-    with working(job, TaskWorker) as engine:
+    with working(job) as engine:
         encode_all(job, shards, engine, say)
     report = assemble(job, len(shards), tokenizers)
     write_samples(job, tokenizers)
