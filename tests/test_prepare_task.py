@@ -155,7 +155,7 @@ def coco(tmp_path_factory) -> Path:
 
 
 SCRIPT = """
-import os, runpy, signal, sys
+import os, runpy, signal, sys, time
 from pathlib import Path
 from cm3leon.preparation import example_encoding, examples
 
@@ -167,6 +167,8 @@ def dying(folder, *rest):
     flag = Path(os.environ["FLAGS"]) / folder.name
     if folder.name in ("000001", "000003") and not flag.exists():
         flag.touch()
+        while folder.name == "000003" and not flag.with_name("000001").exists():
+            time.sleep(0.01)
         if folder.name == "000003":
             os.kill(os.getppid(), signal.SIGKILL)
         os._exit(9)
@@ -293,7 +295,7 @@ def test_killed_worker_and_driver_end_in_the_same_bytes(root, coco, parted, unbr
 
     assert run(2).returncode == -signal.SIGKILL
     assert {flag.name for flag in flags.iterdir()} == {"000001", "000003"}
-    assert (made / "work/encoded/000000/manifest.json").is_file()
+    assert any(made.glob("work/encoded/*/manifest.json"))
     with pytest.raises(FileNotFoundError, match="wanted a set of instructions"):
         InstructionSet(made, "train")
     time.sleep(1)  # the other worker sees that its driver is gone
