@@ -4,6 +4,11 @@
     python apps/generate.py --caption picture.png
     python apps/generate.py --infill picture.png --mask 16,16,48,48 --prompt "a red hat"
     python apps/generate.py --teach zorp.png --as zorp --prompt "blue zorp on yellow"
+    python apps/generate.py --run runs/tiny-sft --edit picture.png --instruction "make it blue"
+    python apps/generate.py --run runs/tiny-sft --structure canny picture.png --prompt "red fox"
+    python apps/generate.py --run runs/tiny-sft --boxes "fox 10,10,120,120; apple 130,90,250,250"
+    python apps/generate.py --run runs/tiny-sft --write K
+    python apps/generate.py --run runs/tiny-sft --ask picture.png "what colour is it?"
 
 Writes a PNG of all candidates, the one that CLIP likes best first. --infill alone describes first.
 --teach reads one picture into the memory that documents are retrieved from; nothing is trained.
@@ -17,7 +22,7 @@ from __future__ import annotations
 import sys
 
 from cm3_imagetok.exit_status import exit_status
-from cm3leon.generate_options import SAMPLING, parse
+from cm3leon.generate_options import FOLLOWING, SAMPLING, parse
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +32,22 @@ def main(arguments: list[str] | None = None) -> int:
     from cm3leon import generate
     from cm3leon.parts import open_parts
 
+    if given.command is not None:
+        from cm3leon.generate_instructions import follow
+        from cm3leon.tuned import open_tuned
+
+        parts = open_parts(given.run, given.device, trust=given.trust)
+        follow(
+            parts,
+            open_tuned(given.run),
+            given.command,
+            vars(given),
+            candidates=given.candidates,
+            seed=given.seed,
+            changes={name: getattr(given, name) for name in FOLLOWING},
+            out=given.out,
+        )
+        return 0
     picture = generate.open_picture(given.infill or given.caption, given.mask)
     lesson = generate.open_picture(given.teach)
     parts = generate.taught(

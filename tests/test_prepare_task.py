@@ -21,10 +21,9 @@ from PIL import Image
 from cm3_imagetok import load_image, square
 from cm3_texttok import PAPER_TASKS, Task
 from cm3leon.data.pairs import DataError, key_of
-from cm3leon.instructions import features
 from cm3leon.instructions.sets import SPLITS, InstructionSet
 from cm3leon.job import start
-from cm3leon.preparation import examples, task_driver
+from cm3leon.preparation import example_encoding, examples, task_driver
 from cm3leon.preparation.command import read_options
 from cm3leon.preparation.job import TaskPreparation
 from cm3leon.preparation.task_driver import prepare_task
@@ -352,14 +351,23 @@ def test_feature_pictures_are_made_of_the_fitted_pixels(parted, tmp_path, monkey
     write(tmp_path / "data/0.png", png(0))
     rows = [{"file_name": "0.png", "text": text, "split": "train"} for text in ("a", "b")]
     write(tmp_path / "data/metadata.jsonl", "\n".join(map(json.dumps, rows)))
-    with pytest.raises(DataError, match="at least one usable record.*depth: wanted feature"):
+    with pytest.raises(RuntimeError, match="--feature-weights: wanted a folder.*; got none"):
         prepare_here(parted, "depth", tmp_path / "data", tmp_path / "none")
-    monkeypatch.setitem(features.EXTRACTORS, "depth", lambda pixels: pixels[:1])
-    with pytest.raises(DataError, match=r"feature: wanted uint8 \(32, 32, 3\), got uint8 \(1,"):
-        prepare_here(parted, "depth", tmp_path / "data", tmp_path / "wrong")
-    monkeypatch.setitem(features.EXTRACTORS, "depth", lambda pixels: 255 - pixels)
-    report = prepare_here(parted, "depth", tmp_path / "data", tmp_path / "set")
-    assert report["splits"] == {"train": 2}
+    opened = []
+
+    def open_feature(name, weights, device):
+        opened.append((name, weights, device))
+        return lambda pixels: 255 - pixels
+
+    monkeypatch.setattr(example_encoding, "open_feature", open_feature)
+    weights = tmp_path / "weights"
+    write(weights / "config.json", {})
+    given = {"source": tmp_path / "data", "folder": tmp_path / "set", "feature_weights": weights}
+    report = prepare_here(parted, "depth", **given)
+    assert report["splits"] == {"train": 2} and opened == [("depth", weights, "cpu")]
+    write(weights / "config.json", {"other": 1})
+    with pytest.raises(ValueError, match="made from another task, settings, parts or files"):
+        prepare_here(parted, "depth", **given)
     pixels = np.asarray(square(load_image(tmp_path / "data/0.png"), SIZE))
     codes = open_tokenizers(read_recipe(parted), trust=False).encode(
         np.stack([255 - pixels, pixels])
@@ -462,6 +470,7 @@ def test_options_of_a_task(tmp_path, capsys, root):
         (["--task", "vqa2"], "--from: wanted a folder, got none"),
         (["--task", "vqa2", "--from", "a", "--source", "a"], "--source: wanted only without"),
         (["--task", "vqa2", "--from", "a", "--near-bits", "3"], "--near-bits: wanted only without"),
+        (["--source", "a", "--feature-weights", "a"], "--feature-weights: wanted only with --task"),
         (["--source", "a", "--images", "a"], "--images: wanted only with --task"),
         (["--task", "vqa2", "--task-file", str(own), "--from", "a"], "without --task, got both"),
         (["--task-file", str(tmp_path / "none.yaml"), "--from", "a"], "none.yaml"),

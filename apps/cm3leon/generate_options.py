@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cm3_decoding import SamplingConfig
 from cm3leon.drawing.sampling import UNUSED
+from cm3leon.instruction_options import add_options, command_of, problem_of_instruction
 
 SAMPLING = {
     "temperature": "divides the logits",
@@ -19,6 +20,8 @@ SAMPLING = {
     "otherwise none, and the streams of guidance all have the documents",
     "cd_alpha": "plausibility threshold of CD-K",
 }
+FOLLOWING = ("temperature", "top_p", "guidance_scale", "image_guidance_scale")
+"""Those that instructions take, too."""
 MOST_SEED = 2**32 - 1
 WRITES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -60,14 +63,20 @@ def parse(description: str | None, arguments: list[str] | None = None) -> argpar
         action="store_true",
         help="let the run's recipe name classes that are not ours: they may do whatever you may",
     )
+    add_options(command)
     given = command.parse_args(arguments)
-    problem = problem_of(given) or sampling_problem_of(given)
+    given.command = command_of(given)
+    if given.command is None:
+        problem = problem_of(given) or sampling_problem_of(given)
+    else:
+        problem = problem_of_instruction(given) or numbers_problem_of(given)
+        problem = problem or sampling_problem_of(given)
     if problem:
         command.error(problem)
     if given.caption or given.infill:
         given.sampler = given.sampler or "top-p"
     if given.candidates is None:
-        given.candidates = 1 if given.sampler == "greedy" else 8
+        given.candidates = 1 if given.sampler == "greedy" else 8 if given.command is None else 4
     given.seed = given.seed or 0
     return given
 
@@ -95,6 +104,11 @@ def problem_of(given: argparse.Namespace) -> str | None:
         for name in drawing:
             if getattr(given, name) is not None:
                 return f"{flag(name)} does nothing without --prompt, --caption or --infill"
+    return numbers_problem_of(given)
+
+
+def numbers_problem_of(given: argparse.Namespace) -> str | None:
+    """Return which number is out of its range, or None."""
     if given.candidates is not None and given.candidates < 1:
         return f"--candidates: wanted at least 1, got {given.candidates}"
     if given.seed is not None and not 0 <= given.seed <= MOST_SEED:

@@ -24,6 +24,7 @@ from cm3_texttok import DocumentLayout, TextTokenizer, Vocabulary
 from cm3_texttok.interface import Tokenizer
 from cm3_train.sequence import PairSource
 from cm3_train.shards import TokenShards
+from cm3leon.base_run import check_base
 from cm3leon.device import device_of
 from cm3leon.named_parts import part_of
 from cm3leon.prepared_folder import check_prepared
@@ -159,7 +160,9 @@ def recipe_of(folder: Path) -> Recipe:
         raise FileNotFoundError(f"{folder}: no run; wanted one that apps/pretrain.py has made")
     check_finished(folder, "decoder")
     recipe = read_recipe(folder)
-    if recipe.data.prepared is not None:
+    if recipe.base is not None:
+        check_base(folder, recipe.base)
+    elif recipe.data.prepared is not None:
         check_prepared(folder, recipe.data.prepared)
     return recipe
 

@@ -165,6 +165,8 @@ class Recipe:
     computes in it."""
     checkpoint_every: int = 50
     """Training steps between two checkpoints: what a kill can cost."""
+    base: Path | None = None
+    """Of a tuned run: the run that it started from, whose parts it uses, all but the decoder."""
     trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
     data: DataRecipe = field(default_factory=DataRecipe)
     texttok: TextRecipe = field(default_factory=TextRecipe)
@@ -205,8 +207,8 @@ class Recipe:
 
     @property
     def parts_folder(self) -> Path:
-        """Where all parts but the decoder are: a prepared folder, or the run's own."""
-        return self.data.prepared or self.folder
+        """Where all parts but the decoder are: a prepared folder, the base, or the run's own."""
+        return self.data.prepared or self.base or self.folder
 
 
 Seeded = TypeVar("Seeded", OpenMojiRecipe, CompositionsRecipe, ClipTrainingConfig)

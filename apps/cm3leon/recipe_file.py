@@ -13,11 +13,14 @@ import yaml
 
 from cm3_train.artifact import atomic_file
 from cm3leon.recipe import DecoderRecipe, ImageRecipe, Recipe
+from cm3leon.tuning_recipe import TuningRecipe
 
 RECIPE_FILE = "recipe.yaml"
+TUNING_FILE = "tuning.yaml"
+"""Beside a tuned run's recipe: how it was tuned."""
 AT_LEAST_ONE = {
     "batch_size", "checkpoint_every", "num_masks", "sample_count", "size", "val_batch_size",
-    "val_every", "views", "vocab_size",
+    "val_every", "val_records", "views", "vocab_size",
 }  # fmt: skip
 """Settings that are counts or sides of something, wherever they stand in a recipe."""
 MOST_SEED = 2**32 - 1
@@ -25,14 +28,18 @@ MOST_SEED = 2**32 - 1
 MINUTES = 15
 """What the default recipe is made for."""
 Trained = TypeVar("Trained", ImageRecipe, DecoderRecipe)
+Kind = TypeVar("Kind", Recipe, TuningRecipe)
 
 
-def recipe_parser(description: str | None, base: Path | None = None) -> jsonargparse.ArgumentParser:
+def recipe_parser(
+    description: str | None, base: Path | None = None, kind: type = Recipe
+) -> jsonargparse.ArgumentParser:
     """Return the command line of a recipe: `--config`, dotted overrides, `--print_config`.
 
     Args:
         description: Stands in `--help`.
         base: The recipe to use where no `--config` is given.
+        kind: `Recipe`, or the `TuningRecipe`.
     """
     parser = jsonargparse.ArgumentParser(
         description=description,
@@ -40,7 +47,7 @@ def recipe_parser(description: str | None, base: Path | None = None) -> jsonargp
         default_config_files=[str(base)] if base else None,
     )
     parser.add_argument("--config", action="config", help="a recipe in YAML; later ones override")
-    parser.add_class_arguments(Recipe, nested_key=None, as_positional=False)
+    parser.add_class_arguments(kind, nested_key=None, as_positional=False)
     return parser
 
 
@@ -63,11 +70,7 @@ def read_command(
         help=f"scale the default recipe, made for {MINUTES} minutes on two CPU cores, to as many",
     )
     given = parser.parse_args(arguments)
-    try:
-        for file in given.config or []:
-            _check_groups(yaml.safe_load(Path(file.absolute).read_bytes()), Recipe)
-    except ValueError as error:
-        parser.error(f"--config: {error}")
+    _check_files(parser, given, Recipe)
     minutes = given.pop("minutes")
     recipe = recipe_from(parser, given)
     if minutes is None:
@@ -78,6 +81,18 @@ def read_command(
             f"got {minutes}"
         )
     return scaled(recipe, minutes)
+
+
+def read_tuning_command(
+    description: str | None, default: Path, arguments: Sequence[str] | None = None
+) -> TuningRecipe:
+    """Return the recipe of a command line of instruction tuning; arguments as of `read_command`."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    named = any(a == "--config" or a.startswith("--config=") for a in arguments)
+    parser = recipe_parser(description, None if named else default, TuningRecipe)
+    given = parser.parse_args(arguments)
+    _check_files(parser, given, TuningRecipe)
+    return recipe_from(parser, given, TuningRecipe)
 
 
 def scaled(recipe: Recipe, minutes: int) -> Recipe:
@@ -112,10 +127,10 @@ def scaled(recipe: Recipe, minutes: int) -> Recipe:
     )
 
 
-def save_recipe(recipe: Recipe, folder: Path) -> None:
+def save_recipe(recipe: Recipe | TuningRecipe, folder: Path, name: str = RECIPE_FILE) -> None:
     """Write `recipe.yaml`, whole or not at all; every value stands in it."""
     text = yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False)
-    with atomic_file(folder / RECIPE_FILE) as file:
+    with atomic_file(folder / name) as file:
         file.write(text.encode())
 
 
@@ -131,23 +146,38 @@ def read_recipe(folder: Path) -> Recipe:
     path = folder / RECIPE_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no run; wanted one that apps/pretrain.py has made")
-    parser = recipe_parser(None)
+    return replace(_read(path, Recipe), runs=folder.parent, name=folder.name)
+
+
+def read_tuning(folder: Path) -> TuningRecipe:
+    """Return the recipe that a run was tuned with; errors as of `read_recipe`."""
+    path = folder / TUNING_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; wanted a run that apps/sft.py has tuned")
+    return replace(_read(path, TuningRecipe), runs=folder.parent, name=folder.name)
+
+
+def _read(path: Path, kind: type[Kind]) -> Kind:
+    parser = recipe_parser(None, kind=kind)
     parser.exit_on_error = False
     try:
         # not libyaml, which jsonargparse takes: deep brackets end it without an error
         values = yaml.safe_load(path.read_bytes())
         if not isinstance(values, dict) or "config" in values:
             raise ValueError("wanted the settings of a recipe")
-        _check_groups(values, Recipe)
-        recipe = recipe_from(parser, parser.parse_object(values))
+        _check_groups(values, kind)
+        return recipe_from(parser, parser.parse_object(values), kind)
     except RecursionError:
         raise ValueError(f"{path}: wanted a recipe, got brackets in too many brackets") from None
     except (jsonargparse.ArgumentError, yaml.YAMLError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-    return replace(recipe, runs=folder.parent, name=folder.name)
 
 
-def recipe_from(parser: jsonargparse.ArgumentParser, namespace: jsonargparse.Namespace) -> Recipe:
+def recipe_from(
+    parser: jsonargparse.ArgumentParser,
+    namespace: jsonargparse.Namespace,
+    kind: type[Kind] = Recipe,
+) -> Kind:
     """Return the recipe of parsed arguments.
 
     Raises:
@@ -155,7 +185,7 @@ def recipe_from(parser: jsonargparse.ArgumentParser, namespace: jsonargparse.Nam
     """
     values = parser.instantiate(namespace).as_dict()
     values.pop("config", None)
-    recipe = Recipe(**values)
+    recipe = kind(**values)
     for name, value in _whole_numbers(recipe):
         least = 1 if name.rpartition(".")[2] in AT_LEAST_ONE else 0
         if value < least:
@@ -163,6 +193,17 @@ def recipe_from(parser: jsonargparse.ArgumentParser, namespace: jsonargparse.Nam
         if name.endswith("seed") and value > MOST_SEED:
             raise ValueError(f"{name}: wanted at most {MOST_SEED}, got {value}")
     return recipe
+
+
+def _check_files(
+    parser: jsonargparse.ArgumentParser, given: jsonargparse.Namespace, kind: type
+) -> None:
+    """End the program where a `--config` has one value for a group of settings."""
+    try:
+        for file in given.config or []:
+            _check_groups(yaml.safe_load(Path(file.absolute).read_bytes()), kind)
+    except ValueError as error:
+        parser.error(f"--config: {error}")
 
 
 def _check_groups(values: dict[str, Any], kind: type, prefix: str = "") -> None:

@@ -31,14 +31,7 @@ def plan(config: CompositionsRecipe) -> list[tuple[Scene, str]]:
     Raises:
         ValueError: The recipe names a colour that there is no paint of.
     """
-    unknown = sorted(set(config.colours) - set(PAINTS))
-    if unknown:
-        raise ValueError(f"compositions.colours: wanted some of {list(PAINTS)}, got {unknown}")
-    rng = np.random.default_rng(config.seed or 0)
-    things = find_things()
-    if config.things is not None:
-        things = [things[i] for i in sorted(rng.permutation(len(things))[: config.things])]
-    combinations = split_combinations(things, config, config.things_share, rng)
+    things, combinations, rng = held_out(config)
     planned = list(single(things, combinations, "one", config.natural, config.recoloured, rng))
     planned += composed(things, combinations, config, rng)
     if config.letters:
@@ -46,6 +39,24 @@ def plan(config: CompositionsRecipe) -> list[tuple[Scene, str]]:
         combinations = split_combinations(letters, config, 0.0, rng)
         planned += single(letters, combinations, "letter", config.letters, config.letters, rng)
     return planned
+
+
+def held_out(
+    config: CompositionsRecipe,
+) -> tuple[Sequence[Thing], Combinations, np.random.Generator]:
+    """Return the things, the split of each of them in each colour, and the generator after that.
+
+    Raises:
+        ValueError: The recipe names a colour that there is no paint of.
+    """
+    unknown = sorted(set(config.colours) - set(PAINTS))
+    if unknown:
+        raise ValueError(f"compositions.colours: wanted some of {list(PAINTS)}, got {unknown}")
+    rng = np.random.default_rng(config.seed or 0)
+    things: Sequence[Thing] = find_things()
+    if config.things is not None:
+        things = [things[i] for i in sorted(rng.permutation(len(things))[: config.things])]
+    return things, split_combinations(things, config, config.things_share, rng), rng
 
 
 def single(
@@ -69,7 +80,7 @@ def single(
     by_name = {thing.name: thing for thing in things}
     for (name, colour), split in combinations.items():
         thing = by_name[name]
-        papers = _papers([colour], rng)
+        papers = papers_for([colour], rng)
         if colour == thing.own and "white" in papers:
             papers.remove("white")
             papers.insert(0, "white")
@@ -123,16 +134,16 @@ def _draw(kind: str, pool: list[Painted], rng: np.random.Generator) -> Scene | N
     if kind == "two":
         if thing.name == other.name or colour == other_colour:
             return None
-        paper = _papers([colour, other_colour], rng)[0]
+        paper = papers_for([colour, other_colour], rng)[0]
         relation = str(rng.choice(list(scenes.RELATIONS)))
         return scenes.two((thing, other), (colour, other_colour), paper, relation)
-    paper = _papers([colour], rng)[0]
+    paper = papers_for([colour], rng)[0]
     if kind == "count":
         return scenes.count(thing, colour, paper, str(rng.choice(list(scenes.NUMBERS))))
     size = str(rng.choice(list(scenes.SIZES), p=[0.45, 0.4, 0.15]))
     return scenes.placed(thing, colour, paper, size, str(rng.choice(list(scenes.PLACES))))
 
 
-def _papers(taken: Sequence[str], rng: np.random.Generator) -> list[str]:
+def papers_for(taken: Sequence[str], rng: np.random.Generator) -> list[str]:
     """Return the papers that have none of the colours, in random order."""
     return [paper for paper in rng.permutation(list(PAPERS)).tolist() if paper not in taken]

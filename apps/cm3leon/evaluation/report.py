@@ -159,7 +159,11 @@ def padded(pictures: Sequence[np.ndarray], count: int) -> list[np.ndarray | None
 
 
 def finish(
-    folder: Path, stages: dict[str, Stage], wall_seconds: float, machine: dict[str, Any]
+    folder: Path,
+    stages: dict[str, Stage],
+    wall_seconds: float,
+    machine: dict[str, Any],
+    pictures: Sequence[str] = PICTURES,
 ) -> dict[str, Any]:
     """Put the report where people look, and return it.
 
@@ -168,6 +172,7 @@ def finish(
         stages: All stages by name, the report among them.
         wall_seconds: What this start of the program took; kept stages are added.
         machine: Facts that the figures depend on.
+        pictures: Files that the report stage has drawn.
     """
     made = stages["report"].folder
     kept = sum(stage.seconds for stage in stages.values() if stage.kept)
@@ -184,7 +189,7 @@ def finish(
         },
     }
     write_json(folder / "report.json", report)
-    for name in PICTURES:
+    for name in pictures:
         shutil.copyfile(made / name, folder / name)
     return report
 

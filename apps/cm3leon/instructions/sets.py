@@ -132,8 +132,7 @@ def codes_per_row(task: Task, tokenizers: Tokenizers) -> int:
 
 def write_task(folder: Path, task: Task) -> None:
     """Write the file that makes a folder of shards a set; call it last."""
-    said = {"name": task.name, "templates": list(task.templates), "outputs": list(task.outputs)}
-    write_json(folder / TASK_FILE, {**stamp(COMPONENT, VERSION), **said})
+    write_json(folder / TASK_FILE, {**stamp(COMPONENT, VERSION), **said_task(task)})
 
 
 def read_task(folder: Path) -> Task:
@@ -143,7 +142,20 @@ def read_task(folder: Path) -> Task:
         raise FileNotFoundError(
             f"{path}: no such file; wanted a set of instructions, as apps/prepare.py --task makes"
         )
-    said = check_stamp(read_object(path), COMPONENT, VERSION, path)
+    return task_of(check_stamp(read_object(path), COMPONENT, VERSION, path), path)
+
+
+def said_task(task: Task) -> dict[str, Any]:
+    """Return a task as JSON values."""
+    return {"name": task.name, "templates": list(task.templates), "outputs": list(task.outputs)}
+
+
+def task_of(said: Any, path: Path) -> Task:
+    """Return the task that JSON values say.
+
+    Raises:
+        ValueError: They say none; names the file they are from.
+    """
     try:
         return Task(
             name=said["name"],

@@ -17,8 +17,9 @@ from cm3leon.preparation.job import Preparation, TaskPreparation, share_of
 from cm3leon.recipe import Recipe
 from cm3leon.recipe_file import RECIPE_FILE, recipe_from, recipe_parser
 
+FOR_TASKS = ("from", "images", "feature_weights")
 FOR_PAIRS = ("source", "near_bits", "drop_duplicates", "pictures", "sample")
-"""Options that mean nothing for a task."""
+"""Options that mean nothing for a task; those above mean nothing without one."""
 
 
 def read_options(
@@ -54,7 +55,7 @@ def _options(values: dict[str, Any]) -> Preparation | TaskPreparation:
     values["max_bad"] = share_of(values["max_bad"])
     if values["licences"] is not None:
         values["licences"] = tuple(name for name in values["licences"].split(",") if name.strip())
-    kind, source, others = Preparation, "source", ("from", "images")
+    kind, source, others = Preparation, "source", FOR_TASKS
     if values["task"] is not None or values["task_file"] is not None:
         kind, source, others = TaskPreparation, "from", FOR_PAIRS
         values["task"] = _task(values["task"], values["task_file"])
@@ -105,6 +106,7 @@ def _add_options(parser: jsonargparse.ArgumentParser) -> None:
     add("--task-file", type=Path, help="the same of a task of one's own: name, templates, outputs")
     add("--from", type=Path, help="folder of the task's files; see docs/instruction-data.md")
     add("--images", type=Path, help="the task's pictures lie below it; default: below --from")
+    add("--feature-weights", type=Path, help="of the network that makes the task's features")
     add("--source", type=Path, help="folder of raw pairs: imagefolder, tars or Parquet")
     add("--folder", type=Path, help="folder to make; pretrain.py takes it as --data.prepared")
     add("--parts", type=Path, help="run whose tokenizers and encoder are taken")

@@ -21,8 +21,8 @@ from cm3_train.shard_files import write_shard
 from cm3leon.data.pairs import key_of
 from cm3leon.data.raw_files import Unusable
 from cm3leon.instructions.example import Example, Found, Picture, Unneeded
-from cm3leon.instructions.features import extractor_of
-from cm3leon.instructions.locations import list_of, location
+from cm3leon.instructions.features import Extractor, open_feature
+from cm3leon.instructions.locations import SIDE, place_of, said_boxes
 from cm3leon.instructions.sets import codes_per_row, row_of
 from cm3leon.parts import Tokenizers
 from cm3leon.preparation.decisions import encoded
@@ -34,6 +34,8 @@ from cm3leon.preparation.source import Shard
 from cm3leon.preparation.squares import fitted, moved
 from cm3leon.preparation.worker import open_tokenizers, settle_torch
 
+Place = tuple[int, int, int, int]
+"""(x0, y0, x1, y1), 0 to 255."""
 BATCH = 64
 """Examples whose pictures are in memory as pixels."""
 MOST_REASONS = 100
@@ -109,6 +111,19 @@ class ExampleEncoder:
         self._square = lru_cache(maxsize=BATCH)(self._read)  # captions of a picture stand together
         self._feature = lru_cache(maxsize=BATCH)(self._extract)
 
+    @cached_property
+    def extractor(self) -> Extractor:
+        """What makes the field `feature` of examples that bring none.
+
+        Raises:
+            RuntimeError: There is none of the task's name, or its weights are missing.
+        """
+        try:
+            weights, device = self.job.options.feature_weights, str(self.tokenizers.device)
+            return open_feature(self.task.name, weights, device)
+        except ValueError as error:  # every example would say it again
+            raise RuntimeError(str(error)) from None
+
     def encode(self, number: int, shard: Shard, folder: Path) -> None:
         """Write the token shards of a range into the set, then the range's sealed folder.
 
@@ -181,23 +196,24 @@ class ExampleEncoder:
             if not located:
                 tally.skipped["no box is left in the fitted picture"] += 1
                 return None
-            texts["boxes"] = ", ".join(f"{label} at {place}" for label, place in located)
-            texts.setdefault("caption", list_of([label for label, _ in located]))
+            texts["boxes"] = said_boxes(located, SIDE)
+            texts.setdefault("caption", ", ".join(dict.fromkeys(label for label, _ in located)))
         self._check(example, {**texts, **pixels})
         return Fitted(example, texts, pixels)
 
     def _located(
         self, example: Example, width: int, height: int, tally: Tally
-    ) -> list[tuple[str, str]]:
-        """Return (label, location) of the boxes that are left in the fitted picture."""
+    ) -> list[tuple[str, Place]]:
+        """Return (label, place) of the boxes that are left in the fitted picture."""
         size, located = self.job.recipe.data.size, []
         scale = (width, height) * 2 if example.boxes_are_shares else (1, 1, 1, 1)
         for label, box in example.boxes:
             pixels = [value * side for value, side in zip(box, scale, strict=True)]
             kept = moved(pixels, width, height, size, self.job.options.fit)
-            place = kept and location(kept, size)
-            if place:
-                located.append((label, place))
+            if kept is not None:
+                x0, y0, x1, y1 = place = place_of(kept, size)
+                if x0 < x1 and y0 < y1:
+                    located.append((label, place))
         tally.counts["boxes"] += len(example.boxes)
         tally.counts["boxes_kept"] += len(located)
         return located
@@ -228,7 +244,7 @@ class ExampleEncoder:
 
     def _extract(self, picture: Picture) -> np.ndarray:
         _, pixels = self._square(picture)
-        feature = extractor_of(self.task.name)(pixels)
+        feature = self.extractor(pixels)
         if feature.shape != pixels.shape or feature.dtype != np.uint8:
             raise ValueError(
                 f"feature: wanted uint8 {pixels.shape}, got {feature.dtype} {feature.shape}"

@@ -87,6 +87,9 @@ class TaskPreparation(Work):
     """What the records are for."""
     images: Path | None = None
     """The pictures lie somewhere below it; None: below `source`."""
+    feature_weights: Path | None = None
+    """File or folder of the network that makes the task's feature pictures; see
+    `cm3leon.instructions.features`."""
 
 
 class Works(Protocol):

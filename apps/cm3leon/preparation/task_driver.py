@@ -12,6 +12,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,7 @@ def prepare_task(
         [options.fit, options.licences, recipe.data.size, recipe.decoder.max_length],
         [tokenizers.vocabulary.sha256, fingerprint_of_parts(recipe)],
         ranges.fingerprint(reader),
+        fingerprint_of_weights(options.feature_weights),
     )
     job = TaskJob(recipe=recipe, options=options, fingerprint=fingerprint, trust=trust)
     if begun(job):
@@ -123,6 +125,15 @@ def fingerprint_of_parts(recipe: Recipe) -> list[str]:
         files = sorted(path for path in place.rglob("*") if path.is_file() and path.name != ".lock")
         found += [sha256_of_file(path) for path in files]
     return found
+
+
+def fingerprint_of_weights(place: Path | None) -> list[tuple[str, int, int]]:
+    """Return names, sizes and times of the files that a feature's network is made of."""
+    if place is None:
+        return []
+    files = sorted(path for path in (place, *place.rglob("*")) if path.is_file())
+    facts = [(path.name, path.stat()) for path in files]
+    return [(name, found.st_size, found.st_mtime_ns) for name, found in facts]
 
 
 def begun(job: TaskJob) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -13,8 +14,10 @@ from lightning.pytorch.loggers import Logger
 from cm3_model import Decoder, operations_a_token, save_decoder
 from cm3_model.parallel import parallelize
 from cm3_train import (
+    BatchLoader,
     CM3Module,
     Draw,
+    PackedLoader,
     Samples,
     Throughput,
     ValidationLoader,
@@ -91,8 +94,9 @@ def train_decoder(
     if is_first():
         figures = objective_figures(sequences, train, tokenizers.vocabulary)
         write_json(folder / OBJECTIVE_FILE, figures)
-    best = fit(
-        decoder_module(recipe, tokenizers, seed, trainer),
+    fit_decoder(
+        recipe,
+        tokenizers,
         lambda rank, ranks: training_batches(
             recipe,
             sequences,
@@ -111,12 +115,57 @@ def train_decoder(
             rank=rank,
             world_size=ranks,
         ),
+        folder,
+        seed=seed,
+        device=device,
+        precision=precision,
+        checkpoint_every=checkpoint_every,
+        trainer=trainer,
+        draw=draw,
+    )
+
+
+def fit_decoder(
+    recipe: DecoderRecipe,
+    tokenizers: Tokenizers,
+    batches: Callable[[int, int], BatchLoader | PackedLoader],
+    validation: Callable[[int, int], ValidationLoader],
+    folder: Path,
+    *,
+    seed: int,
+    device: torch.device,
+    precision: str,
+    checkpoint_every: int,
+    trainer: TrainerRecipe,
+    draw: Draw | None = None,
+    monitor: str = "val/bits_per_code",
+) -> None:
+    """Train on batches, and save the best model by `monitor` as `folder / "model"`.
+
+    Args:
+        recipe: Shape, optimizer, sizes.
+        tokenizers: The id space.
+        batches: `(rank, ranks) -> loader` of training.
+        validation: `(rank, ranks) -> loader` of what chooses.
+        folder: As of `train_decoder`; so the rest.
+        seed: Of new weights.
+        device: Where to train.
+        precision: Lightning's name of it.
+        checkpoint_every: Steps between two checkpoints.
+        trainer: Processes, bad steps, checkpoints, logs.
+        draw: Called at validations as the recipe's `sample_every` says.
+        monitor: The figure of validation that chooses, the least being best.
+    """
+    best = fit(
+        decoder_module(recipe, tokenizers, seed, trainer),
+        batches,
+        validation,
         run_dir=folder,
         max_steps=recipe.optim.total_steps,
         val_every=recipe.val_every,
         checkpoint_every=checkpoint_every,
         precision=precision,
-        monitor="val/bits_per_code",
+        monitor=monitor,
         description="decoder",
         accumulate=recipe.accumulate(trainer.ranks),
         bad_steps=trainer.bad_steps,
@@ -133,7 +182,8 @@ def train_decoder(
     load_weights(whole, best)
     model = new_decoder(recipe, tokenizers, seed)
     model.load_state_dict(whole.export_state())
-    save_decoder(model, folder / "model", {"vocabulary_sha256": vocabulary.sha256})
+    extra = {"vocabulary_sha256": tokenizers.vocabulary.sha256}
+    save_decoder(model, folder / "model", extra)
 
 
 def callbacks_of(

@@ -15,6 +15,7 @@ from .checkpoint_io import (
 from .cm3 import (
     CM3Config as CM3Config,
     cm3_transform as cm3_transform,
+    move_spans as move_spans,
     query_start as query_start,
     undo_cm3 as undo_cm3,
 )
@@ -23,12 +24,20 @@ from .collate import (
     Sample as Sample,
     collate as collate,
 )
-from .config import OptimConfig as OptimConfig
+from .config import (
+    LoraConfig as LoraConfig,
+    OptimConfig as OptimConfig,
+)
 from .contract import (
     check_trainable_model as check_trainable_model,
 )
 from .history import (
     read_history as read_history,
+)
+from .instruction import (
+    Instruction as Instruction,
+    InstructionBuilder as InstructionBuilder,
+    InstructionConfig as InstructionConfig,
 )
 from .interface import (
     INTERFACE_VERSION as INTERFACE_VERSION,
@@ -39,6 +48,12 @@ from .loader import (
     TokenLoader as TokenLoader,
     ValidationLoader as ValidationLoader,
 )
+from .lora import (
+    adapters_of as adapters_of,
+    add_adapters as add_adapters,
+    merge_adapters as merge_adapters,
+    merged_weights as merged_weights,
+)
 from .loss import (
     TokenLosses as TokenLosses,
     bits as bits,
@@ -48,6 +63,10 @@ from .loss import (
 )
 from .matrix_roles import (
     hidden_matrices as hidden_matrices,
+)
+from .mixture import (
+    Mixture as Mixture,
+    balanced as balanced,
 )
 from .module import (
     CM3Module as CM3Module,

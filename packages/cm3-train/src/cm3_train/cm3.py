@@ -115,7 +115,39 @@ def cm3_transform(
         count = config.num_spans or max(1, int(rng.poisson(config.mean_spans)))
         count = min(count, len(mask_ids))
         begins, stops = _random_spans(rng, starts, ends, count)
-    return _move(ids, begins, stops, infill_id, mask_ids) if len(begins) else ids
+    return move_spans(ids, begins, stops, infill_id, mask_ids) if len(begins) else ids
+
+
+def move_spans(
+    ids: np.ndarray,
+    begins: np.ndarray,
+    stops: np.ndarray,
+    infill_id: int,
+    mask_ids: Sequence[int],
+) -> np.ndarray:
+    """Move spans of a document to its end, behind `<infill>`.
+
+    Args:
+        ids: Document from `<eos>` to `<eos>`, (L,).
+        begins: (S,) where the spans begin, in order; none overlaps another.
+        stops: (S,) where they stop.
+        infill_id: Stands before the moved spans.
+        mask_ids: Stand in for the spans, at least S.
+
+    Returns:
+        int64 (L + 2 * S,).
+    """
+    body: list[np.ndarray] = []
+    moved: list[np.ndarray] = []
+    masks = integers(mask_ids, "mask_ids")
+    at = 0
+    for span, (begin, stop) in enumerate(zip(begins.tolist(), stops.tolist(), strict=True)):
+        mask = masks[span : span + 1]
+        body += [ids[at:begin], mask]
+        moved += [mask, ids[begin:stop]]
+        at = stop
+    moved[0] = np.array([infill_id])  # the first span follows <infill> itself
+    return np.concatenate([*body, ids[at:-1], *moved, ids[-1:]])
 
 
 def undo_cm3(ids: np.ndarray, *, infill_id: int, mask_ids: Sequence[int]) -> np.ndarray:
@@ -209,23 +241,3 @@ def _region(
     if columns == width:
         return begins[:1], begins[-1:] + width
     return begins, begins + columns
-
-
-def _move(
-    ids: np.ndarray,
-    begins: np.ndarray,
-    stops: np.ndarray,
-    infill_id: int,
-    mask_ids: Sequence[int],
-) -> np.ndarray:
-    body: list[np.ndarray] = []
-    moved: list[np.ndarray] = []
-    masks = integers(mask_ids, "mask_ids")
-    at = 0
-    for span, (begin, stop) in enumerate(zip(begins.tolist(), stops.tolist(), strict=True)):
-        mask = masks[span : span + 1]
-        body += [ids[at:begin], mask]
-        moved += [mask, ids[begin:stop]]
-        at = stop
-    moved[0] = np.array([infill_id])  # the first span follows <infill> itself
-    return np.concatenate([*body, ids[at:-1], *moved, ids[-1:]])

@@ -1,4 +1,4 @@
-"""The settings of an optimizer and its schedule; see `optim`."""
+"""The settings of an optimizer and its schedule, see `optim`, and of adapters, see `lora`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any, Literal
 class OptimConfig:
     """How the weights move. Steps are optimizer steps."""
 
-    name: Literal["adamw", "muon"] = "adamw"
-    """`adamw` for everything, or `muon` for the hidden matrices and AdamW for the rest."""
+    name: Literal["adamw", "adamw8bit", "muon"] = "adamw"
+    """`adamw` for everything; `adamw8bit`, the same with moments of 8 bits (arXiv 2110.02861), for
+    which torchao is needed, `pip install "cm3-train[adamw8bit]"`; or `muon` for the hidden matrices
+    and AdamW for the rest."""
     lr: float = 6e-4
     """Peak learning rate of AdamW."""
     muon_lr: float = 0.02
-    """Peak learning rate of Muon; unused by `adamw`."""
+    """Peak learning rate of Muon; unused by the others."""
     betas: tuple[float, float] = (0.9, 0.95)
     """AdamW's decay rates of the two moments."""
     weight_decay: float = 0.1
@@ -38,7 +40,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        _require(self.name in ("adamw", "muon"), "name", "adamw or muon", self.name)
+        names = ("adamw", "adamw8bit", "muon")
+        _require(self.name in names, "name", "adamw, adamw8bit or muon", self.name)
         _require(
             self.schedule in ("cosine", "linear", "polynomial", "constant"),
             "schedule",
@@ -61,12 +64,33 @@ class OptimConfig:
 
     def in_effect(self) -> dict[str, Any]:
         """Return the settings that change how a run goes, as plain values by name."""
-        unused = ["muon_lr"] if self.name == "adamw" else []
+        unused = [] if self.name == "muon" else ["muon_lr"]
         if self.schedule == "constant":
             unused += ["total_steps", "final_lr_share"]
         if self.schedule != "polynomial":
             unused.append("power")
         return {name: value for name, value in asdict(self).items() if name not in unused}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters beside frozen weights (LoRA, arXiv 2106.09685)."""
+
+    rank: int = 16
+    """Rows of an adapter's first matrix, columns of its second."""
+    alpha: float = 32.0
+    """What an adapter adds is multiplied by `alpha / rank`."""
+    targets: tuple[str, ...] = ("qkv", "out", "up", "down")
+    """Linear layers that get one, by the last part of their names; the default are those of the
+    blocks of `cm3_model.Decoder`."""
+    bfloat16_base: bool = False
+    """Keep all that is frozen in bfloat16: half the memory of float32."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        _require(self.rank >= 1, "rank", "at least 1", self.rank)
+        _require(self.alpha > 0, "alpha", "above 0", self.alpha)
+        _require(len(self.targets) > 0, "targets", "names of linear layers", self.targets)
 
 
 def _require(condition: bool, name: str, wanted: str, got: object) -> None:

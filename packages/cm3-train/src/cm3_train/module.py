@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, cast
 
 import lightning as L
@@ -20,7 +21,10 @@ from torch.distributed.tensor import DTensor
 from cm3_train.averaging import averaged_model
 from cm3_train.collate import IGNORE
 from cm3_train.config import OptimConfig
+from cm3_train.eight_bits import require_torchao
+from cm3_train.frozen_weights import FrozenWeights
 from cm3_train.interface import TrainableModel
+from cm3_train.lora import adapters_of, merged_weights
 from cm3_train.loss import Head, split_losses, token_losses
 from cm3_train.optim import build_optimizer, build_schedule
 from cm3_train.sharded_tensors import clip_gradients, local
@@ -33,6 +37,9 @@ class CM3Module(L.LightningModule):
     Every token of an optimizer step weighs the same, or what the batch's `weights` say, whatever
     rank and whichever of the accumulated batches it is in: gradients of sums are added up, then
     divided by the number of tokens, or by the sum of their weights.
+
+    Weights that are frozen when it is made, such as those beside adapters, stand in no checkpoint;
+    their hash does, and a run goes on with the same ones only.
 
     Args:
         model: An `nn.Module` that is a `TrainableModel`.
@@ -55,6 +62,8 @@ class CM3Module(L.LightningModule):
     ) -> None:
         """Check the model, and copy it if averaged weights are kept."""
         super().__init__()
+        if optim.name == "adamw8bit":
+            require_torchao()  # before a checkpoint of its states is read
         if not isinstance(model, TrainableModel):
             raise TypeError(
                 f"model: wanted methods hidden and head, got {type(model).__name__} without"
@@ -63,6 +72,7 @@ class CM3Module(L.LightningModule):
         self.optim = optim
         self.image_range = image_range
         self.averaged = averaged_model(model, optim.ema_decay) if optim.ema_decay else None
+        self._frozen = FrozenWeights(model)
         self._shard = shard
         self._sums: Tensor | None = None
         self._validation_sums: Tensor | None = None
@@ -72,14 +82,20 @@ class CM3Module(L.LightningModule):
         if self._shard is None or self.device_mesh is None:
             return
         shard, self._shard = self._shard, None  # Lightning may call this twice
+        if self._frozen:
+            raise ValueError(
+                "strategy: wanted one that leaves a model with frozen weights whole, such as ddp, "
+                "got one that splits it"
+            )
         shard(self.model, self.device_mesh)
         if self.averaged is not None:
             shard(self.averaged.module, self.device_mesh)
 
     @property
     def run_settings(self) -> dict[str, Any]:
-        """What `fit` must find unchanged when it resumes: the optimizer's config."""
-        return self.optim.in_effect()
+        """What `fit` must find unchanged when it resumes: the configs of optimizer and adapters."""
+        lora = adapters_of(cast(nn.Module, self.model))
+        return self.optim.in_effect() | ({} if lora is None else {"lora": asdict(lora)})
 
     @property
     def kept_model(self) -> nn.Module:
@@ -172,11 +188,22 @@ class CM3Module(L.LightningModule):
         if self.averaged is not None:
             self.averaged.update_parameters(cast(nn.Module, self.model))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave the frozen weights out, and write down their hash."""
+        self._frozen.leave_out(self, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put in the frozen weights that are here, if their hash is that of the checkpoint."""
+        self._frozen.put_back(self, checkpoint)
+
     def export_state(self) -> dict[str, Tensor]:
         """Return the weights to keep, under the model's own names: averaged ones, if kept.
 
-        Averaged weights are in float32 at least, whatever the model's own type.
+        Averaged weights are in float32 at least, whatever the model's own type. Adapters are
+        merged, and the names are those of the model before it had any.
         """
+        if adapters_of(self.kept_model) is not None:
+            return merged_weights(self.kept_model)
         state = self.kept_model.state_dict()
         return {name: value.detach().clone() for name, value in state.items()}
 

@@ -1,4 +1,4 @@
-"""Optimizers and schedules: AdamW, or Muon for the hidden matrices with AdamW for the rest.
+"""Optimizers and schedules: AdamW, also in 8 bits, or Muon for the hidden matrices.
 
 Takes a model and a frozen config; gives a torch Optimizer (one, whatever the kind, so that
 Lightning and checkpoints see nothing special) and a LambdaLR.
@@ -15,6 +15,8 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from cm3_train.config import OptimConfig
+from cm3_train.eight_bits import adamw_8bit
+from cm3_train.lora import adapters_of
 from cm3_train.matrix_roles import matrix_blocks
 from cm3_train.muon import MuonAdamW
 from cm3_train.sharded_tensors import by_mesh
@@ -35,8 +37,13 @@ def build_optimizer(
             `{"discriminator.": 2e-4}`. They take AdamW without weight decay, whatever the config.
 
     Raises:
-        ValueError: A part of `rates` has no trainable parameter.
+        ImportError: Of "adamw8bit": torchao is not installed.
+        ValueError: A part of `rates` has no trainable parameter, or the optimizer is not for such a
+            model: "muon" not for adapters, "adamw8bit" not for one that is split over processes.
     """
+    if config.name == "muon" and adapters_of(model) is not None:
+        # it would move a factor of a product as if it were the product
+        raise ValueError("optim.name: wanted adamw or adamw8bit for adapters, got muon")
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     groups: list[dict[str, Any]] = []
     for start, rate in (rates or {}).items():
@@ -69,6 +76,8 @@ def build_optimizer(
     groups = [{**group, "params": part} for group in groups for part in by_mesh(group["params"])]
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=True)
+    if config.name == "adamw8bit":
+        return adamw_8bit(groups, lr=config.lr, betas=config.betas)
     return MuonAdamW(groups, lr=config.lr, betas=config.betas)
 
 

@@ -210,7 +210,8 @@ def load_weights(module: L.LightningModule, path: str | Path) -> None:
     One that several processes wrote in parts goes into a module that is whole, in one process.
 
     Raises:
-        ValueError: The file is damaged or no checkpoint of ours.
+        ValueError: The file is damaged or no checkpoint of ours, or the module's frozen weights are
+            others than those that the run began with.
         RuntimeError: Names every key that is missing, left over or of another shape.
     """
     path = Path(path)
@@ -223,7 +224,9 @@ def load_weights(module: L.LightningModule, path: str | Path) -> None:
                 dcp.load(state, checkpoint_id=path, no_dist=True)
         module.load_state_dict(state["state_dict"])
         return
-    module.load_state_dict(AtomicCheckpointIO().load_checkpoint(path)["state_dict"])
+    checkpoint = AtomicCheckpointIO().load_checkpoint(path)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
 
 
 class _Restored(Callback):

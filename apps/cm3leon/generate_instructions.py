@@ -1,0 +1,137 @@
+"""The commands of `apps/generate.py` that follow instructions: say what was done, save it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cm3_imagetok import load_image, square
+from cm3_train import progress_bar
+from cm3leon.drawing.follow import answer_records, draw_records
+from cm3leon.generate import save
+from cm3leon.instructions.features import open_feature
+from cm3leon.instructions.locations import SIDE, said_boxes
+from cm3leon.parts import Parts
+from cm3leon.tuned import Tuned
+
+ANSWERED = {"ask": ("vqa2", "okvqa", "vizwiz"), "long": ("image_paragraph", "localized_narratives")}
+"""Tasks that answer a command; the first that the run was tuned on does."""
+
+
+def picture_codes(parts: Parts, pixels: np.ndarray) -> np.ndarray:
+    """Return the codes (h * w,) of pixels (H, W, 3) at the run's size."""
+    return parts.tokenizers.encode(pixels[None])[0]
+
+
+def opened(parts: Parts, path: Path) -> np.ndarray:
+    """Return a picture file as pixels (H, W, 3) at the run's size, its centre square."""
+    return np.asarray(square(load_image(path), parts.tokenizers.size))
+
+
+def follow(
+    parts: Parts,
+    tuned: Tuned,
+    command: str,
+    given: Mapping[str, Any],
+    *,
+    candidates: int,
+    seed: int,
+    changes: Mapping[str, Any],
+    out: Path | None,
+) -> None:
+    """Follow one instruction of the command line.
+
+    Args:
+        parts: The run's parts.
+        tuned: What it was tuned on.
+        command: Of `instruction_options`.
+        given: The command line's options.
+        candidates: Pictures to draw.
+        seed: Of the first.
+        changes: Fields of `SamplingConfig` that differ from the run's own; None values are skipped.
+        out: File to write; None finds a name.
+
+    Raises:
+        ValueError: The run was not tuned on such a task, or has not learnt a stream of guidance.
+    """
+    if command in ANSWERED:
+        answer(parts, tuned, command, given)
+        return
+    name, fields, shown, title = wanted(parts, command, given)
+    task = tuned.task(name)
+    changed = {key: value for key, value in changes.items() if value is not None}
+    sampling = replace(tuned.recipe.guidance.sampling(name), **changed)
+    tuned.check_streams(sampling)
+    with progress_bar("drawing") as progress:
+        codes = draw_records(
+            parts,
+            task,
+            [fields],
+            sampling=sampling,
+            seeds=seed + np.arange(candidates)[None],
+            progress=progress,
+        )
+    pixels = parts.tokenizers.decode(codes[0])
+    titles = [f"seed {seed + place}" for place in range(candidates)]
+    save(out, title, [*shown.values(), *pixels], [*shown, *titles])
+
+
+def wanted(
+    parts: Parts, command: str, given: Mapping[str, Any]
+) -> tuple[str, dict[str, Any], dict[str, np.ndarray], str]:
+    """Return the task, the record's fields, the pictures to show beside, and a title."""
+    if command == "edit":
+        source, words = opened(parts, given["edit"]), given["instruction"]
+        fields = {"instruction": words, "source": picture_codes(parts, source)}
+        return "edit", fields, {"source": source}, words
+    if command == "write":
+        return "write", {"text": given["write"]}, {}, given["write"]
+    if command == "boxes":
+        boxes = boxes_of(given["boxes"])
+        names = [name for name, _ in boxes]
+        caption = given["prompt"] or ", ".join(names)
+        return "boxes", {"caption": caption, "boxes": said_boxes(boxes, SIDE)}, {}, caption
+    feature, path = given["structure"]
+    pixels = opened(parts, Path(path))
+    if not given["feature_file"]:
+        pixels = open_feature(feature, given["feature_weights"])(pixels)
+    fields = {"caption": given["prompt"], "feature": picture_codes(parts, pixels)}
+    return feature, fields, {feature: pixels}, given["prompt"]
+
+
+def answer(parts: Parts, tuned: Tuned, command: str, given: Mapping[str, Any]) -> None:
+    """Print the answer to a question, or a long caption."""
+    names = ANSWERED[command]
+    task = tuned.task(next((name for name in names if name in tuned.tasks), names[0]))
+    path, question = given["ask"] if command == "ask" else (given["caption"], "")
+    record: dict[str, Any] = {"image": picture_codes(parts, opened(parts, Path(path)))}
+    if question:
+        record["question"] = question
+    (said,) = answer_records(parts, task, [record])
+    print("".join(c if c.isprintable() else " " for c in said))
+
+
+def boxes_of(text: str) -> list[tuple[str, tuple[int, int, int, int]]]:
+    """Return the names and boxes of `"fox 10,10,40,40; red apple 60,60,90,90"`.
+
+    Raises:
+        ValueError: A part is not of that form, or a box is outside of 0..255 or empty.
+    """
+    found = []
+    for part in filter(None, map(str.strip, text.split(";"))):
+        match = re.fullmatch(r"(.+?)\s+(\d+),(\d+),(\d+),(\d+)", part)
+        x0, y0, x1, y1 = map(int, match.groups()[1:]) if match else (0, 0, 0, 0)
+        if match is None or not (x0 < x1 < SIDE and y0 < y1 < SIDE):
+            raise ValueError(
+                f"--boxes: wanted `name x0,y0,x1,y1; ...`, x0 < x1 and y0 < y1 in 0..{SIDE - 1}, "
+                f"got {part!r}"
+            )
+        found.append((match[1], (x0, y0, x1, y1)))
+    if not found:
+        raise ValueError(f"--boxes: wanted at least one, got {text!r}")
+    return found

@@ -1,0 +1,1 @@
+"""The embedded instructions: records with exact truth, made from the compositions' drawings."""

@@ -1,0 +1,209 @@
+"""Instruction tuning of a decoder: a mixture of sets, and pretraining sequences among them.
+
+place in an epoch -> set and record -> template -> ids -> what is cut out -> a batch (paper 4)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from cm3_texttok import Instruction, InstructionLayout
+from cm3_train import (
+    BatchLoader,
+    InstructionBuilder,
+    InstructionConfig,
+    Mixture,
+    PackedLoader,
+    Sample,
+    SampleOrder,
+    TokenLoader,
+    ValidationLoader,
+)
+from cm3leon.instructions.sets import InstructionSet
+from cm3leon.parts import Tokenizers
+from cm3leon.recipe import DecoderRecipe
+from cm3leon.trainer_recipe import TrainerRecipe
+from cm3leon.training.decoder import fit_decoder
+from cm3leon.training.sequences import TrainingSequences
+
+
+class Instructions:
+    """Records of several sets by place, each in one of its task's templates.
+
+    Args:
+        sets: Of one split.
+        layout: Of the words.
+        mixture: Which record a place of an epoch has; None takes the sets one after another.
+    """
+
+    def __init__(
+        self, sets: Sequence[InstructionSet], layout: InstructionLayout, mixture: Mixture | None
+    ) -> None:
+        self.sets = sets
+        self.layout = layout
+        self.mixture = mixture
+        self._keys = [one.keys for one in sets]
+        self._ends = np.cumsum([len(one) for one in sets])
+
+    def __len__(self) -> int:
+        """Return the places of an epoch."""
+        return int(self._ends[-1]) if self.mixture is None else len(self.mixture)
+
+    def lay_out(self, place: int, epoch: int, rng: np.random.Generator) -> Instruction:
+        """Return the record of a place in one of the templates that it fills.
+
+        Raises:
+            ValueError: It fills none of them, or is damaged.
+        """
+        number, row = self._at(place, epoch)
+        one = self.sets[number]
+        record, task = one.record(int(self._keys[number][row])), one.task
+        fitting = task.fitting(record.fields)
+        if not fitting:
+            raise ValueError(
+                f"{one.folder}: wanted the fields of one of the templates of {task.name}, got "
+                f"{sorted(record.fields)} in the record {self._keys[number][row]}"
+            )
+        template = fitting[int(rng.integers(len(fitting)))]
+        return self.layout.whole(template, record.fields, task.outputs)
+
+    def _at(self, place: int, epoch: int) -> tuple[int, int]:
+        if self.mixture is not None:
+            return self.mixture.at(place, epoch)
+        number = int(self._ends.searchsorted(place, side="right"))
+        return number, place - (int(self._ends[number - 1]) if number else 0)
+
+
+class TuningSequences:
+    """Callable `(place, epoch) -> Sample`: an instruction, or a pretraining sequence.
+
+    Args:
+        instructions: What builds an instruction.
+        replayed: What builds a pretraining sequence; None builds none.
+        keys: (N,) of the pretraining pairs.
+        replay: How often one comes.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self,
+        instructions: InstructionBuilder,
+        replayed: TrainingSequences | None,
+        keys: np.ndarray,
+        replay: float,
+        seed: int,
+    ) -> None:
+        self.instructions = instructions
+        self.replayed = replayed
+        self.keys = keys
+        self.replay = replay if replayed is not None and len(keys) else 0.0
+        self.seed = seed
+
+    def __call__(self, place: int, epoch: int) -> Sample:
+        """Return the sequence of a place in an epoch."""
+        if self.replay and self.replayed is not None:
+            rng = np.random.default_rng((self.seed, 13, epoch, place))
+            if rng.random() < self.replay:
+                key = int(self.keys[int(rng.integers(len(self.keys)))])
+                return self.replayed(key, int(rng.integers(2**31)))
+        return self.instructions(place, epoch)
+
+
+def tune_decoder(
+    recipe: DecoderRecipe,
+    objective: InstructionConfig,
+    tokenizers: Tokenizers,
+    train: Instructions,
+    validation: Instructions,
+    replayed: TrainingSequences | None,
+    pretraining_keys: np.ndarray,
+    folder: Path,
+    *,
+    replay: float,
+    val_records: int,
+    seed: int,
+    device: torch.device,
+    precision: str,
+    checkpoint_every: int,
+    trainer: TrainerRecipe,
+) -> None:
+    """Tune, and save the best model by its loss on held-out outputs as `folder / "model"`.
+
+    Args:
+        recipe: Shape, `init_from`, optimizer, sizes.
+        objective: What is cut out of an instruction, and what is learnt.
+        tokenizers: The id space.
+        train: The sets, mixed.
+        validation: What chooses.
+        replayed: As of `TuningSequences`.
+        pretraining_keys: (N,) of the pretraining pairs.
+        folder: Keeps checkpoints and logs; a training that was stopped there goes on.
+        replay: Share of the sequences that are the pretraining's.
+        val_records: Most records of validation.
+        seed: Of all that is drawn.
+        device: Where to train.
+        precision: Lightning's name of it.
+        checkpoint_every: Steps between two checkpoints.
+        trainer: Processes, bad steps, checkpoints, logs.
+    """
+    pad_id = tokenizers.vocabulary.pad_id
+    building = instruction_builder(train, objective, tokenizers, recipe.max_length, seed)
+    sequences = TuningSequences(building, replayed, pretraining_keys, replay, seed)
+    asking = instruction_builder(validation, None, tokenizers, recipe.max_length, seed)
+    held_out = np.arange(len(validation))
+    held_out = held_out[:: max(1, -(-len(held_out) // val_records))]
+
+    def batches(rank: int, ranks: int) -> BatchLoader | PackedLoader:
+        shared = recipe.batch_size if recipe.tokens_per_step else recipe.batch_size // ranks
+        order = SampleOrder(np.arange(len(train)), seed, shared, ranks, rank)
+        options = {"pad_id": pad_id, "workers": trainer.workers}
+        if recipe.packed_length is None:
+            return TokenLoader(sequences, order, **options)
+        return PackedLoader(
+            sequences,
+            order,
+            recipe.packed_length,
+            accumulate=recipe.accumulate(ranks),
+            **options,
+        )
+
+    fit_decoder(
+        recipe,
+        tokenizers,
+        batches,
+        lambda rank, ranks: ValidationLoader(
+            asking, held_out, recipe.val_batch_size, pad_id=pad_id, rank=rank, world_size=ranks
+        ),
+        folder,
+        seed=seed,
+        device=device,
+        precision=precision,
+        checkpoint_every=checkpoint_every,
+        trainer=trainer,
+        monitor="val/loss",
+    )
+
+
+def instruction_builder(
+    instructions: Instructions,
+    objective: InstructionConfig | None,
+    tokenizers: Tokenizers,
+    max_length: int,
+    seed: int,
+) -> InstructionBuilder:
+    """Return what builds sequences of instructions; see `cm3_train.InstructionBuilder`."""
+    words = tokenizers.vocabulary
+    return InstructionBuilder(
+        instructions.lay_out,
+        objective,
+        eos_id=words.eos_id,
+        break_id=words.break_id,
+        infill_id=words.infill_id,
+        mask_ids=words.mask_ids,
+        max_length=max_length,
+        seed=seed,
+    )

@@ -1,0 +1,84 @@
+"""What a tuned run can be asked for: its tasks, and the streams of guidance that it has learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cm3_decoding import SamplingConfig
+from cm3_texttok import Task
+from cm3_train.artifact import write_json
+from cm3leon.instructions.sets import said_task, task_of
+from cm3leon.recipe_file import read_tuning
+from cm3leon.stages import read_object
+from cm3leon.tuning_recipe import TuningRecipe
+
+TASKS_FILE = "tasks.json"
+"""In the decoder's folder of a tuned run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What a tuning has taught."""
+
+    folder: Path
+    tasks: Mapping[str, Task]
+    recipe: TuningRecipe
+
+    def task(self, name: str) -> Task:
+        """Return a task.
+
+        Raises:
+            ValueError: The run was not tuned on it.
+        """
+        if name not in self.tasks:
+            raise ValueError(
+                f"{self.folder}: wanted a run that was tuned on {name}, got one of "
+                f"{', '.join(self.tasks)}"
+            )
+        return self.tasks[name]
+
+    def check_streams(self, sampling: SamplingConfig) -> None:
+        """Refuse guidance by a stream that training never showed.
+
+        Raises:
+            ValueError: There is none; names the scale.
+        """
+        objective = self.recipe.objective
+        apart = sampling.image_guidance_scale is not None
+        needed = {
+            "image_conditional": ("drop_text", "guidance_scale"),
+            "unconditional": ("drop_both", "image_guidance_scale")
+            if apart
+            else ("drop_text", "guidance_scale"),
+        }
+        for stream in sampling.streams[1:]:
+            share, scale = needed[stream]
+            if not getattr(objective, share):
+                raise ValueError(
+                    f"{scale}: wanted 1, as {self.folder} was tuned with {share} 0 and knows no "
+                    f"such stream, got {getattr(sampling, scale)}"
+                )
+
+
+def write_tasks(folder: Path, tasks: Iterable[Task]) -> None:
+    """Note the tasks of a tuning in the decoder's folder."""
+    write_json(folder / TASKS_FILE, {"tasks": [said_task(task) for task in tasks]})
+
+
+def open_tuned(folder: Path) -> Tuned:
+    """Open what a run was tuned on.
+
+    Raises:
+        ValueError: It is a run, but no tuned one.
+    """
+    path = folder / "decoder" / TASKS_FILE
+    if not path.is_file():
+        raise ValueError(f"{folder}: wanted a run that apps/sft.py has tuned, got an untuned one")
+    tasks = [task_of(said, path) for said in read_object(path, "tasks")["tasks"]]
+    return Tuned(
+        folder=folder,
+        tasks={task.name: task for task in tasks},
+        recipe=read_tuning(folder),
+    )

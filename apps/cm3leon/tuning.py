@@ -1,0 +1,196 @@
+"""The order of the stages of instruction tuning (paper 4), on top of a pretrained run.
+
+base -> instructions -> decoder -> report
+
+The tuned run's folder opens as any run: its recipe is the base's with `base` in it, so all parts
+but the decoder are the base's, which must stay where it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cm3_texttok import InstructionLayout
+from cm3_train import Mixture, progress_bar
+from cm3leon import parts
+from cm3leon.base_run import BASE_STAGE, base_fingerprint
+from cm3leon.data.memory import Neighbours, open_neighbours
+from cm3leon.data.pairs import read_pairs
+from cm3leon.data.prepared import open_prepared
+from cm3leon.instructions.sets import TASK_FILE, InstructionSet, Split
+from cm3leon.job import Job, start
+from cm3leon.parts import Memory, Tokenizers
+from cm3leon.recipe import Recipe, seeded
+from cm3leon.tuned import write_tasks
+from cm3leon.tuning_recipe import TuningRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningJob:
+    """A tuning that is being made."""
+
+    job: Job
+    """Its recipe is the tuned run's: the base's, with the tuning's training in it."""
+    tuning: TuningRecipe
+
+
+def begin(tuning: TuningRecipe) -> TuningJob:
+    """Take hold of the tuned run's folder; errors as of `job.start`, and `parts.recipe_of`."""
+    base = parts.recipe_of(tuning.base)
+    return TuningJob(job=start(tuned_recipe(tuning, base)), tuning=tuning)
+
+
+def tuned_recipe(tuning: TuningRecipe, base: Recipe) -> Recipe:
+    """Return the recipe that the tuned run's folder opens by.
+
+    Raises:
+        ValueError: The tuning's folder is the base's.
+    """
+    if tuning.folder.resolve() == tuning.base.resolve():
+        raise ValueError(f"name: wanted another folder than the base {tuning.base}")
+    decoder = replace(
+        base.decoder,
+        init_from=(tuning.base / "decoder" / "model").resolve(),
+        optim=tuning.optim,
+        batch_size=tuning.batch_size,
+        tokens_per_step=tuning.tokens_per_step,
+        val_batch_size=tuning.val_batch_size,
+        compile=tuning.compile,
+        activation_checkpointing=tuning.activation_checkpointing,
+        packed_length=tuning.packed_length,
+        val_every=tuning.val_every,
+        sample_every=0,
+    )
+    return replace(
+        base,
+        name=tuning.name,
+        runs=tuning.runs,
+        base=tuning.base.resolve(),
+        seed=tuning.seed,
+        device=tuning.device,
+        precision=tuning.precision,
+        checkpoint_every=tuning.checkpoint_every,
+        trainer=tuning.trainer,
+        decoder=decoder,
+    )
+
+
+def make_tuned(made: TuningJob) -> list[Path]:
+    """Make every stage up to the decoder; gives the folders of the sets."""
+    job, tuning = made.job, made.tuning
+    job.stages.run(BASE_STAGE, base_fingerprint(tuning.base), [], lambda out: None)
+    tokenizers, memory = open_base(job)
+    sets = make_sets(made, tokenizers)
+    tune(made, tokenizers, memory, sets)
+    return sets
+
+
+def open_base(job: Job) -> tuple[Tokenizers, Memory]:
+    """Open the base's tokenizers and documents."""
+    text = parts.open_text_tokenizer(job.recipe, trust=job.trust)
+    image = parts.open_image_tokenizer(job.recipe, job.device, trust=job.trust)
+    tokenizers = parts.join_tokenizers(text, image, job.recipe, job.device)
+    encoder = parts.open_encoder(job.recipe, job.device, trust=job.trust)
+    return tokenizers, parts.open_memory(job.recipe, encoder, tokenizers.vocabulary)
+
+
+def make_sets(made: TuningJob, tokenizers: Tokenizers) -> list[Path]:
+    """Stage `instructions`: the embedded sets, where the recipe names none."""
+    job, tuning = made.job, made.tuning
+    if tuning.sets:
+        hashes = [(path / TASK_FILE).read_text() for path in tuning.sets]
+        manifests = [(path / "train" / "manifest.json").read_text() for path in tuning.sets]
+        job.stages.run("instructions", [hashes, manifests], [BASE_STAGE], lambda out: None)
+        return list(tuning.sets)
+    compositions = seeded(job.recipe.data.compositions, parts.recipe_of(tuning.base).seed)
+
+    def work(out: Path) -> None:
+        from cm3leon.instructions.embedded.writing import write_embedded
+
+        with progress_bar("drawing and encoding instructions", "picture") as progress:
+            write_embedded(out, tokenizers, compositions, tuning.embedded, tuning.seed, progress)
+
+    config = [compositions, tuning.embedded, tuning.seed]
+    stage = job.stages.run("instructions", config, [BASE_STAGE], work)
+    return [stage.folder / name for name, number in tuning.embedded.numbers.items() if number]
+
+
+def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Path]) -> None:
+    """Stage `decoder`: the base's decoder, tuned."""
+    job, tuning = made.job, made.tuning
+    recipe = job.recipe.decoder
+
+    def work(out: Path) -> None:
+        from cm3leon.training.sequences import training_sequences
+        from cm3leon.training.tuning import Instructions, tune_decoder
+
+        layout = InstructionLayout(tokenizers.text, tokenizers.vocabulary)
+
+        def opened(split: Split) -> list[InstructionSet]:
+            sha256 = tokenizers.vocabulary.sha256
+            return [InstructionSet(folder, split, sha256) for folder in sets]
+
+        train = opened("train")
+        if job.stages.first:
+            write_tasks(out, [one.task for one in train])
+        mixture = Mixture([len(one) for one in train], up=tuning.up, down=tuning.down)
+        keys, neighbours = pretraining_pairs(job.recipe)
+        documents = memory.documents
+        replayed = training_sequences(recipe, tokenizers, documents, neighbours, tuning.seed)
+        tune_decoder(
+            recipe,
+            tuning.objective,
+            tokenizers,
+            Instructions(train, layout, mixture),
+            Instructions(opened("validation"), layout, None),
+            replayed,
+            keys,
+            out,
+            replay=tuning.replay,
+            val_records=tuning.val_records,
+            seed=tuning.seed,
+            device=job.device,
+            precision=job.precision,
+            checkpoint_every=tuning.checkpoint_every,
+            trainer=tuning.trainer,
+        )
+
+    config = [
+        replace(recipe, init_from=None), tuning.objective, tuning.up, tuning.down, tuning.replay,
+        tuning.val_records, tuning.seed, job.precision,
+    ]  # fmt: skip
+    inputs = [BASE_STAGE, "instructions"]
+    job.stages.run("decoder", config, inputs, work, resumable=True, together=True)
+
+
+def pretraining_pairs(recipe: Recipe) -> tuple[np.ndarray, Neighbours]:
+    """Return the keys of the base's training pairs, and their neighbours."""
+    if recipe.data.prepared is not None:
+        prepared = open_prepared(recipe.data.prepared)
+        return prepared.keys["train"], prepared.neighbours
+    folder = recipe.parts_folder
+    source = recipe.data.folder or folder / "data"
+    pairs = read_pairs(source, **recipe.data.shares, seed=parts.recipe_of(folder).seed)
+    return pairs.keys[pairs.rows("train")], open_neighbours(folder / "retrieval")
+
+
+def make_report(made: TuningJob, sets: list[Path]) -> None:
+    """Stage `report`: figures and the sheet, where the instructions are the embedded ones."""
+    job, tuning = made.job, made.tuning
+
+    def work(out: Path) -> None:
+        from cm3leon.evaluation.instructions.report import write_report
+        from cm3leon.evaluation.subject import open_subject
+
+        base = open_subject(tuning.base, tuning.device, trust=job.trust)
+        model = parts.open_decoder(job.recipe, job.device)
+        tuned = replace(base.parts, model=model)
+        opened = [InstructionSet(path, "test", base.parts.tokenizers.vocabulary.sha256)
+                  for path in sets]  # fmt: skip
+        write_report(base, tuned, opened, tuning, out, job.stages.say)
+
+    config = [tuning.guidance, tuning.evaluation, tuning.seed]
+    job.stages.run("report", config, ["decoder"], work)

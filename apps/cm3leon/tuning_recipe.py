@@ -1,0 +1,114 @@
+"""The recipe of instruction tuning: what a tuned run starts from, learns, and is judged by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cm3_decoding import SamplingConfig
+from cm3_train import InstructionConfig, OptimConfig
+from cm3leon.decoder_recipe import Checkpointing
+from cm3leon.instructions.embedded.recipe import EmbeddedRecipe
+from cm3leon.trainer_recipe import TrainerRecipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningEvaluation:
+    """Figures and pictures at the end of a tuning on the embedded instructions."""
+
+    samples: int = 100
+    """Records drawn or answered for each figure."""
+    pictures: int = 8
+    """Records shown in each block of samples.png."""
+    batch_size: int = 128
+    """Records drawn or answered at once."""
+    untuned: bool = True
+    """Whether the run that the tuning started from is judged, too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceRecipe:
+    """How a tuned run draws what instructions ask for (paper 4.1)."""
+
+    top_p: float = 0.9
+    """Share of the probability to draw from."""
+    temperature: float = 1.0
+    """Divides the logits."""
+    edit_text: float = 7.5
+    """Guidance of an edit by its text."""
+    edit_image: float = 1.5
+    """Guidance of an edit by its picture."""
+    structure: float = 3.0
+    """Guidance by the text where there is a guide, such as edges, and where there are boxes."""
+
+    def sampling(self, task: str) -> SamplingConfig:
+        """Return how to draw what a task asks for."""
+        edit = task == "edit"
+        return SamplingConfig(
+            top_p=self.top_p,
+            temperature=self.temperature,
+            guidance_scale=self.edit_text if edit else self.structure,
+            image_guidance_scale=self.edit_image if edit else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuningRecipe:
+    """One tuned run."""
+
+    name: str = "sft"
+    """The run's folder is `runs`/`name`."""
+    runs: Path = Path("runs")
+    """Where runs are kept."""
+    base: Path = Path("runs/tiny")
+    """The run to start from, as apps/pretrain.py has made it."""
+    seed: int = 0
+    """Of everything that is drawn."""
+    device: str = "auto"
+    """As of a pretraining's recipe."""
+    precision: str = "auto"
+    """As of a pretraining's recipe."""
+    checkpoint_every: int = 50
+    """Training steps between two checkpoints: what a kill can cost."""
+    trainer: TrainerRecipe = field(default_factory=TrainerRecipe)
+    sets: tuple[Path, ...] = ()
+    """Sets of instructions, as `apps/prepare.py --task` makes them; none: the embedded ones."""
+    embedded: EmbeddedRecipe = field(default_factory=EmbeddedRecipe)
+    """The embedded instructions."""
+    objective: InstructionConfig = field(default_factory=InstructionConfig)
+    """What is cut out of an instruction, and what is learnt of it."""
+    up: float = 3.0
+    """Most times that a record comes in an epoch; see `cm3_train.Mixture`."""
+    down: float = 0.3
+    """Fewest times."""
+    replay: float = 0.1
+    """Share of the sequences that are the pretraining's, with retrieved documents, so that drawing
+    by captions alone is not forgotten."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimizer, schedule and steps."""
+    batch_size: int = 32
+    """As of a pretraining's `decoder`; so the next seven."""
+    tokens_per_step: int | None = None
+    val_batch_size: int = 64
+    compile: bool = False
+    activation_checkpointing: Checkpointing = "none"
+    packed_length: int | None = None
+    val_every: int = 100
+    val_records: int = 512
+    """Most records of validation, of all sets together."""
+    guidance: GuidanceRecipe = field(default_factory=GuidanceRecipe)
+    """How the tuned run draws."""
+    evaluation: TuningEvaluation = field(default_factory=TuningEvaluation)
+    """Figures at the end."""
+
+    def __post_init__(self) -> None:
+        """Refuse what the training would stumble over."""
+        if not 0 <= self.replay < 1:
+            raise ValueError(f"replay: wanted 0 to below 1, got {self.replay}")
+        if not 0 < self.down <= 1 <= self.up:
+            raise ValueError(f"up, down: wanted down <= 1 <= up, got {self.up} and {self.down}")
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return self.runs / self.name

@@ -1,0 +1,200 @@
+"""From a record to a training sequence of instruction tuning (arXiv 2309.02591, section 4).
+
+Instruction and output are one document under the CM3 objective. Which parts are cut out is drawn so
+that training shows what is asked for later:
+
+    Question: ... <mask>. <break> picture <infill> output      the output cut out: an answer
+    Edit ... <break> picture <break> <mask> <break> output     no text: a stream of guidance
+    Edit ... <break> <mask> <break> <mask:1> <break> output    neither text nor picture: another
+
+Else CM3's spans are drawn over the whole document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from cm3_train.cm3 import CM3Config, cm3_transform, move_spans
+from cm3_train.collate import Sample
+from cm3_train.integers import integer, integers
+
+Span = tuple[int, int]
+"""Places [start, stop) of a document."""
+
+
+class Instruction(Protocol):
+    """A document and where its parts lie, such as cm3_texttok's `Instruction`."""
+
+    @property
+    def ids(self) -> np.ndarray:
+        """(L,) from `<eos>` to `<eos>`."""
+        ...
+
+    @property
+    def output(self) -> Span:
+        """What is asked for."""
+        ...
+
+    @property
+    def text_inputs(self) -> Sequence[Span]:
+        """The texts that are given."""
+        ...
+
+    @property
+    def picture_inputs(self) -> Sequence[Span]:
+        """The pictures that are given."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructionConfig:
+    """What is cut out of an instruction, and what is learnt of it."""
+
+    cut_output: float = 0.8
+    """Chance that an output which something follows, such as an answer before its picture, is cut
+    out and learnt behind `<infill>`."""
+    drop_text: float = 0.05
+    """Chance that an instruction whose output comes last lacks its texts. InstructPix2Pix
+    (arXiv 2211.09800, section 3.2.1) drops text, picture and both in 5 % each."""
+    drop_pictures: float = 0.05
+    """Chance that it lacks its pictures."""
+    drop_both: float = 0.05
+    """Chance that it lacks both."""
+    cm3: CM3Config = field(
+        default_factory=lambda: CM3Config(mask_probability=0.3, whole_text_probability=0.0)
+    )
+    """The objective where none of these is drawn."""
+    score: Literal["all", "output"] = "all"
+    """Whether every token counts, as the paper's objective says, or the output's alone."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("cut_output", "drop_text", "drop_pictures", "drop_both"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: wanted 0..1, got {getattr(self, name)}")
+        dropped = self.drop_text + self.drop_pictures + self.drop_both
+        if dropped > 1:
+            raise ValueError(
+                f"drop_text + drop_pictures + drop_both: wanted at most 1, got {dropped}"
+            )
+        if self.score not in ("all", "output"):
+            raise ValueError(f"score: wanted all or output, got {self.score!r}")
+
+
+class InstructionBuilder:
+    """Callable `(key, epoch) -> Sample`, a function of its arguments and the seed alone.
+
+    Args:
+        lay_out: `(key, epoch, generator) -> Instruction`; the generator draws the template.
+        config: What is cut out; None leaves documents whole but for an output that something
+            follows, which is always cut out, and scores the output alone: as validation wants it.
+        eos_id: See `cm3_transform`; so the next three.
+        break_id: The sign between modalities.
+        infill_id: The sign before moved spans.
+        mask_ids: The signs that stand in for spans.
+        max_length: Most ids of a sequence.
+        seed: Of the run.
+    """
+
+    def __init__(
+        self,
+        lay_out: Callable[[int, int, np.random.Generator], Instruction],
+        config: InstructionConfig | None,
+        *,
+        eos_id: int,
+        break_id: int,
+        infill_id: int,
+        mask_ids: Sequence[int],
+        max_length: int,
+        seed: int,
+    ) -> None:
+        """Keep the arguments; nothing is drawn yet."""
+        self.lay_out = lay_out
+        self.config = config
+        self.eos_id = eos_id
+        self.break_id = break_id
+        self.infill_id = infill_id
+        self.mask_ids = tuple(mask_ids)
+        self.max_length = max_length
+        self.seed = seed
+
+    def __call__(self, key: int, epoch: int) -> Sample:
+        """Return the sequence of `key` in `epoch`, int64 ids (L,), L <= max_length.
+
+        Raises:
+            ValueError: The instruction is longer than `max_length`, or the key is no integer.
+        """
+        key = integer(key, "key")
+        rng = np.random.default_rng((self.seed, epoch, key & 0xFFFF_FFFF_FFFF_FFFF))
+        one = self.lay_out(key, epoch, rng)
+        ids = integers(one.ids, f"key {key}: ids")
+        if len(ids) > self.max_length:
+            raise ValueError(
+                f"key {key}: wanted at most max_length = {self.max_length} ids, got {len(ids)}"
+            )
+        spans = self._cut(one, rng)
+        if len(ids) + 2 * len(spans) > self.max_length or len(spans) > len(self.mask_ids):
+            spans = []
+        if spans:
+            begins, stops = np.array(spans).T
+            moved = move_spans(ids, begins, stops, self.infill_id, self.mask_ids)
+            return Sample(moved, 1, self._weights(one, len(moved), spans))
+        if self.config is None or self.config.score == "output":
+            return Sample(ids, 1, self._weights(one, len(ids), []))
+        room = (self.max_length - len(ids)) // 2
+        moved = cm3_transform(
+            ids,
+            config=self.config.cm3,
+            rng=rng,
+            eos_id=self.eos_id,
+            break_id=self.break_id,
+            infill_id=self.infill_id,
+            mask_ids=self.mask_ids[:room],
+        )
+        return Sample(moved)
+
+    def _cut(self, one: Instruction, rng: np.random.Generator) -> list[Span]:
+        """Draw the spans to cut out, in order, none touching another."""
+        config = self.config
+        last = one.output[1] == len(one.ids) - 1
+        if not last:
+            cut = config is None or rng.random() < config.cut_output
+            return [one.output] if cut else []
+        if config is None:
+            return []
+        kind = rng.random()
+        chosen: list[Span] = []
+        for chance, spans in (
+            (config.drop_text, one.text_inputs),
+            (config.drop_pictures, one.picture_inputs),
+            (config.drop_both, (*one.text_inputs, *one.picture_inputs)),
+        ):
+            if 0 <= kind < chance:
+                chosen = sorted(spans)
+            kind -= chance
+        joined: list[Span] = []
+        for start, stop in chosen:
+            if joined and joined[-1][1] == start:
+                start = joined.pop()[0]
+            if stop > start:
+                joined.append((start, stop))
+        return joined
+
+    def _weights(self, one: Instruction, length: int, spans: list[Span]) -> np.ndarray | None:
+        """Return what each of `length` ids counts once `spans` were moved; None: all alike."""
+        if self.config is not None and self.config.score == "all":
+            return None
+        weights = np.zeros(length, np.float32)
+        start, stop = one.output
+        if spans == [one.output]:
+            weights[length - 1 - (stop - start) : length] = 1  # and the <eos> that ends it
+            return weights
+        gone = sum(end - begin - 1 for begin, end in spans)  # a mask stays of each
+        weights[start - gone : stop - gone] = 1
+        if not spans and stop == length - 1:
+            weights[-1] = 1
+        return weights
