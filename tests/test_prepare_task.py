@@ -98,6 +98,7 @@ def prepare_here(parted, task, source, folder, *, length=400, **options):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(task_driver, "working", working)
+        patch.setattr(task_driver, "lock_folder", lambda folder: None)  # would stay open
         patch.setattr(examples, "ROWS", 8)
         return prepare_task(recipe, options, lambda line: None)
 
