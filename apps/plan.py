@@ -29,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
     add("--gpus", nargs="+", type=int, default=[8, 16, 32, 64, 128, 256, 512])
     add("--checkpointing", choices=("none", "selective", "full"), help="instead of the recipe's")
     add("--strategy", choices=("ddp", "fsdp2"), help="instead of the recipe's")
+    add("--model", help="name of cm3_model.PRESETS instead of the recipe's, such as chameleon-7b")
+    add("--optimizer", choices=("adamw", "adamw8bit"), help="instead of the recipe's")
+    add("--lora", type=int, metavar="RANK", help="train adapters alone, beside a bfloat16 base")
     add("--tflops", type=float, help="peak of a GPU, 10^12 a second; default: an H100's 989")
     add("--mfu", type=float, help="share of it on one GPU; default: 0.53, measured on an H100")
     add("--scaling", type=float, help="what many GPUs leave of it; default: 0.85, assumed")
@@ -37,6 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--out", type=Path, help="JSON to write")
     given = parser.parse_args(arguments)
 
+    from cm3_train import LoraConfig
     from cm3_train.artifact import write_json
     from cm3_train.plan import Assumptions
     from cm3leon.plan import GIB, row_of, with_choices
@@ -45,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     values = {"mfu": given.mfu, "scaling": given.scaling, "dollars_an_hour": given.dollars}
     values["peak"] = None if given.tflops is None else given.tflops * 1e12
     assumed = replace(Assumptions(), **{n: v for n, v in values.items() if v is not None})
+    lora = None if given.lora is None else LoraConfig(rank=given.lora, bfloat16_base=True)
     print(", ".join(f"{name} {value:g}" for name, value in vars(assumed).items()))
     print(" | ".join(HEADS))
     rows = []
@@ -52,12 +57,14 @@ def main(arguments: list[str] | None = None) -> int:
         path = CONFIGS / f"{name}.yaml" if (CONFIGS / f"{name}.yaml").is_file() else Path(name)
         recipe = with_choices(
             read_command(None, CONFIGS / "tiny.yaml", ["--config", str(path)]),
+            model=given.model,
+            optimizer=given.optimizer,
             activation_checkpointing=given.checkpointing,
-            strategy=given.strategy,
+            strategy=given.strategy or (None if lora is None else "ddp"),
         )
         for gpus in given.gpus:
             try:
-                row = row_of(recipe, gpus, assumed)
+                row = row_of(recipe, gpus, assumed, lora)
             except ValueError as error:
                 print(f"{recipe.name} | {gpus} | the step does not divide: {error}")
                 continue

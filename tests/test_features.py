@@ -63,7 +63,7 @@ def test_scribbles_are_few_connected_strokes_where_canny_has_texture(picture):
 def test_scribbles_grow_with_the_picture():
     large = cv2.resize(square(), (640, 640), interpolation=cv2.INTER_NEAREST)
     strokes = open_feature("scribble")(large)[:, :, 0]
-    assert (strokes[320] > 0).sum() >= 2 * 5  # two strokes, each about 6 pixels thick
+    assert 2 * 5 <= (strokes[320] > 0).sum() <= 2 * 30  # across two strokes
     y, x = np.nonzero(strokes)
     ring = np.maximum(abs(x - 319.5), abs(y - 319.5))
     assert (abs(ring - 160) < 20).all()

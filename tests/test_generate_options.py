@@ -76,3 +76,41 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path, capsys):
             parse(None, ["--prompt", "apple", "--out", str(tmp_path / name)])
         assert "is there already; wanted a new file" in capsys.readouterr().err
     assert parse(None, ["--prompt", "apple", "--out", str(tmp_path / "b.png")]).out.name == "b.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--edit a.png", "--edit wants --instruction TEXT"),
+        ("--edit a.png --instruction x --prompt y", "--prompt does nothing with --edit"),
+        ("--edit a.png --instruction x --retrieve 1", "--retrieve does nothing with --edit"),
+        ("--edit a.png --instruction x --sampler greedy", "--sampler does nothing with --edit"),
+        ("--edit a.png --write K", "--write does nothing with --edit"),
+        ("--structure canny a.png", "--structure wants --prompt TEXT"),
+        ("--structure cany a.png --prompt x", "--structure: wanted one of"),
+        ("--write K --image-guidance-scale 2", "--image-guidance-scale does nothing with --write"),
+        ("--write K --candidates 0", "--candidates: wanted at least 1, got 0"),
+        ("--write K --guidance-scale nan", "--guidance-scale: wanted 0 or more, got nan"),
+        ("--ask a.png what --candidates 2", "--candidates does nothing with --ask"),
+        ("--ask a.png what --out b.png", "--out does nothing with --ask"),
+        ("--long", "--long wants --caption FILE"),
+        ("--long --caption a.png --seed 3", "--seed does nothing with --long"),
+        ("--instruction x", "--instruction goes with --edit"),
+        ("--feature-file --prompt x", "--feature-file goes with --structure"),
+    ],
+)
+def test_options_of_instructions_stand_alone(capsys, arguments, message):
+    with pytest.raises(SystemExit) as end:
+        parse(None, arguments.split())
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--write", "--ask", "--instruction"])
+def test_empty_texts_are_refused(capsys, option):
+    arguments = {"--write": ["--write", " "], "--ask": ["--ask", "a.png", ""]}.get(
+        option, ["--edit", "a.png", "--instruction", ""]
+    )
+    with pytest.raises(SystemExit):
+        parse(None, arguments)
+    assert "wanted a" in capsys.readouterr().err or option == "--instruction"

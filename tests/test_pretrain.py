@@ -78,12 +78,9 @@ def digests(run: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def unbroken(root, tmp_path_factory) -> Path:
+def unbroken(smoke_run) -> Path:
     """A finished run that nobody disturbed."""
-    runs = tmp_path_factory.mktemp("runs")
-    done = pretrain(root, runs)
-    assert done.returncode == 0, done.stderr
-    return runs / "smoke"
+    return smoke_run
 
 
 @pytest.mark.slow

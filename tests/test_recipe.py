@@ -16,10 +16,19 @@ from cm3leon.recipe import (
     Recipe,
     seeded,
 )
-from cm3leon.recipe_file import read_command, read_recipe, save_recipe
+from cm3leon.recipe_file import (
+    TUNING_FILE,
+    read_command,
+    read_recipe,
+    read_tuning,
+    read_tuning_command,
+    save_recipe,
+)
 from cm3leon.trainer_recipe import TrainerRecipe
+from cm3leon.tuning import tuned_recipe
 
 CONFIGS = Path(__file__).parents[1] / "apps" / "configs"
+RECIPES = sorted(path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith("sft-"))
 
 
 def test_a_saved_recipe_is_the_same_recipe(tmp_path):
@@ -65,12 +74,12 @@ def test_minutes_are_for_the_default_recipe(given, capsys):
     assert "--minutes: wanted" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_whole(path):
     assert read_command(None, CONFIGS / "tiny.yaml", ["--config", str(path)]).name == path.stem
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_builds(path):
     recipe = read_command(None, CONFIGS / "tiny.yaml", ["--config", str(path)])
     words, codes = recipe.texttok.vocab_size, recipe.imagetok.model.num_codes
@@ -102,6 +111,32 @@ def test_the_papers_recipes_have_its_figures(name, layers, width, rate, gpus, to
     assert decoder.accumulate(8) == gpus // 8
     assert recipe.imagetok.model == PRESETS_OF_TOKENIZERS["cm3leon-256"]
     assert (recipe.data.size, recipe.texttok.vocab_size) == (256, 56320)
+
+
+@pytest.mark.parametrize(("name", "gpus"), [("sft-760m", 64), ("sft-7b", 128)])
+def test_the_papers_tuning_has_its_figures(name, gpus):
+    """arXiv 2309.02591, table 4 and E.1."""
+    recipe = read_tuning_command(None, CONFIGS / f"{name}.yaml", [])
+    assert recipe.trainer.processes == gpus
+    assert recipe.tokens_per_step == 2**21
+    assert recipe.optim.lr == 5e-5
+    assert recipe.optim.warmup_steps == 150
+    assert recipe.optim.total_steps * recipe.tokens_per_step == pytest.approx(30e9, rel=1e-4)
+    assert (recipe.up, recipe.down) == (3.0, 0.3)
+    assert recipe.guidance.sampling("edit").guidance_scale == 7.5
+    assert recipe.guidance.sampling("edit").image_guidance_scale == 1.5
+    assert recipe.guidance.sampling("canny").guidance_scale == 3.0
+    base = read_command(None, CONFIGS / f"{name.removeprefix('sft-')}.yaml", [])
+    tuned = tuned_recipe(recipe, base)
+    assert tuned.decoder.accumulate(gpus) == 1
+    assert tuned.decoder.max_length == 4096
+
+
+@pytest.mark.parametrize("name", ["sft-tiny", "sft-smoke"])
+def test_every_tuning_recipe_is_whole(name, tmp_path):
+    recipe = read_tuning_command(None, CONFIGS / f"{name}.yaml", ["--runs", str(tmp_path)])
+    save_recipe(recipe, recipe.folder, TUNING_FILE)
+    assert read_tuning(recipe.folder) == recipe
 
 
 def test_a_batch_in_tokens_must_divide():

@@ -20,6 +20,8 @@ from cm3_train import (
     OptimConfig,
     add_adapters,
     build_optimizer,
+    fit,
+    load_weights,
     merge_adapters,
     next_token_loss,
 )
@@ -126,3 +128,44 @@ def test_a_base_in_bfloat16_trains_draws_and_is_exported_in_float32(chameleon, i
     with torch.no_grad():
         found, wanted = back(ids), kept(ids).float()
     assert (found - wanted).std() < 0.02 * wanted.std()  # bfloat16 has 8 bits
+
+
+class Batches:
+    """A loader that is no list."""
+
+    def __init__(self, ids):
+        self.ids = ids
+
+    def __iter__(self):
+        yield {"input_ids": self.ids[:, :-1], "labels": self.ids[:, 1:]}
+
+
+def test_a_run_in_mixed_precision_from_base_to_merged_file(chameleon, ids, tmp_path):
+    base = copy.deepcopy(chameleon)
+
+    def module():
+        """As an app makes it, before training and after it."""
+        model = copy.deepcopy(base)
+        add_adapters(model, LoraConfig(rank=4, bfloat16_base=True))
+        model.activation_checkpointing = "full"
+        return CM3Module(model, OptimConfig(lr=0.01, total_steps=30, ema_decay=0.5), (10, 18))
+
+    best = fit(
+        module(), Batches(ids), Batches(ids), run_dir=tmp_path / "run", max_steps=30, val_every=30,
+        checkpoint_every=30, precision="bf16-mixed", accelerator="cpu",
+    )  # fmt: skip
+    trained = module()
+    load_weights(trained, best)
+    tuned = Decoder(base.config)
+    tuned.load_state_dict(trained.export_state())
+    save_decoder(tuned, tmp_path / "model")
+    back = load_decoder(tmp_path / "model")
+    with torch.no_grad():
+        before, after = (
+            next_token_loss(model.hidden(ids[:, :-1]), ids[:, 1:], model.head_weight).item()
+            for model in (base, back)
+        )
+    assert after < 0.7 * before
+    assert (tmp_path / "run/best.ckpt").stat().st_size < (
+        tmp_path / "model/model.safetensors"
+    ).stat().st_size

@@ -13,7 +13,8 @@ import numpy as np
 from cm3_imagetok import load_image, square
 from cm3_train import progress_bar
 from cm3leon.drawing.follow import answer_records, draw_records
-from cm3leon.generate import save
+from cm3leon.drawing.prompts import retrieve
+from cm3leon.generate import save, say_context
 from cm3leon.instructions.features import open_feature
 from cm3leon.instructions.locations import SIDE, said_boxes
 from cm3leon.parts import Parts
@@ -109,10 +110,13 @@ def answer(parts: Parts, tuned: Tuned, command: str, given: Mapping[str, Any]) -
     names = ANSWERED[command]
     task = tuned.task(next((name for name in names if name in tuned.tasks), names[0]))
     path, question = given["ask"] if command == "ask" else (given["caption"], "")
-    record: dict[str, Any] = {"image": picture_codes(parts, opened(parts, Path(path)))}
+    pixels = opened(parts, Path(path))
+    record: dict[str, Any] = {"image": picture_codes(parts, pixels)}
     if question:
         record["question"] = question
-    (said,) = answer_records(parts, task, [record])
+    found = retrieve(parts, "image", parts.encoder.encode_images([pixels])[0], given["retrieve"])
+    say_context(parts, found[-1:])
+    (said,) = answer_records(parts, task, [record], contexts=[found[-1:]])
     print("".join(c if c.isprintable() else " " for c in said))
 
 

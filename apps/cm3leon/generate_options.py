@@ -66,11 +66,9 @@ def parse(description: str | None, arguments: list[str] | None = None) -> argpar
     add_options(command)
     given = command.parse_args(arguments)
     given.command = command_of(given)
-    if given.command is None:
-        problem = problem_of(given) or sampling_problem_of(given)
-    else:
-        problem = problem_of_instruction(given) or numbers_problem_of(given)
-        problem = problem or sampling_problem_of(given)
+    problem = problem_of_instruction(given)
+    problem = problem or (numbers_problem_of if given.command else problem_of)(given)
+    problem = problem or sampling_problem_of(given)
     if problem:
         command.error(problem)
     if given.caption or given.infill:

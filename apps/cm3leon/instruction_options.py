@@ -16,6 +16,8 @@ PICTURES = {
 }
 """Options that ask for a picture, and those that go with each alone."""
 NEEDED = {"edit": "instruction", "structure": "prompt"}
+BELONGS = {"instruction": "edit", "feature_file": "structure", "feature_weights": "structure"}
+"""Options that mean nothing without another one."""
 FEATURES = ("canny", "hed", "openpose", "depth", "normals", "segmentation", "scribble")
 _DRAWING = ("temperature", "top_p", "guidance_scale", "candidates", "seed", "out")
 
@@ -66,12 +68,18 @@ def command_of(given: argparse.Namespace) -> str | None:
 def problem_of_instruction(given: argparse.Namespace) -> str | None:
     """Return what is wrong with the options of such a command, or None."""
     command = command_of(given)
-    assert command is not None
+    for name, other in BELONGS.items():
+        if getattr(given, name) and command is None:
+            return f"--{name.replace('_', '-')} goes with --{other}"
+    if command is None:
+        return None
     own = {command, *PICTURES.get(command, ())}
     if command in PICTURES:
         own |= {*_DRAWING}
     if command == "edit":
         own.add("image_guidance_scale")
+    if command in ("ask", "long"):
+        own.add("retrieve")
     if command == "structure":
         own |= {"feature_weights", "feature_file"}
     if command == "long":
@@ -84,7 +92,7 @@ def problem_of_instruction(given: argparse.Namespace) -> str | None:
         flag = f"--{name.replace('_', '-')}".replace("--name", "--as")
         return f"{flag} does nothing with --{command}"
     needed = NEEDED.get(command)
-    if needed and not getattr(given, needed):
+    if needed and getattr(given, needed) is None:
         return f"--{command} wants --{needed} TEXT"
     for name in ("instruction", "prompt", "write"):
         value = getattr(given, name)

@@ -6,10 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 from cm3_model import DecoderConfig, num_parameters, operations_a_token
-from cm3_train.plan import Assumptions, Layout, Shape, Strategy, cost_of, memory_of_a_step
+from cm3_train import LoraConfig
+from cm3_train.plan import TARGETS, Assumptions, Layout, Shape, Strategy, cost_of, memory_of_a_step
 from cm3leon.recipe import DecoderRecipe, Recipe
 
 GIB = 2**30
+EIGHT_BITS = 2 * (1 + 4 / 256)
+"""Bytes of the state of a weight: two moments, and a float32 for each block of 256 of them."""
 
 
 def shape_of(config: DecoderConfig) -> Shape:
@@ -27,6 +30,10 @@ def shape_of(config: DecoderConfig) -> Shape:
         activation=config.activation,
         num_parameters=count,
         block_parameters=count - tables * config.width,
+        kv_width=config.kv_heads * config.head_width,
+        scaled_norms=config.norm == "rms",
+        normed_heads=config.qk_norm_affine,
+        rotary=config.positions != "learned",
     )
 
 
@@ -36,13 +43,22 @@ def config_of(recipe: Recipe) -> DecoderConfig:
     return recipe.decoder.config(words + codes, (words, words + codes))
 
 
-def row_of(recipe: Recipe, gpus: int, assumed: Assumptions) -> dict[str, Any]:
+def row_of(
+    recipe: Recipe, gpus: int, assumed: Assumptions, lora: LoraConfig | None = None
+) -> dict[str, Any]:
     """Return what a recipe's decoder needs on a number of GPUs.
 
     Where there are more GPUs than the recipe's step has rows for, a GPU takes fewer rows.
 
+    Args:
+        recipe: Whose decoder is trained.
+        gpus: How many there are.
+        assumed: Speed and price of one.
+        lora: Adapters, if only they are trained.
+
     Raises:
-        ValueError: The recipe's step does not divide among them.
+        ValueError: The recipe's step does not divide among them, or they would split a model whose
+            adapters alone are trained.
     """
     decoder, trainer = recipe.decoder, recipe.trainer
     ranks = max(1, gpus // trainer.tensor_parallel)
@@ -60,6 +76,10 @@ def row_of(recipe: Recipe, gpus: int, assumed: Assumptions) -> dict[str, Any]:
         tensor_parallel=min(trainer.tensor_parallel, gpus),
         checkpointing=decoder.activation_checkpointing,
         averaged=decoder.optim.ema_decay > 0,
+        optimizer_bytes=EIGHT_BITS if decoder.optim.name == "adamw8bit" else 8,
+        adapter_rank=None if lora is None else lora.rank,
+        targets=TARGETS if lora is None else lora.targets,
+        bfloat16_base=lora is not None and lora.bfloat16_base,
     )
     shape = shape_of(config)
     memory = memory_of_a_step(shape, layout)
@@ -84,9 +104,16 @@ def row_of(recipe: Recipe, gpus: int, assumed: Assumptions) -> dict[str, Any]:
 
 
 def with_choices(recipe: Recipe, **choices: Any) -> Recipe:
-    """Return a recipe with some of `activation_checkpointing` and `strategy` chosen otherwise."""
+    """Return a recipe with some things chosen otherwise.
+
+    Args:
+        recipe: What stays where a choice is None.
+        choices: Of `model`, `activation_checkpointing`, `strategy` and `optimizer`, its name.
+    """
     chosen = {name: value for name, value in choices.items() if value is not None}
     strategy = chosen.pop("strategy", recipe.trainer.strategy)
+    if "optimizer" in chosen:
+        chosen["optim"] = replace(recipe.decoder.optim, name=chosen.pop("optimizer"))
     decoder: DecoderRecipe = replace(recipe.decoder, sample_every=0, **chosen)
     trainer = replace(recipe.trainer, strategy=strategy)
     return replace(recipe, decoder=decoder, trainer=trainer)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cm3_retrieval.interface import Encoder
 from cm3_texttok import InstructionLayout
 from cm3_train import Mixture, progress_bar
 from cm3leon import parts
 from cm3leon.base_run import BASE_STAGE, base_fingerprint
 from cm3leon.data.memory import Neighbours, open_neighbours
-from cm3leon.data.pairs import read_pairs
+from cm3leon.data.pairs import Pairs, read_pairs
 from cm3leon.data.prepared import open_prepared
 from cm3leon.instructions.sets import TASK_FILE, InstructionSet, Split
 from cm3leon.job import Job, start
@@ -82,22 +83,24 @@ def make_tuned(made: TuningJob) -> list[Path]:
     """Make every stage up to the decoder; gives the folders of the sets."""
     job, tuning = made.job, made.tuning
     job.stages.run(BASE_STAGE, base_fingerprint(tuning.base), [], lambda out: None)
-    tokenizers, memory = open_base(job)
-    sets = make_sets(made, tokenizers)
-    tune(made, tokenizers, memory, sets)
+    base = open_base(job)
+    sets = make_sets(made, *base)
+    tune(made, base[0], base[2], sets)
     return sets
 
 
-def open_base(job: Job) -> tuple[Tokenizers, Memory]:
-    """Open the base's tokenizers and documents."""
+def open_base(job: Job) -> tuple[Tokenizers, Encoder, Memory]:
+    """Open the base's tokenizers, encoder and memory."""
     text = parts.open_text_tokenizer(job.recipe, trust=job.trust)
     image = parts.open_image_tokenizer(job.recipe, job.device, trust=job.trust)
     tokenizers = parts.join_tokenizers(text, image, job.recipe, job.device)
     encoder = parts.open_encoder(job.recipe, job.device, trust=job.trust)
-    return tokenizers, parts.open_memory(job.recipe, encoder, tokenizers.vocabulary)
+    return tokenizers, encoder, parts.open_memory(job.recipe, encoder, tokenizers.vocabulary)
 
 
-def make_sets(made: TuningJob, tokenizers: Tokenizers) -> list[Path]:
+def make_sets(
+    made: TuningJob, tokenizers: Tokenizers, encoder: Encoder, memory: Memory
+) -> list[Path]:
     """Stage `instructions`: the embedded sets, where the recipe names none."""
     job, tuning = made.job, made.tuning
     if tuning.sets:
@@ -109,9 +112,23 @@ def make_sets(made: TuningJob, tokenizers: Tokenizers) -> list[Path]:
 
     def work(out: Path) -> None:
         from cm3leon.instructions.embedded.writing import write_embedded
+        from cm3leon.instructions.retrieving import Retriever
 
         with progress_bar("drawing and encoding instructions", "picture") as progress:
-            write_embedded(out, tokenizers, compositions, tuning.embedded, tuning.seed, progress)
+            write_embedded(
+                out,
+                tokenizers,
+                Retriever(
+                    encoder=encoder,
+                    memory=memory,
+                    groups=groups_of(job.recipe),
+                    seed=tuning.seed,
+                ),
+                compositions,
+                tuning.embedded,
+                tuning.seed,
+                progress,
+            )
 
     config = [compositions, tuning.embedded, tuning.seed]
     stage = job.stages.run("instructions", config, [BASE_STAGE], work)
@@ -144,8 +161,8 @@ def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Pat
             recipe,
             tuning.objective,
             tokenizers,
-            Instructions(train, layout, mixture),
-            Instructions(opened("validation"), layout, None),
+            Instructions(train, layout, mixture, documents, tuning.retrieve),
+            Instructions(opened("validation"), layout, None, documents, 1.0),
             replayed,
             keys,
             out,
@@ -156,11 +173,12 @@ def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Pat
             precision=job.precision,
             checkpoint_every=tuning.checkpoint_every,
             trainer=tuning.trainer,
+            lora=tuning.lora,
         )
 
     config = [
-        replace(recipe, init_from=None), tuning.objective, tuning.up, tuning.down, tuning.replay,
-        tuning.val_records, tuning.seed, job.precision,
+        replace(recipe, init_from=None), tuning.objective, tuning.up, tuning.down, tuning.retrieve,
+        tuning.replay, tuning.val_records, tuning.lora, tuning.seed, job.precision,
     ]  # fmt: skip
     inputs = [BASE_STAGE, "instructions"]
     job.stages.run("decoder", config, inputs, work, resumable=True, together=True)
@@ -171,10 +189,23 @@ def pretraining_pairs(recipe: Recipe) -> tuple[np.ndarray, Neighbours]:
     if recipe.data.prepared is not None:
         prepared = open_prepared(recipe.data.prepared)
         return prepared.keys["train"], prepared.neighbours
+    pairs = pairs_of_base(recipe)
+    return pairs.keys[pairs.rows("train")], open_neighbours(recipe.parts_folder / "retrieval")
+
+
+def groups_of(recipe: Recipe) -> dict[int, str]:
+    """Return the group of each of the base's pairs by key, where they are in a folder."""
+    if recipe.data.prepared is not None:
+        return {}
+    pairs = pairs_of_base(recipe)
+    return dict(zip(pairs.keys.tolist(), pairs.groups, strict=True))
+
+
+def pairs_of_base(recipe: Recipe) -> Pairs:
+    """Read the base's pairs again."""
     folder = recipe.parts_folder
     source = recipe.data.folder or folder / "data"
-    pairs = read_pairs(source, **recipe.data.shares, seed=parts.recipe_of(folder).seed)
-    return pairs.keys[pairs.rows("train")], open_neighbours(folder / "retrieval")
+    return read_pairs(source, **recipe.data.shares, seed=parts.recipe_of(folder).seed)
 
 
 def make_report(made: TuningJob, sets: list[Path]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cm3_decoding import SamplingConfig
-from cm3_train import InstructionConfig, OptimConfig
+from cm3_train import InstructionConfig, LoraConfig, OptimConfig
 from cm3leon.decoder_recipe import Checkpointing
 from cm3leon.instructions.embedded.recipe import EmbeddedRecipe
 from cm3leon.trainer_recipe import TrainerRecipe
@@ -81,9 +81,14 @@ class TuningRecipe:
     """Most times that a record comes in an epoch; see `cm3_train.Mixture`."""
     down: float = 0.3
     """Fewest times."""
+    retrieve: float = 0.8
+    """How often a record for which documents were found is shown behind the best of them."""
     replay: float = 0.1
     """Share of the sequences that are the pretraining's, with retrieved documents, so that drawing
     by captions alone is not forgotten."""
+    lora: LoraConfig | None = None
+    """Train low-rank adapters beside frozen weights, which are merged at the end; null: train all
+    weights."""
     optim: OptimConfig = field(default_factory=OptimConfig)
     """Optimizer, schedule and steps."""
     batch_size: int = 32
@@ -103,6 +108,8 @@ class TuningRecipe:
 
     def __post_init__(self) -> None:
         """Refuse what the training would stumble over."""
+        if not 0 <= self.retrieve <= 1:
+            raise ValueError(f"retrieve: wanted 0 to 1, got {self.retrieve}")
         if not 0 <= self.replay < 1:
             raise ValueError(f"replay: wanted 0 to below 1, got {self.replay}")
         if not 0 < self.down <= 1 <= self.up:

@@ -16,6 +16,7 @@ import torch
 from cm3_decoding import SamplingConfig, TextUntil, generate
 from cm3_texttok import InstructionLayout, Task, Template
 from cm3leon.drawing.draw import Progress
+from cm3leon.drawing.prompts import fitting, pairs_of
 from cm3leon.parts import Parts, Tokenizers
 
 TEXT_LENGTH = 120
@@ -89,6 +90,7 @@ def answer_records(
     task: Task,
     records: Sequence[Mapping[str, Any]],
     *,
+    contexts: Sequence[Sequence[int]] | None = None,
     template: int = 0,
     sampling: SamplingConfig | None = None,
     seed: int = 0,
@@ -102,6 +104,7 @@ def answer_records(
         parts: A tuned run's.
         task: One that asks for texts.
         records: N, each with texts and codes of pictures by field.
+        contexts: Keys of the documents before each, the best last; None: none.
         template: Which of the task's templates to ask by.
         sampling: How to draw; None takes the likeliest token each time.
         seed: Of all draws.
@@ -112,7 +115,12 @@ def answer_records(
     tokenizers = parts.tokenizers
     layout = InstructionLayout(tokenizers.text, tokenizers.vocabulary)
     chosen = task.parsed[template]
-    prompts = [torch.from_numpy(layout.prompt(chosen, record, task.outputs)) for record in records]
+    prompts = []
+    for record, keys in zip(records, contexts or [()] * len(records), strict=True):
+        bare = layout.prompt(chosen, record, task.outputs)
+        pairs = pairs_of(parts.memory, fitting(parts, keys, len(bare), most))
+        whole = layout.prompt(chosen, record, task.outputs, context=pairs)
+        prompts.append(torch.from_numpy(whole))
     said: list[str] = []
     for start in range(0, len(prompts), batch_size):
         part = prompts[start : start + batch_size]

@@ -4,14 +4,14 @@
     SET/train/...          token shards of the split's records; so validation and test
 
 A row of the shards has the codes of all the task's pictures, one after another, and as its caption
-the record's texts and facts as JSON. Texts become ids when a sequence is built: how the words of a
-template join them depends on the template.
+the record's texts, facts and retrieved documents as JSON. Texts become ids when a sequence is
+built: how the words of a template join them depends on the template.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +40,8 @@ class Record:
     """(h * w,) of each picture."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What is known beside: for figures, never seen by the model."""
+    near: tuple[int, ...] = ()
+    """Keys of the base run's documents that may stand before it, the best last."""
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -88,6 +90,7 @@ class InstructionSet:
             texts=said["texts"],
             codes=dict(zip(self.task.pictures, codes, strict=True)),
             facts=said.get("facts", {}),
+            near=tuple(said.get("near", ())),
         )
 
 
@@ -98,6 +101,7 @@ def row_of(
     codes: Mapping[str, np.ndarray],
     *,
     facts: Mapping[str, Any] | None = None,
+    near: Sequence[int] = (),
     source: str = "",
     licence: str = "",
 ) -> dict[str, Any]:
@@ -109,12 +113,15 @@ def row_of(
         texts: By field; those that the task has none of are left out.
         codes: (h * w,) of every picture of the task.
         facts: JSON values.
+        near: Keys of the base run's documents that may stand before it, the best last.
         source: Where the record comes from.
         licence: Of its pictures.
     """
-    said = {"texts": {name: texts[name] for name in task.texts if texts.get(name)}}
+    said: dict[str, Any] = {"texts": {name: texts[name] for name in task.texts if texts.get(name)}}
     if facts:
         said["facts"] = dict(facts)
+    if near:
+        said["near"] = list(near)
     return {
         "key": key,
         "text_ids": [],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -17,10 +18,12 @@ from cm3_train import (
     BatchLoader,
     CM3Module,
     Draw,
+    LoraConfig,
     PackedLoader,
     Samples,
     Throughput,
     ValidationLoader,
+    add_adapters,
     fit,
     load_weights,
 )
@@ -139,6 +142,7 @@ def fit_decoder(
     trainer: TrainerRecipe,
     draw: Draw | None = None,
     monitor: str = "val/bits_per_code",
+    lora: LoraConfig | None = None,
 ) -> None:
     """Train on batches, and save the best model by `monitor` as `folder / "model"`.
 
@@ -155,9 +159,10 @@ def fit_decoder(
         trainer: Processes, bad steps, checkpoints, logs.
         draw: Called at validations as the recipe's `sample_every` says.
         monitor: The figure of validation that chooses, the least being best.
+        lora: Trains adapters alone, beside the weights of `init_from`; what is saved is merged.
     """
     best = fit(
-        decoder_module(recipe, tokenizers, seed, trainer),
+        decoder_module(recipe, tokenizers, seed, trainer, lora),
         batches,
         validation,
         run_dir=folder,
@@ -178,7 +183,7 @@ def fit_decoder(
     )
     if not is_first():
         return
-    whole = CM3Module(new_decoder(recipe, tokenizers, seed), recipe.optim, codes_of(tokenizers))
+    whole = decoder_module(replace(recipe, compile=False), tokenizers, seed, TrainerRecipe(), lora)
     load_weights(whole, best)
     model = new_decoder(recipe, tokenizers, seed)
     model.load_state_dict(whole.export_state())
@@ -198,12 +203,18 @@ def callbacks_of(
 
 
 def decoder_module(
-    recipe: DecoderRecipe, tokenizers: Tokenizers, seed: int, trainer: TrainerRecipe
+    recipe: DecoderRecipe,
+    tokenizers: Tokenizers,
+    seed: int,
+    trainer: TrainerRecipe,
+    lora: LoraConfig | None = None,
 ) -> CM3Module:
     """Return what is trained; arguments as of `train_decoder`."""
     model = new_decoder(recipe, tokenizers, seed)
     if recipe.init_from is not None:
         start_from(model, recipe.init_from, tokenizers.vocabulary.sha256)
+    if lora is not None:
+        add_adapters(model, lora, torch.Generator().manual_seed(seed))
     model.activation_checkpointing = recipe.activation_checkpointing
     shard = parallelize if trainer.strategy == "fsdp2" and trainer.processes > 1 else None
     module = CM3Module(model, recipe.optim, codes_of(tokenizers), shard=shard)

@@ -16,6 +16,7 @@ from cm3_train import (
     BatchLoader,
     InstructionBuilder,
     InstructionConfig,
+    LoraConfig,
     Mixture,
     PackedLoader,
     Sample,
@@ -24,7 +25,7 @@ from cm3_train import (
     ValidationLoader,
 )
 from cm3leon.instructions.sets import InstructionSet
-from cm3leon.parts import Tokenizers
+from cm3leon.parts import Documents, Tokenizers
 from cm3leon.recipe import DecoderRecipe
 from cm3leon.trainer_recipe import TrainerRecipe
 from cm3leon.training.decoder import fit_decoder
@@ -38,13 +39,22 @@ class Instructions:
         sets: Of one split.
         layout: Of the words.
         mixture: Which record a place of an epoch has; None takes the sets one after another.
+        documents: What may be retrieved.
+        retrieve: How often a record that has found documents is shown behind the best of them.
     """
 
     def __init__(
-        self, sets: Sequence[InstructionSet], layout: InstructionLayout, mixture: Mixture | None
+        self,
+        sets: Sequence[InstructionSet],
+        layout: InstructionLayout,
+        mixture: Mixture | None,
+        documents: Documents,
+        retrieve: float,
     ) -> None:
         self.sets = sets
         self.layout = layout
+        self.documents = documents
+        self.retrieve = retrieve
         self.mixture = mixture
         self._keys = [one.keys for one in sets]
         self._ends = np.cumsum([len(one) for one in sets])
@@ -69,7 +79,9 @@ class Instructions:
                 f"{sorted(record.fields)} in the record {self._keys[number][row]}"
             )
         template = fitting[int(rng.integers(len(fitting)))]
-        return self.layout.whole(template, record.fields, task.outputs)
+        shown = record.near[-1:] if rng.random() < self.retrieve else ()
+        pairs = [(self.documents.text_ids(key), self.documents.codes(key)) for key in shown]
+        return self.layout.whole(template, record.fields, task.outputs, pairs)
 
     def _at(self, place: int, epoch: int) -> tuple[int, int]:
         if self.mixture is not None:
@@ -130,6 +142,7 @@ def tune_decoder(
     precision: str,
     checkpoint_every: int,
     trainer: TrainerRecipe,
+    lora: LoraConfig | None = None,
 ) -> None:
     """Tune, and save the best model by its loss on held-out outputs as `folder / "model"`.
 
@@ -149,6 +162,7 @@ def tune_decoder(
         precision: Lightning's name of it.
         checkpoint_every: Steps between two checkpoints.
         trainer: Processes, bad steps, checkpoints, logs.
+        lora: As of `fit_decoder`.
     """
     pad_id = tokenizers.vocabulary.pad_id
     building = instruction_builder(train, objective, tokenizers, recipe.max_length, seed)
@@ -185,6 +199,7 @@ def tune_decoder(
         checkpoint_every=checkpoint_every,
         trainer=trainer,
         monitor="val/loss",
+        lora=lora,
     )
 
 

@@ -1,6 +1,8 @@
+import pytest
 import torch
 
 from cm3_model import DecoderConfig
+from cm3_model.attention import rotary_angles
 from cm3_model.block import MLP, Block, HeadNorm, Norm, head_norm
 from cm3_model.config import CHAMELEON_PARTS
 
@@ -60,3 +62,27 @@ def test_a_block_that_writes_nothing_is_the_identity():
             block.mlp.down.weight.zero_()
         x = drawn(2, 4, 12)
         torch.testing.assert_close(block(x, None, None), x)
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_under_autocast_normed_heads_have_the_format_of_values(affine):
+    """Else attention would get queries and keys in float32 beside values in bfloat16."""
+    config = DecoderConfig(
+        vocab_size=9, max_length=8, num_layers=1, width=24, num_heads=3, qk_norm=True,
+        qk_norm_affine=affine, positions="rotary",
+    )  # fmt: skip
+    block = Block(config, 0).train()
+    with torch.no_grad():
+        for weight in block.parameters():
+            weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(2, 8, 24, generator=torch.Generator().manual_seed(1))
+    rotation = rotary_angles(torch.arange(8), 8)
+    norms = [block.attention.query_norm, block.attention.key_norm]
+    heads = torch.ones(2, 6, 8, 8, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert head_norm(heads, *norms).dtype == torch.bfloat16
+        got = block(x, rotation, None, None)
+    got.sum().backward()
+    with torch.no_grad():
+        wanted = block(x, rotation, None, None)
+    assert (got.float() - wanted).abs().max() < 0.05 * wanted.abs().max()

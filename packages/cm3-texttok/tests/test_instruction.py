@@ -205,3 +205,18 @@ def test_masked_texts_that_touch_share_a_mask(layouts, tokenizer, vocabulary):
     task = Task(name="joined", templates=("{a}{b} <break> [image]",))
     ids = layouts.prompt(task.parsed[0], {}, task.outputs, masked={"a", "b"})
     assert ids.tolist() == [vocabulary.eos_id, vocabulary.mask_ids[0], vocabulary.break_id]
+
+
+@pytest.mark.parametrize("name", ["edit", "vqa2"])
+def test_retrieved_documents_stand_before_an_instruction(name, layouts, layout, tokenizer):
+    task = PAPER_TASKS[name]
+    context = [(tokenizer.encode("red fox"), [1, 2, 3, 4])]
+    alone = layouts.whole(task.parsed[0], RECORD, task.outputs)
+    one = layouts.whole(task.parsed[0], RECORD, task.outputs, context)
+    assert said(layout, tokenizer, one.ids) == ["red fox", [1, 2, 3, 4], *GOLDEN[name][0]]
+    assert one.ids[one.start :].tolist() == alone.ids[1:].tolist()
+    moved = one.start - 1
+    assert one.output == (alone.output[0] + moved, alone.output[1] + moved)
+    prompt = layouts.prompt(task.parsed[0], RECORD, task.outputs, context=context)
+    bare = layouts.prompt(task.parsed[0], RECORD, task.outputs)
+    assert prompt.tolist() == [*layout.opening(context).tolist(), *bare[1:].tolist()]

@@ -16,6 +16,7 @@ class Laid:
     output: tuple[int, int]
     text_inputs: tuple = ()
     picture_inputs: tuple = ()
+    start: int = 1
 
 
 #                0    1   2   3      4   5   6      7   8   9      10  11  12
@@ -80,6 +81,22 @@ def test_the_shares_are_those_of_the_config():
     cut = builder(ASK, InstructionConfig(cut_output=0.7, cm3=PLAIN))
     share = np.mean([INFILL in cut(key, 0).ids for key in range(3000)])
     assert share == pytest.approx(0.7, abs=0.03)
+
+
+def test_retrieved_documents_stay_whole():
+    document = [EOS, 30, BREAK, 24, 25, BREAK]
+    moved = len(document) - 1
+    one = Laid(
+        np.array([*document, *EDIT.ids[1:]]),
+        (10 + moved, 12 + moved),
+        ((7 + moved, 9 + moved),),
+        ((4 + moved, 6 + moved),),
+        start=len(document),
+    )
+    cm3 = CM3Config(mask_probability=1.0, whole_text_probability=0.0)
+    build = builder(one, InstructionConfig(drop_both=0.5, cm3=cm3))
+    for key in range(100):
+        assert build(key, 0).ids[: len(document)].tolist() == document
 
 
 def test_texts_that_touch_share_a_mask():

@@ -4,7 +4,15 @@ from dataclasses import replace
 
 import pytest
 
-from cm3_train.plan import Assumptions, Layout, Shape, cost_of, memory_of_a_step, operations_again
+from cm3_train.plan import (
+    Assumptions,
+    Layout,
+    Shape,
+    cost_of,
+    memory_of_a_step,
+    operations_again,
+    operations_saved,
+)
 
 SHAPE = Shape(
     num_layers=24, width=1024, mlp_width=4096, num_heads=16, vocab_size=64512, activation="relu",
@@ -40,6 +48,36 @@ def test_checkpointing_trades_memory_for_operations():
     ]  # fmt: skip
     gated = replace(SHAPE, activation="swiglu", block_parameters=24 * 16 * 1024**2)
     assert operations_again(gated, "full") == 2 * 24 * 12 * 1024**2  # all but the last product
+
+
+def test_adapters_alone_have_gradients_and_states():
+    adapters = SHAPE.adapter_parameters(8, ("qkv", "down"))
+    assert adapters == 24 * 8 * (4 * 1024 + 5 * 1024)
+    layout = Layout(tokens=4096, adapter_rank=8, targets=("qkv", "down"), averaged=True)
+    found = memory_of_a_step(SHAPE, replace(layout, bfloat16_base=True))
+    assert [found.gradients, found.optimizer, found.averaged] == [
+        4 * adapters, 8 * adapters, 4 * adapters,
+    ]  # fmt: skip
+    assert found.weights == 2 * SHAPE.num_parameters + (4 + 2) * adapters
+    ddp = memory_of_a_step(SHAPE, replace(layout, strategy="ddp", gpus=8))
+    assert ddp.gradients == 8 * adapters
+    more = memory_of_a_step(SHAPE, Layout(tokens=4096, adapter_rank=8))
+    assert found.activations < more.activations < memory_of_a_step(SHAPE, Layout(tokens=4096)).total
+    with pytest.raises(ValueError, match="strategy: wanted alone or ddp for adapters, got fsdp2"):
+        replace(layout, strategy="fsdp2")
+    with pytest.raises(ValueError, match="bfloat16_base: wanted adapters beside it, got none"):
+        Layout(tokens=1, bfloat16_base=True)
+
+
+def test_frozen_weights_need_no_gradients():
+    products = SHAPE.block_parameters + 64512 * 1024
+    adapters = SHAPE.adapter_parameters(8, ("qkv", "out", "up", "down"))
+    layout = Layout(tokens=4096, adapter_rank=8)
+    assert operations_saved(SHAPE, layout) == 2 * products - 6 * adapters
+    assert operations_saved(SHAPE, Layout(tokens=4096)) == 0
+    all_of_them = 6 * products
+    fast, slow = (cost_of(SHAPE, one, all_of_them, 1e9) for one in (layout, Layout(tokens=4096)))
+    assert fast.tokens_a_second == pytest.approx(slow.tokens_a_second * 1.5, rel=0.05)
 
 
 def test_time_and_price():

@@ -110,6 +110,7 @@ def said(parts: Parts, asked: Asked, batch_size: int, template: int = 0) -> list
             parts,
             asked.task,
             asked.given,
+            contexts=[record.near[-1:] for record in asked.records],
             template=template,
             progress=progress,
             batch_size=batch_size,

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from cm3leon.data.palette import colour_of_paper, colour_of_thing
 from cm3leon.data.recolouring import SIDE
-from cm3leon.evaluation.instructions.shapes import box_iou, iou, parts_of, thing_mask
+from cm3leon.evaluation.instructions.shapes import around, box_iou, iou, parts_of, thing_mask
 from cm3leon.evaluation.judge import Judge
 from cm3leon.instructions.embedded.drawings import CHARACTERS
 from cm3leon.instructions.embedded.pictures import Writing, pixels_of
@@ -37,8 +37,8 @@ HOW = {
     "edit.drift": "Edits of the colour: mean absolute difference from the source outside of the "
     "thing; of the background: inside of it; in 0..1.",
     "edit.keep_drift": "Instructions to change nothing: mean absolute difference from the source.",
-    "boxes.iou30": "Share of the things for which a part of the picture has the colour and, by an "
-    f"IoU of {FOUND} or more, the box that were asked for.",
+    "boxes.iou30": "Share of the things for which the parts of the picture in the colour asked for "
+    f"have, together, the box asked for, by an IoU of {FOUND} or more.",
     "boxes.iou50": "The same by an IoU of 0.5.",
     "write.character": "Single characters: share read back, by the nearest of the 36 in shape.",
     "canny.agreement": "Mean F1 of the Canny edges of the drawn picture and the real one through "
@@ -98,21 +98,16 @@ def score_boxes(pixels: np.ndarray, facts: Facts) -> dict[str, float]:
     """Score scenes with things at boxes; arguments as of `score_edits`."""
     hits: dict[str, list[bool]] = {"iou30": [], "iou50": []}
     for picture, fact in zip(pixels, facts, strict=True):
-        paper = colour_of_paper(picture)
         parts = parts_of(thing_mask(picture))
+        paper = colour_of_paper(picture)
+        coloured = [(part, colour_of_thing(picture, part, paper)) for part in parts]
         scale = picture.shape[1] / SIDE
         for thing in fact["things"]:
             wanted = tuple(scale * at for at in thing["box"])
-            best = max(
-                (
-                    box_iou(part, wanted)
-                    for part in parts
-                    if colour_of_thing(picture, part, paper) == thing["colour"]
-                ),
-                default=0.0,
-            )
-            hits["iou30"].append(best >= FOUND)
-            hits["iou50"].append(best >= 0.5)
+            mine = [part for part, colour in coloured if colour == thing["colour"]]
+            found = box_iou(around(mine), wanted) if mine else 0.0
+            hits["iou30"].append(found >= FOUND)
+            hits["iou50"].append(found >= 0.5)
     return {name: float(np.mean(values)) for name, values in hits.items()}
 
 

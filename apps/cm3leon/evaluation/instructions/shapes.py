@@ -46,3 +46,9 @@ def box_iou(one: tuple[float, ...], other: tuple[float, ...]) -> float:
         return 0.0
     areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (one, other))
     return width * height / (areas - width * height)
+
+
+def around(boxes: list[tuple[float, float, float, float]]) -> tuple[float, float, float, float]:
+    """Return the box around some boxes, at least one."""
+    x0, y0, x1, y1 = zip(*boxes, strict=True)
+    return min(x0), min(y0), max(x1), max(y1)

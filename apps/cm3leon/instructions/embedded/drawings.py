@@ -21,15 +21,15 @@ WORDS = (
     "PIE", "QUIZ", "RED", "RUN", "SKY", "SUN", "TAX", "TEA", "TOP", "TOY", "UP", "VAN", "WAX",
     "WIN", "YES", "ZIP", "ZOO",
 )  # fmt: skip
-LEAST, MOST = 20, 40
+LEAST, MOST = 27, 46
 """Sides of a thing's box, in units of a square of 72."""
 GUIDES = ("canny", "scribble", "segmentation")
 
 
 def grounded(pool: Pool, number: int) -> Iterator[Planned]:
-    """Plan scenes of one, two or three things at drawn boxes that do not overlap."""
+    """Plan scenes of one or two things at drawn boxes that do not overlap."""
     while number:
-        cells = _cells(pool, pool.choice((1, 2, 2, 3)))
+        cells = _cells(pool, pool.choice((1, 2, 2)))
         things = pool.several(len(cells))
         placed = [
             scenes.fitted(thing, colour, cell)
@@ -108,7 +108,7 @@ def _cells(pool: Pool, number: int) -> list[Cell]:
     found: list[Cell] = []
     while len(found) < number:
         found = []
-        for _ in range(20):
+        for _ in range(40):
             width, height = pool.rng.uniform(LEAST, MOST, 2)
             left, top = (
                 pool.rng.uniform(1, SIDE - 1 - width),

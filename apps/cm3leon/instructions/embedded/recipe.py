@@ -9,21 +9,21 @@ from dataclasses import dataclass
 class EmbeddedRecipe:
     """Records of each task of the embedded instructions in training; 0 leaves the task out."""
 
-    edit: int = 4000
+    edit: int = 6000
     """Another colour, background or thing, or no change."""
-    boxes: int = 3000
+    boxes: int = 6000
     """One to three things at drawn boxes."""
-    write: int = 1000
+    write: int = 1500
     """Letters, digits and short words."""
-    canny: int = 800
+    canny: int = 1500
     """Pictures after their Canny edges."""
-    scribble: int = 800
+    scribble: int = 500
     """Pictures after scribbles."""
-    segmentation: int = 800
+    segmentation: int = 500
     """Pictures after maps of their things' shapes."""
-    coco_caption: int = 800
+    coco_caption: int = 500
     """Short captions."""
-    image_paragraph: int = 800
+    image_paragraph: int = 500
     """Long captions."""
     vqa2: int = 4000
     """Questions: what, which colour, what behind, how many, what beside, is it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +11,13 @@ import numpy as np
 from cm3_texttok import PAPER_TASKS
 from cm3_train import write_shards
 from cm3leon.data.plan import held_out
+from cm3leon.data.scenes import Scene
 from cm3leon.data_recipe import CompositionsRecipe
 from cm3leon.instructions.embedded import answers, drawings, edits
 from cm3leon.instructions.embedded.pictures import Drawing, pixels_of
 from cm3leon.instructions.embedded.planned import Painted, Planned, Pool
 from cm3leon.instructions.embedded.recipe import EmbeddedRecipe
+from cm3leon.instructions.retrieving import Retriever
 from cm3leon.instructions.sets import SPLITS, codes_per_row, row_of, write_task
 from cm3leon.parts import BATCH, Tokenizers
 
@@ -88,9 +90,14 @@ def plan_records(
     return found
 
 
+BY_PICTURE = ("coco_caption", "image_paragraph", "vqa2", "science_qa")
+"""Tasks before which the documents stand that the picture finds: those that ask for words."""
+
+
 def write_embedded(
     folder: Path,
     tokenizers: Tokenizers,
+    retriever: Retriever,
     compositions: CompositionsRecipe,
     recipe: EmbeddedRecipe,
     seed: int,
@@ -101,6 +108,7 @@ def write_embedded(
     Args:
         folder: Takes the sets.
         tokenizers: The image tokenizer is used.
+        retriever: Finds documents for the tasks of `BY_PICTURE`.
         compositions: As of `plan_records`.
         recipe: As of `plan_records`.
         seed: As of `plan_records`.
@@ -110,6 +118,7 @@ def write_embedded(
     records = [record for found in planned.values() for record in found]
     shown = dict.fromkeys(picture for record in records for picture in record.pictures.values())
     codes = encoded(list(shown), tokenizers, progress)
+    near = documents_for(planned, retriever, tokenizers.size)
     for name, found in planned.items():
         task = PAPER_TASKS[name]
         for split in SPLITS:
@@ -121,6 +130,7 @@ def write_embedded(
                         record.texts,
                         {field: codes[picture] for field, picture in record.pictures.items()},
                         facts=record.facts,
+                        near=near.get((name, key), ()),
                         source="embedded",
                     )
                     for key, record in enumerate(found)
@@ -131,6 +141,24 @@ def write_embedded(
                 vocabulary_sha256=tokenizers.vocabulary.sha256,
             )
         write_task(folder / name, task)
+
+
+def documents_for(
+    planned: Mapping[str, Sequence[Planned]], retriever: Retriever, size: int
+) -> dict[tuple[str, int], tuple[int, ...]]:
+    """Return the documents of records of `BY_PICTURE`, by task and place."""
+    places = [
+        ((name, place), record.pictures["image"])
+        for name in BY_PICTURE
+        for place, record in enumerate(planned.get(name, ()))
+    ]
+    scenes = list(dict.fromkeys(picture for _, picture in places if isinstance(picture, Scene)))
+    if not scenes:
+        return {}
+    pixels = np.stack([pixels_of(scene, size) for scene in scenes])
+    keys = retriever.near(pixels, [scene.group for scene in scenes])
+    found = dict(zip(scenes, keys, strict=True))
+    return {place: found[scene] for place, scene in places if isinstance(scene, Scene)}
 
 
 def encoded(

@@ -13,11 +13,9 @@ import numpy as np
 LOW, HIGH = 100, 200
 """Slopes at which Canny's edges go on, and start: those of ControlNet and of OpenCV's guides."""
 SCRIBBLE_SIDE = 128
-"""Pixels of the shorter side on which scribbles are found: it is what a hand would leave out."""
+"""Pixels of the shorter side on which strokes are found: a hand leaves out what is smaller."""
 SHORTEST = 0.1
-"""Length of the shortest stroke, over the longer side."""
-WOBBLE = 0.01
-"""How far a stroke may leave its edge, over the longer side."""
+"""Extent of the shortest stroke, over the longer side."""
 
 
 def canny(pixels: np.ndarray) -> np.ndarray:
@@ -27,10 +25,10 @@ def canny(pixels: np.ndarray) -> np.ndarray:
 
 
 def scribble(pixels: np.ndarray) -> np.ndarray:
-    """Return thick strokes along the long edges, straightened: a child's drawing of the picture.
+    """Return thick, smooth strokes along the long edges: a child's drawing of the picture.
 
-    ControlNet synthesises scribbles so from human or HED edges; here Canny's of a blurred, small
-    copy take their place.
+    ControlNet makes scribbles by thinning, blurring and thresholding HED's edges; here the edges
+    are Canny's, of a small, blurred copy, which shows what is large in the picture.
     """
     height, width = pixels.shape[:2]
     scale = min(1.0, SCRIBBLE_SIDE / min(height, width))
@@ -38,18 +36,13 @@ def scribble(pixels: np.ndarray) -> np.ndarray:
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     grey = cv2.GaussianBlur(cv2.resize(grey, small, interpolation=cv2.INTER_AREA), (0, 0), 2.0)
     edges = cv2.Canny(grey, LOW / 2, HIGH / 2)
-    lines, _ = cv2.findContours(edges, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    drawn = np.zeros((height, width), np.uint8)
-    longer = max(small)
-    back = np.array([width / small[0], height / small[1]])
-    for line in lines:
-        if cv2.arcLength(line, closed=False) < SHORTEST * longer:
-            continue
-        simple = cv2.approxPolyDP(line, WOBBLE * longer, closed=True)  # (N, 1, 2), x and y
-        points = np.round((simple + 0.5) * back - 0.5).astype(np.int32)
-        thickness = max(1, round(min(height, width) / 100))
-        cv2.polylines(drawn, [points], True, 255, thickness, cv2.LINE_8)
-    return _in_colour(drawn)
+    _, numbers, boxes, _ = cv2.connectedComponentsWithStats(edges, connectivity=8)
+    extent = boxes[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(1)
+    extent[0] = 0  # what is no edge
+    long = (extent >= SHORTEST * max(small))[numbers]
+    lines = cv2.resize(long.astype(np.uint8) * 255, (width, height))
+    lines = cv2.GaussianBlur(lines, (0, 0), 1.0 / scale)
+    return _in_colour(np.where(lines > 64, 255, 0).astype(np.uint8))
 
 
 def _in_colour(grey: np.ndarray) -> np.ndarray:

@@ -107,13 +107,16 @@ class HeadNorm(nn.Module):
 
 
 def head_norm(x: Tensor, *norms: HeadNorm) -> Tensor:
-    """Normalise every head's channels (B, H, T, W); `norms` cover the heads in order."""
-    x = F.layer_norm(x, x.shape[-1:], eps=norms[0].eps)
+    """Normalise every head's channels (B, H, T, W); `norms` cover the heads in order.
+
+    The result has the format of `x`, as values have: under autocast the norm itself is float32.
+    """
+    normed = F.layer_norm(x, x.shape[-1:], eps=norms[0].eps)
     weights = tuple(norm.weight for norm in norms if norm.weight is not None)
     biases = tuple(norm.bias for norm in norms if norm.bias is not None)
-    if not weights:
-        return x
-    return torch.addcmul(torch.cat(biases)[:, None], x, torch.cat(weights)[:, None])
+    if weights:
+        normed = torch.addcmul(torch.cat(biases)[:, None], normed, torch.cat(weights)[:, None])
+    return normed.type_as(x)
 
 
 class Attention(nn.Module):

@@ -90,6 +90,10 @@ class DocumentLayout:
         tail = [part for n, span in enumerate(spans) for part in (masks[n], span)][1:]
         return self._join([body, self.vocabulary.infill_id, *tail, self.vocabulary.eos_id])
 
+    def opening(self, context: Sequence[tuple[ArrayLike, ArrayLike]] = ()) -> np.ndarray:
+        """Return `<eos> [T <break> I <break>]*`: retrieved pairs, before anything."""
+        return self._join(self._opening(context))
+
     def image_prompt(
         self, text_ids: ArrayLike, context: Sequence[tuple[ArrayLike, ArrayLike]] = ()
     ) -> np.ndarray:

@@ -4,6 +4,8 @@
     <eos> segment <break> ... <break>                              asks for the picture at the end
     <eos> Question: ... <mask>. <break> picture <infill>           asks for the text in the middle
 
+Retrieved documents may stand before it, `<eos> [T <break> I <break>]*`, as before a pair.
+
 A prompt of the last kind is the beginning of the whole instruction with the output cut out, as
 CM3 trains it (arXiv 2309.02591, sections 2.2 and 4).
 """
@@ -16,12 +18,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cm3_texttok.arrays import integer_array, require
+from cm3_texttok.document import DocumentLayout
 from cm3_texttok.interface import Tokenizer
 from cm3_texttok.template import Piece, Template, asked
 from cm3_texttok.vocabulary import Vocabulary
 
 Value = str | ArrayLike
 """A text, or the codes of a picture."""
+Pair = tuple[ArrayLike, ArrayLike]
+"""Text ids and codes of a retrieved document."""
 Span = tuple[int, int]
 """Places [start, stop) of a document."""
 
@@ -40,6 +45,8 @@ class Instruction:
     """Where the texts lie that are given."""
     picture_inputs: tuple[Span, ...]
     """Where the pictures lie that are given."""
+    start: int = 1
+    """Where the instruction begins, behind the retrieved documents."""
 
     @property
     def output_is_last(self) -> bool:
@@ -58,11 +65,16 @@ class InstructionLayout:
     def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
         """Keep the arguments."""
         self.vocabulary = vocabulary
+        self._pairs = DocumentLayout(vocabulary)
         self._tokenizer = tokenizer
         self._said = lru_cache(maxsize=4096)(self._encode)  # the templates' own words
 
     def whole(
-        self, template: Template, record: Mapping[str, Value], outputs: Sequence[str]
+        self,
+        template: Template,
+        record: Mapping[str, Value],
+        outputs: Sequence[str],
+        context: Sequence[Pair] = (),
     ) -> Instruction:
         """Return a record as one document.
 
@@ -70,15 +82,16 @@ class InstructionLayout:
             template: The words, and the order of the fields.
             record: Texts, and codes of pictures (any shape), by field; others are left alone.
             outputs: As of `Task`.
+            context: Retrieved `(text_ids, codes)` pairs, the most useful last.
 
         Raises:
             KeyError: The record lacks a field.
             TypeError: A text is no str.
             ValueError: A text is no valid Unicode, or a picture has no codes or wrong ones.
         """
-        parts: list[np.ndarray] = []
+        parts = [self._pairs.opening(context)]
         fields: dict[str, Span] = {}
-        place = 1
+        start = place = len(parts[0])
         for number, segment in enumerate(template.segments):
             if number:
                 parts.append(np.array([self.vocabulary.break_id]))
@@ -96,11 +109,12 @@ class InstructionLayout:
             return tuple(fields[name] for name in names if name not in outputs)
 
         return Instruction(
-            ids=np.concatenate([end, *parts, end]),
+            ids=np.concatenate([*parts, end]),
             fields=fields,
             output=(found[0][0], found[-1][1]),
             text_inputs=given(template.texts),
             picture_inputs=given(template.pictures),
+            start=start,
         )
 
     def prompt(
@@ -110,6 +124,7 @@ class InstructionLayout:
         outputs: Sequence[str],
         *,
         masked: Collection[str] = (),
+        context: Sequence[Pair] = (),
     ) -> np.ndarray:
         """Return the ids (int64) that the output follows.
 
@@ -118,6 +133,7 @@ class InstructionLayout:
             record: The fields that are given; outputs in it are not looked at.
             outputs: As of `Task`.
             masked: Names of given fields that a mask stands in for: guidance's other streams.
+            context: As of `whole`.
 
         Raises:
             KeyError: The record lacks a field that is not masked.
@@ -131,7 +147,7 @@ class InstructionLayout:
         for piece in template.pieces:
             if piece.is_field and (piece.value in masked or piece.value in outputs):
                 filled[piece.value] = "x" if piece.kind == "text" else [0]  # stands in, is cut out
-        one = self.whole(template, filled, outputs)
+        one = self.whole(template, filled, outputs, context)
         spans = sorted(one.fields[name] for name in masked)
         if one.output_is_last:
             return self._cut(one.ids[: one.output[0]], spans)

@@ -7,7 +7,7 @@ that training shows what is asked for later:
     Edit ... <break> picture <break> <mask> <break> output     no text: a stream of guidance
     Edit ... <break> <mask> <break> <mask:1> <break> output    neither text nor picture: another
 
-Else CM3's spans are drawn over the whole document.
+Else CM3's spans are drawn over the instruction; retrieved documents before it stay whole.
 """
 
 from __future__ import annotations
@@ -47,6 +47,11 @@ class Instruction(Protocol):
     @property
     def picture_inputs(self) -> Sequence[Span]:
         """The pictures that are given."""
+        ...
+
+    @property
+    def start(self) -> int:
+        """Where the instruction begins, behind retrieved documents; nothing before is cut out."""
         ...
 
 
@@ -154,6 +159,7 @@ class InstructionBuilder:
             break_id=self.break_id,
             infill_id=self.infill_id,
             mask_ids=self.mask_ids[:room],
+            scope_start=one.start,
         )
         return Sample(moved)
 

@@ -13,9 +13,8 @@ from typing import Literal
 
 Checkpointing = Literal["none", "selective", "full"]
 Strategy = Literal["alone", "ddp", "fsdp2"]
-MLP_KEPT = {"relu": 1, "gelu": 2, "swiglu": 4}
-"""Widths of the MLP that backward finds, by activation: "relu" keeps its result, which is the next
-product's input; "gelu" its input too; "swiglu" gate, input, activated gate and their product."""
+TARGETS = ("qkv", "out", "up", "down")
+"""Matrices of a block: queries, keys and values; attention's output; the MLP's two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +31,26 @@ class Shape:
     """All of them."""
     block_parameters: int
     """Those of the blocks; the others are embeddings and the head."""
+    kv_width: int | None = None
+    """Channels of the keys, and of the values; None: `width`."""
+    scaled_norms: bool = False
+    """Whether norms learn a scale, as RMS norm does."""
+    normed_heads: bool = False
+    """Whether queries and keys are normed, with a scale and a shift that are learnt."""
+    rotary: bool = False
+    """Whether queries and keys turn by their position."""
+
+    def adapter_parameters(self, rank: int, targets: tuple[str, ...]) -> int:
+        """Count what adapters of a rank add to all blocks: two matrices for each target."""
+        keys = self.width if self.kv_width is None else self.kv_width
+        up = self.mlp_width * (2 if self.activation == "swiglu" else 1)
+        sides = {
+            "qkv": 2 * self.width + 2 * keys,
+            "out": 2 * self.width,
+            "up": self.width + up,
+            "down": self.width + self.mlp_width,
+        }
+        return self.num_layers * rank * sum(sides[target] for target in targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +69,31 @@ class Layout:
     """Positions whose logits stand in memory at once, as `token_losses` has it."""
     averaged: bool = False
     """Whether averaged weights are kept."""
-    optimizer_floats: int = 2
-    """Floats of optimizer state a weight: AdamW's two moments; Muon has one for hidden matrices."""
+    optimizer_bytes: float = 8
+    """Optimizer state of a weight: 8 for AdamW's two moments, 2.03 for those of 8 bits with a scale
+    a block; Muon has 4 for hidden matrices."""
+    adapter_rank: int | None = None
+    """Rank of adapters (LoRA) by peft, beside weights that are frozen; None: all are trained."""
+    targets: tuple[str, ...] = TARGETS
+    """Matrices of a block that have an adapter."""
+    bfloat16_base: bool = False
+    """Whether frozen weights, and so the residual stream, are in bfloat16."""
+
+    def __post_init__(self) -> None:
+        """Refuse what `CM3Module` refuses."""
+        if self.adapter_rank is not None and self.strategy == "fsdp2":
+            raise ValueError("strategy: wanted alone or ddp for adapters, got fsdp2")
+        if self.adapter_rank is None and self.bfloat16_base:
+            raise ValueError("bfloat16_base: wanted adapters beside it, got none")
+
+    @property
+    def stream_bytes(self) -> int:
+        """Bytes of a channel of the residual stream."""
+        return 2 if self.bfloat16_base else 4
+
+    def trains(self, matrix: str) -> bool:
+        """Tell whether backward needs the input of a block's matrix."""
+        return self.adapter_rank is None or matrix in self.targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +101,7 @@ class Memory:
     """Bytes on one GPU at the largest moment of a step."""
 
     weights: float
-    """Float32, what FSDP2 has gathered, and copies in bfloat16 that backward will use."""
+    """All of them, what FSDP2 has gathered, and copies in bfloat16 that backward will use."""
     gradients: float
     """Float32, and DDP's buckets."""
     optimizer: float
@@ -83,30 +125,61 @@ def kept_by_a_block(shape: Shape, layout: Layout) -> dict[Checkpointing, float]:
 
     None: both inputs of the norms, in float32; in the format of products the normed inputs, the
     queries, keys and values, what attention gives, and the MLP's widened states. Two float32 for
-    each norm and one for each head go with them.
+    each norm and one for each head go with them. Inputs of matrices that are frozen are not kept.
     """
-    stream, product = 4, 2 if layout.bfloat16 else 4
-    width = shape.width
-    mlp = MLP_KEPT[shape.activation] * shape.mlp_width / layout.tensor_parallel
-    attention = stream * width + product * 5 * width + 4 * shape.num_heads + 8
-    whole = attention + stream * width + product * (width + mlp) + 8
-    return {"none": whole, "selective": attention + stream * width, "full": stream * width}
+    product = 2 if layout.bfloat16 else 4
+    width, keys = shape.width, shape.width if shape.kv_width is None else shape.kv_width
+    adapted = layout.adapter_rank is not None
+    # a norm whose scale is trained keeps what it scales, too
+    norm = 4 * width * (2 if shape.scaled_norms and not adapted else 1) + 8
+    heads = width + 2 * keys
+    if shape.normed_heads or shape.rotary:  # the product itself, and what becomes of it
+        heads += width + keys
+    if shape.normed_heads and not adapted:
+        heads += width + keys
+    # peft converts an adapter's input to float32, autocast back: a copy of what is kept anyway
+    copied = adapted and layout.bfloat16
+    mixed = width * (2 if layout.trains("out") and (copied or shape.normed_heads) else 1)
+    entering = width * layout.trains("qkv")
+    attention = norm + product * (entering + heads + mixed) + 4 * shape.num_heads
+    mlp = _kept_by_the_mlp(shape, layout, copied) / layout.tensor_parallel
+    whole = attention + norm + product * (width * layout.trains("up") + mlp)
+    between = {target: product * (layout.adapter_rank or 0) for target in layout.targets}
+    attention += between.get("qkv", 0) + between.get("out", 0)
+    whole += sum(between.values())
+    stream = layout.stream_bytes * width
+    return {"none": whole, "selective": attention + stream, "full": stream}
+
+
+def _kept_by_the_mlp(shape: Shape, layout: Layout, copied: bool) -> float:
+    """Return the widened channels that backward finds.
+
+    "relu" keeps its result, which is the next product's input; "gelu" its input and, for the next
+    product, its result; "swiglu" gate, input, activated gate and, for the product, the last.
+    """
+    down = layout.trains("down")
+    kept = {"relu": 1 + (down and copied), "gelu": 1 + down, "swiglu": 3 + down}
+    return kept[shape.activation] * shape.mlp_width
 
 
 def memory_of_a_step(shape: Shape, layout: Layout) -> Memory:
     """Count the bytes on one GPU."""
+    adapted = layout.adapter_rank is not None
+    adapters = shape.adapter_parameters(layout.adapter_rank or 0, layout.targets)
     rest = shape.num_parameters - shape.block_parameters
     blocks = shape.block_parameters / layout.tensor_parallel
     held, ranks = blocks + rest, layout.gpus // layout.tensor_parallel
     copies = {"none": 1.0, "selective": _attention_share(shape), "full": 1 / shape.num_layers}
-    weights = 4 * held
+    weights = layout.stream_bytes * held + 4 * adapters
     if layout.strategy == "fsdp2":
         held = held / ranks
         # two blocks at a time, and embeddings and head, which stay until the end of backward
         weights = 4 * (held + 2 * blocks / shape.num_layers + rest)
     if layout.bfloat16:
-        weights += 2 * blocks * copies[layout.checkpointing]
-    buckets = 4 * held if layout.strategy == "ddp" else 0
+        copied = adapters if layout.bfloat16_base else blocks + adapters
+        weights += 2 * copied * copies[layout.checkpointing]
+    trained = adapters if adapted else held
+    buckets = 4 * trained if layout.strategy == "ddp" else 0
 
     kept = kept_by_a_block(shape, layout)
     activations = layout.tokens * shape.num_layers * kept[layout.checkpointing]
@@ -115,20 +188,31 @@ def memory_of_a_step(shape: Shape, layout: Layout) -> Memory:
     piece = min(layout.chunk_size, layout.tokens) * shape.vocab_size
     product = 2 if layout.bfloat16 else 4
     logits = piece * (10 if layout.bfloat16 else 8) + 4 * layout.tokens * shape.width
-    if layout.bfloat16:
+    if layout.bfloat16 and not layout.bfloat16_base:
         logits += 2 * shape.vocab_size * shape.width
     again = layout.tokens * (kept["none"] - kept[layout.checkpointing])
-    slopes = layout.tokens * (4 * shape.width + 2 * product * shape.mlp_width)
+    slopes = layout.tokens * (layout.stream_bytes * shape.width + 2 * product * shape.mlp_width)
+    if adapted and layout.bfloat16 and "down" in layout.targets:
+        slopes += layout.tokens * 4 * shape.mlp_width  # the way back through peft's conversion
     # its gradients of the head and of the states stay while backward goes through the blocks
-    made = 4 * (shape.vocab_size + layout.tokens) * shape.width
+    made = layout.stream_bytes * layout.tokens * shape.width
+    if not adapted:
+        made += 4 * shape.vocab_size * shape.width
     return Memory(
         weights=weights,
-        gradients=4 * held + buckets,
-        optimizer=4 * layout.optimizer_floats * held,
-        averaged=4 * held if layout.averaged else 0,
+        gradients=4 * trained + buckets,
+        optimizer=layout.optimizer_bytes * trained,
+        averaged=4 * trained if layout.averaged else 0,
         activations=activations,
         working=made + max(logits, again + slopes),
     )
+
+
+def operations_saved(shape: Shape, layout: Layout) -> float:
+    """Return the operations a token that adapters save: no gradient of a frozen weight is made."""
+    frozen = shape.block_parameters + shape.vocab_size * shape.width
+    added = shape.adapter_parameters(layout.adapter_rank or 0, layout.targets)
+    return 0 if layout.adapter_rank is None else 2 * frozen - 6 * added
 
 
 def operations_again(shape: Shape, checkpointing: Checkpointing) -> float:
@@ -190,13 +274,13 @@ def cost_of(
     Args:
         shape: The decoder.
         layout: Of a step.
-        operations_a_token: Forward and backward, as for MFU.
+        operations_a_token: Forward and backward of all weights, as for MFU.
         tokens: Of the whole training.
         assumed: Speed and price of a GPU.
     """
     assumed = assumed or Assumptions()
-    extra = operations_again(shape, layout.checkpointing) / operations_a_token
-    speed = assumed.peak * assumed.mfu / operations_a_token / (1 + extra)
+    operations = operations_a_token + operations_again(shape, layout.checkpointing)
+    speed = assumed.peak * assumed.mfu / (operations - operations_saved(shape, layout))
     if layout.gpus > 1:
         speed *= assumed.scaling
     seconds = tokens / (speed * layout.gpus)

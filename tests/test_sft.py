@@ -1,0 +1,246 @@
+"""apps/sft.py on the smoke run: it ends, is kept, survives a kill, and refuses wrong input."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cm3_decoding import SamplingConfig
+from cm3_model import load_decoder
+from cm3_texttok import PAPER_TASKS
+from cm3_train import InstructionConfig, LoraConfig, Mixture, OptimConfig
+from cm3leon import tuning
+from cm3leon.evaluation.subject import open_subject
+from cm3leon.instructions.sets import InstructionSet
+from cm3leon.parts import open_parts
+from cm3leon.recipe_file import read_tuning
+from cm3leon.training.tuning import Instructions, instruction_builder
+from cm3leon.tuned import Tuned, open_tuned
+
+SMOKE = ["--config", "apps/configs/sft-smoke.yaml", "--device", "cpu"]
+
+
+def command(root, base, runs, *arguments):
+    app = [sys.executable, str(root / "apps/sft.py"), *SMOKE]
+    return [*app, "--base", str(base), "--runs", str(runs), *arguments]
+
+
+def sft(root, base, runs, *arguments):
+    line = command(root, base, runs, *arguments)
+    return subprocess.run(line, cwd=root, capture_output=True, text=True)
+
+
+def generate(root, run, *arguments):
+    app = [sys.executable, str(root / "apps/generate.py"), "--run", str(run), "--device", "cpu"]
+    return subprocess.run([*app, *arguments], cwd=root, capture_output=True, text=True)
+
+
+def digest(run: Path) -> str:
+    return hashlib.sha256((run / "decoder/model/model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def tuned(root, smoke_run, tmp_path_factory) -> Path:
+    """A finished tuning that nobody disturbed."""
+    runs = tmp_path_factory.mktemp("tuned")
+    done = sft(root, smoke_run, runs)
+    assert done.returncode == 0, done.stderr
+    return runs / "smoke-sft"
+
+
+@pytest.mark.slow
+@pytest.mark.apps
+def test_a_tuning_leaves_a_run_a_report_and_a_sheet(tuned, smoke_run):
+    with Image.open(tuned / "samples.png") as picture:
+        assert min(picture.size) > 300
+    report = json.loads((tuned / "report.json").read_text())
+    wanted = {
+        "edit": ("colour", "background", "keep", "kept_shape_iou", "drift", "keep_drift"),
+        "boxes": ("iou30",), "write": ("character",), "canny": ("over_shuffled",),
+        "scribble": ("iou",), "segmentation": ("iou",), "choice": ("answer", "reason"),
+        "ask": ("thing", "colour", "background", "number", "beside", "yes_no"),
+        "caption": ("short", "long"),
+    }  # fmt: skip
+    for part, names in wanted.items():
+        for name in names:
+            for other in ("", ".untuned", ".chance", ".ceiling"):
+                assert np.isfinite(report[part][f"{name}{other}"])
+            assert f"{part}.{name}" in report["how"]
+    assert report["ask"]["colour.ceiling"] == report["choice"]["answer.ceiling"] == 1
+    assert report["edit"]["keep_drift.ceiling"] == 0
+    # the tuned run opens as any other; all but its decoder is the base's
+    parts = open_parts(tuned, "cpu")
+    base = open_parts(smoke_run, "cpu")
+    assert parts.tokenizers.vocabulary == base.tokenizers.vocabulary
+    assert set(open_tuned(tuned).tasks) == set(read_tuning(tuned).embedded.numbers)
+
+
+@pytest.mark.slow
+def test_a_second_tuning_keeps_what_is_done(root, tuned, smoke_run):
+    before = digest(tuned)
+    again = sft(root, smoke_run, tuned.parent)
+    assert again.returncode == 0, again.stderr
+    assert "decoder: done before, kept" in again.stdout
+    assert digest(tuned) == before
+
+
+@pytest.mark.slow
+def test_killed_it_ends_bit_for_bit_as_unbroken(root, tuned, smoke_run, tmp_path):
+    run = tmp_path / "smoke-sft"
+    shutil.copytree(tuned, run, ignore=shutil.ignore_patterns("decoder", "report", "report.json"))
+    process = subprocess.Popen(
+        command(root, smoke_run, tmp_path), cwd=root, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    while not (run / "decoder" / "last.ckpt").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (run / "decoder" / "stage.json").exists()
+    done = sft(root, smoke_run, tmp_path, "--evaluation.untuned", "false")
+    assert done.returncode == 0, done.stderr
+    assert "decoder: goes on" in done.stdout
+    assert digest(run) == digest(tuned)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--edit FILE --instruction|make it blue", "wrote"),
+        ("--structure canny FILE --prompt|red fox", "wrote"),
+        ("--boxes|fox 10,10,120,120; red apple 130,90,250,250", "wrote"),
+        ("--write K", "wrote"),
+        ("--ask FILE|what is it?", ""),
+        ("--caption FILE --long", ""),
+    ],
+)
+def test_generate_follows_instructions(root, tuned, smoke_run, tmp_path, arguments, said):
+    file = str(next((smoke_run / "data" / "pictures").glob("*.png")))
+    words, _, last = arguments.partition("|")
+    options = [file if word == "FILE" else word for word in words.split()]
+    options += [last] if last else []
+    drawn = [] if "--ask" in options or "--long" in options else ["--candidates", "2"]
+    drawn += ["--out", str(tmp_path / "a.png")] if drawn else []
+    done = generate(root, tuned, *options, *drawn)
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout
+    assert (tmp_path / "a.png").is_file() == bool(drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--base", "runs/nothing"], "runs/nothing: no run"),
+        (["--sets", "[sets/nothing]"], "sets/nothing"),
+        (["--objective.cut_output", "2"], "cut_output: wanted 0..1"),
+        (["--embedded.edit", "-1"], "embedded.edit: wanted at least 0"),
+        (["--replay", "1"], "replay: wanted 0 to below 1"),
+        (["--name", "smoke"], "wanted another folder than the base"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(root, smoke_run, arguments, message):
+    done = sft(root, smoke_run, smoke_run.parent, *arguments)
+    assert done.returncode == 2 or done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_an_untuned_run_is_asked_in_vain(root, smoke_run):
+    done = generate(root, smoke_run, "--write", "K")
+    assert done.returncode == 1
+    assert "wanted a run that apps/sft.py has tuned" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_tuned_run_whose_base_was_made_anew_says_so(tuned, smoke_run, tmp_path):
+    base, run = tmp_path / "smoke", tmp_path / "smoke-sft"
+    shutil.copytree(smoke_run, base)
+    shutil.copytree(tuned, run)
+    recipe = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(recipe.replace(str(smoke_run), str(base)))
+    open_parts(run, "cpu")
+    stage = base / "decoder" / "stage.json"
+    stage.write_text(stage.read_text().replace('"fingerprint": "', '"fingerprint": "0'))
+    with pytest.raises(ValueError, match="tuned from another"):
+        open_parts(run, "cpu")
+
+
+@pytest.mark.slow
+def test_records_become_sequences_with_documents_before_words(tuned, smoke_run):
+    parts = open_subject(smoke_run, "cpu").parts
+    words = parts.tokenizers.vocabulary
+    sets = [InstructionSet(tuned / "instructions" / name, "train") for name in ("edit", "vqa2")]
+    layout = tuning.InstructionLayout(parts.tokenizers.text, words)
+    mixture = Mixture([len(one) for one in sets])
+    documents = parts.memory.documents
+    train = Instructions(sets, layout, mixture, documents, 1.0)
+    build = instruction_builder(train, InstructionConfig(), parts.tokenizers, 320, 0)
+    behind = 0
+    for place in range(len(train)):
+        number, row = mixture.at(place, 0)
+        record = sets[number].record(int(sets[number].keys[row]))
+        one = train.lay_out(place, 0, np.random.default_rng(0))
+        assert len(build(place, 0).ids) <= 320
+        behind += one.start > 1
+        assert (one.start > 1) == bool(record.near) == (number == 1)
+        if record.near:
+            document = parts.tokenizers.layout.opening(
+                [(documents.text_ids(record.near[-1]), documents.codes(record.near[-1]))]
+            )
+            assert one.ids[: one.start].tolist() == document.tolist()
+    assert behind
+
+
+@pytest.mark.slow
+def test_adapters_alone_can_be_tuned_and_are_merged(tuned, smoke_run, tmp_path):
+    recipe = replace(
+        read_tuning(tuned), runs=tmp_path, base=smoke_run, lora=LoraConfig(rank=2),
+        optim=OptimConfig(lr=0.01, total_steps=3), replay=0.0,
+    )  # fmt: skip
+    shutil.copytree(tuned, recipe.folder, ignore=shutil.ignore_patterns("decoder", "report"))
+    made = tuning.begin(recipe)
+    tuning.make_tuned(made)
+    after = load_decoder(recipe.folder / "decoder/model").state_dict()
+    before = load_decoder(smoke_run / "decoder/model").state_dict()
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not before[name].equal(after[name])}
+    assert changed
+    assert all(name.endswith(".weight") and ".blocks." in f".{name}" for name in changed)
+
+
+def tuned_with(objective):
+    return Tuned(
+        folder=Path("runs/a"),
+        tasks={"edit": PAPER_TASKS["edit"]},
+        recipe=tuning.TuningRecipe(objective=objective),
+    )
+
+
+def test_guidance_by_a_stream_that_was_never_trained_is_refused():
+    config = SamplingConfig(guidance_scale=3.0)
+    apart = SamplingConfig(guidance_scale=7.5, image_guidance_scale=1.5)
+    for scale in (config, apart):
+        tuned_with(InstructionConfig()).check_streams(scale)
+    without = tuned_with(InstructionConfig(drop_text=0.0))
+    for scale in (config, apart):
+        with pytest.raises(ValueError, match="guidance_scale: wanted 1, as runs/a was tuned"):
+            without.check_streams(scale)
+    without.check_streams(SamplingConfig())
+    with pytest.raises(ValueError, match="image_guidance_scale: wanted 1"):
+        tuned_with(InstructionConfig(drop_both=0.0)).check_streams(apart)
+    with pytest.raises(ValueError, match="wanted a run that was tuned on write, got one of edit"):
+        without.task("write")
