@@ -19,9 +19,15 @@ def said_boxes(boxes: Iterable[tuple[str, Sequence[float]]], side: float) -> str
     """
     said = []
     for name, box in boxes:
-        x0, y0, x1, y1 = (min(SIDE - 1, max(0, round(at * SIDE / side))) for at in box)
+        x0, y0, x1, y1 = place_of(box, side)
         said.append(f"{name} at ({x0}, {y0}) -> ({x1}, {y1})")
     return ", ".join(said)
+
+
+def place_of(box: Sequence[float], side: float) -> tuple[int, int, int, int]:
+    """Return a box (x0, y0, x1, y1) of a picture of `side` in whole numbers of 0 to 255."""
+    x0, y0, x1, y1 = (min(SIDE - 1, max(0, round(at * SIDE / side))) for at in box)
+    return x0, y0, x1, y1
 
 
 def read_boxes(text: str) -> list[tuple[str, tuple[int, int, int, int]]]:

@@ -22,7 +22,7 @@ from cm3leon.parts import Tokenizers
 from cm3leon.preparation.decisions import Decisions, encoded, pairs_of, sampled
 from cm3leon.preparation.encoding import COMPONENT
 from cm3leon.preparation.finishing import joined_tables, vectors_of
-from cm3leon.preparation.job import Job
+from cm3leon.preparation.job import AnyJob, Job
 from cm3leon.preparation.source import Shard
 from cm3leon.preparation.worker import finished
 from cm3leon.sheets import write_sheet
@@ -108,7 +108,7 @@ def write_pictures(job: Job, decisions: Decisions, folder: Path) -> None:
     write_json(folder / "pictures.json", {"pairs": pairs})
 
 
-def write_quarantine(job: Job, shards: Sequence[int], path: Path) -> None:
+def write_quarantine(job: AnyJob, shards: Sequence[int], path: Path) -> None:
     """Join the quarantine files of shards."""
     with atomic_file(path) as file:
         for number in shards:

@@ -7,17 +7,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 
-from cm3leon.preparation.job import Preparation, share_of
+from cm3_texttok import PAPER_TASKS, Task
+from cm3leon.instructions.task_file import read_task_file
+from cm3leon.preparation.job import Preparation, TaskPreparation, share_of
 from cm3leon.recipe import Recipe
 from cm3leon.recipe_file import RECIPE_FILE, recipe_from, recipe_parser
+
+FOR_TASKS = ("from", "images", "feature_weights")
+FOR_PAIRS = ("source", "near_bits", "drop_duplicates", "pictures", "sample")
+"""Options that mean nothing for a task; those above mean nothing without one."""
 
 
 def read_options(
     description: str | None, arguments: Sequence[str] | None = None
-) -> tuple[Recipe, Preparation, int | None]:
+) -> tuple[Recipe, Preparation | TaskPreparation, int | None]:
     """Return recipe, options, and the number of pairs of `--sample`; ends the program if wrong.
 
     The recipe is that of the run that `--parts` names, or of `--config`; dotted settings change it.
@@ -30,18 +37,54 @@ def read_options(
     parser = recipe_parser(description, _base(arguments))
     _add_options(parser)
     given = parser.parse_args(arguments)
-    sample = given.pop("sample")
-    values = {field.name: given.pop(field.name) for field in fields(Preparation)}
-    for name in ("source", "folder"):
-        if values[name] is None:
-            parser.error(f"--{name}: wanted a folder, got none")
+    names = dict.fromkeys(f.name for kind in (Preparation, TaskPreparation) for f in fields(kind))
+    values = {name: given.pop(name) for name in (*names, "from", "task_file", "sample")}
+    try:
+        options = _options(values)
+        return recipe_from(parser, given), options, values["sample"]
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+
+def _options(values: dict[str, Any]) -> Preparation | TaskPreparation:
+    """Return the options of one kind of preparation; those of the other are not given.
+
+    Raises:
+        ValueError: Names the option that is wrong.
+    """
+    values["max_bad"] = share_of(values["max_bad"])
     if values["licences"] is not None:
         values["licences"] = tuple(name for name in values["licences"].split(",") if name.strip())
-    try:
-        values["max_bad"] = share_of(values["max_bad"])
-        return recipe_from(parser, given), Preparation(**values), sample
-    except ValueError as error:
-        parser.error(str(error))
+    kind, source, others = Preparation, "source", FOR_TASKS
+    if values["task"] is not None or values["task_file"] is not None:
+        kind, source, others = TaskPreparation, "from", FOR_PAIRS
+        values["task"] = _task(values["task"], values["task_file"])
+    for name in others:
+        if values[name] not in (None, False):
+            way = "without" if kind is TaskPreparation else "with"
+            raise ValueError(f"--{name.replace('_', '-')}: wanted only {way} --task")
+    for name in (source, "folder"):
+        if values[name] is None:
+            raise ValueError(f"--{name}: wanted a folder, got none")
+    values["source"] = values[source]
+    taken = {f.name: values[f.name] for f in fields(kind)}
+    return kind(**{name: value for name, value in taken.items() if value is not None})
+
+
+def _task(name: str | None, file: Path | None) -> Task:
+    """Return the task of a name, or of a file.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: There is none of that name, both are given, or the file has none.
+    """
+    if file is None:
+        if name not in PAPER_TASKS:
+            raise ValueError(f"--task: wanted one of {', '.join(PAPER_TASKS)}, got {name!r}")
+        return PAPER_TASKS[name]
+    if name is not None:
+        raise ValueError("--task-file: wanted it without --task, got both")
+    return read_task_file(file)
 
 
 def _base(arguments: list[str]) -> Path | None:
@@ -59,6 +102,11 @@ def _base(arguments: list[str]) -> Path | None:
 
 def _add_options(parser: jsonargparse.ArgumentParser) -> None:
     add = parser.add_argument
+    add("--task", help="make a set of instructions of this task of the paper, such as vqa2")
+    add("--task-file", type=Path, help="the same of a task of one's own: name, templates, outputs")
+    add("--from", type=Path, help="folder of the task's files; see docs/instruction-data.md")
+    add("--images", type=Path, help="the task's pictures lie below it; default: below --from")
+    add("--feature-weights", type=Path, help="of the network that makes the task's features")
     add("--source", type=Path, help="folder of raw pairs: imagefolder, tars or Parquet")
     add("--folder", type=Path, help="folder to make; pretrain.py takes it as --data.prepared")
     add("--parts", type=Path, help="run whose tokenizers and encoder are taken")
@@ -68,8 +116,8 @@ def _add_options(parser: jsonargparse.ArgumentParser) -> None:
     add("--max-bad", default="1%", help="share of records that may be unusable")
     add("--licences", help="names with commas between them: let only these in")
     add("--fit", default="crop", help="how a picture becomes square: crop, pad or stretch")
-    add("--near-bits", type=int, default=3, help="bits of 64 in which copies may differ")
+    add("--near-bits", type=int, help="bits of 64 in which copies may differ; default: 3")
     add("--drop-duplicates", action="store_true", help="keep only the first of near copies")
-    add("--pictures", type=int, default=256, help="pictures a split kept as pixels for reports")
+    add("--pictures", type=int, help="pictures a split kept as pixels for reports; default: 256")
     add("--sample", type=int, help="only write an imagefolder of so many pairs, to train parts on")
     add("--trust", action="store_true", help="the recipe of --parts may name code of others")

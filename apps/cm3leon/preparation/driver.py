@@ -29,7 +29,7 @@ from cm3leon.preparation.decisions import Decisions, decide, encoded, sampled
 from cm3leon.preparation.engines import Engine, engine_of
 from cm3leon.preparation.finishing import documents_of
 from cm3leon.preparation.inputs import begun, copy_parts, fingerprint_of_inputs
-from cm3leon.preparation.job import Job, Preparation
+from cm3leon.preparation.job import AnyJob, Job, Preparation
 from cm3leon.preparation.plan import memory_plan
 from cm3leon.preparation.source import Shard, open_source
 from cm3leon.preparation.speed import SPEED_FILE, Clock, speed
@@ -120,7 +120,7 @@ def prepare(recipe: Recipe, options: Preparation, say: Say = print) -> dict[str,
 
 
 @contextmanager
-def working(job: Job) -> Iterator[Engine]:
+def working(job: AnyJob) -> Iterator[Engine]:
     """Keep workers for a `with` block."""
     engine = engine_of(job)
     try:
@@ -138,7 +138,7 @@ class Tally:
     shards: list[int] = field(default_factory=list)
 
 
-def encode_all(job: Job, shards: list[Shard], engine: Engine, say: Say) -> None:
+def encode_all(job: AnyJob, shards: list[Shard], engine: Engine, say: Say) -> None:
     """Encode the shards that are not sealed yet, and write `quarantine.jsonl`.
 
     A rotten set is stopped as soon as it is surely one.
@@ -171,7 +171,7 @@ def encode_all(job: Job, shards: list[Shard], engine: Engine, say: Say) -> None:
 
 
 def run_shards(
-    job: Job,
+    job: AnyJob,
     task: str,
     shards: list[Shard],
     engine: Engine,

@@ -26,6 +26,7 @@ from cm3_retrieval.sealed_folder import MANIFEST_NAME, write_folder
 from cm3_retrieval.text_file import texts_of
 from cm3_train.process_memory import peak_bytes
 from cm3leon.data.pairs import SPLITS, key_of, rows_of
+from cm3leon.data.raw_files import Unusable
 from cm3leon.data.tokens import MAX_SHIFT, other_views
 from cm3leon.parts import Tokenizers
 from cm3leon.preparation.copies import picture_hash
@@ -34,7 +35,6 @@ from cm3leon.preparation.source import (
     Record,
     Shard,
     Source,
-    Unusable,
     licence_of,
     origin_of,
 )
@@ -85,8 +85,6 @@ class ShardEncoder:
         generator = torch.Generator().manual_seed(recipe.seed)
         self.changes = other_views(self.views - 1, MAX_SHIFT, generator)
         self.most_ids = most_ids(job, tokenizers)
-        allowed = job.options.licences
-        self.licences = None if allowed is None else {name.strip().casefold() for name in allowed}
         self.model_seconds = 0.0
 
     def encode(self, shard: Shard, folder: Path) -> None:
@@ -133,11 +131,10 @@ class ShardEncoder:
                 bad.append(found)
                 continue
             try:
-                if self.licences is not None:
-                    licence = licence_of(found.row.fields)
-                    if licence.casefold() not in self.licences:
-                        licences[licence] += 1
-                        continue
+                licence = licence_of(found.row.fields)
+                if not self.job.options.lets_in(licence):
+                    licences[licence] += 1
+                    continue
                 batch.append(self._picture(found, counts))
             except (OSError, ValueError, EOFError, tarfile.TarError) as error:
                 bad.append(self._unusable(found.row, str(error)))

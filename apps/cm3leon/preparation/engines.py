@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from cm3leon.preparation.job import Job
+from cm3leon.preparation.job import AnyJob
 from cm3leon.preparation.source import Shard
 
 Finished = Callable[[int], object]
@@ -26,7 +26,7 @@ class Engine(Protocol):
     """Workers."""
 
     def run(self, task: str, shards: Mapping[int, Shard], finished: Finished) -> None:
-        """Do one task of `Worker` for each shard, given by its number."""
+        """Do one task of the workers for each shard, given by its number."""
         ...
 
     def close(self) -> None:
@@ -34,7 +34,7 @@ class Engine(Protocol):
         ...
 
 
-def engine_of(job: Job) -> Engine:
+def engine_of(job: AnyJob) -> Engine:
     """Return the engine that the job names; its workers start now."""
     return LocalEngine(job) if job.options.engine == "local" else RayEngine(job)
 
@@ -42,7 +42,7 @@ def engine_of(job: Job) -> Engine:
 class LocalEngine:
     """Processes of this machine, started afresh (spawn), so that none inherits a thread."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: AnyJob) -> None:
         self.job = job
         self._context = multiprocessing.get_context("spawn")
         self._staff = [self._hire() for _ in range(job.options.workers)]
@@ -95,7 +95,7 @@ class LocalEngine:
 class _Process:
     """A worker's process, and the pipe to it."""
 
-    def __init__(self, context: Any, job: Job) -> None:
+    def __init__(self, context: Any, job: AnyJob) -> None:
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, job), daemon=True)
         self.process.start()
@@ -113,7 +113,7 @@ class _Process:
         self.pipe.close()
 
 
-def _serve(pipe: Connection, job: Job) -> None:
+def _serve(pipe: Connection, job: AnyJob) -> None:
     """Work until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver ends us
     driver = multiprocessing.parent_process()
@@ -124,9 +124,7 @@ def _serve(pipe: Connection, job: Job) -> None:
         os._exit(1)  # a driver that was killed may start anew: nobody else may write then
 
     threading.Thread(target=leave, daemon=True).start()
-    from cm3leon.preparation.worker import Worker
-
-    worker = Worker(job)
+    worker = job.worker_class()(job)
     while True:
         try:
             task = pipe.recv()
@@ -147,7 +145,7 @@ class RayEngine:
     names a cluster.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: AnyJob) -> None:
         # under `uv run` Ray would start each worker by another `uv run`
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         try:
@@ -157,10 +155,8 @@ class RayEngine:
             raise ValueError(f"engine: {wanted}") from None
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False)
-        from cm3leon.preparation.worker import Worker
-
         self.job = job
-        actor: Any = ray.remote(Worker)
+        actor: Any = ray.remote(job.worker_class())
         on_gpu = job.recipe.device == "auto" and ray.cluster_resources().get("GPU", 0)
         options = {"num_gpus": 1} if on_gpu or job.recipe.device.startswith("cuda") else {}
         self._hire: Callable[[], Any] = lambda: actor.options(num_cpus=1, **options).remote(job)

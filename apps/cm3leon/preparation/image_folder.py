@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import count
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cm3_retrieval.metadata_file import Row, read_metadata
-from cm3_retrieval.picture_file import MAX_BYTES
 from cm3_train.artifact import atomic_file, write_json
-from cm3leon.preparation.source import Record, Shard, Unusable
+from cm3leon.data.raw_files import Unusable, read_file
+from cm3leon.preparation.source import Record, Shard
 from cm3leon.stages import read_object
 
 ROWS = 2048
@@ -108,16 +107,3 @@ def fingerprint_of_pictures(folder: Path) -> str:
 def _number(value: Any) -> Any:
     """Return what JSON has words for, of a value that Parquet gave: dates and bytes as text."""
     return value.item() if hasattr(value, "item") else str(value)
-
-
-def read_file(path: Path) -> bytes:
-    """Read a regular file; of one that is too large a byte more than `load_image` takes.
-
-    Raises:
-        OSError: It is missing or cannot be read.
-        ValueError: It is a device or a pipe.
-    """
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("wanted a regular file")
-    with open(path, "rb") as file:
-        return file.read(MAX_BYTES + 1)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
+from cm3_texttok import Task
+from cm3leon.preparation.source import Shard
 from cm3leon.recipe import Recipe
 
 Engine = Literal["local", "ray"]
@@ -13,11 +16,11 @@ Fit = Literal["crop", "pad", "stretch"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Preparation:
-    """The options of `apps/prepare.py` beside the recipe."""
+class Work:
+    """The options of `apps/prepare.py` beside the recipe, whatever is prepared."""
 
     source: Path
-    """The folder of raw pairs."""
+    """The folder of raw pairs, or of a task's published files."""
     folder: Path
     """The folder to make."""
     parts: Path | None = None
@@ -28,12 +31,6 @@ class Preparation:
     """The licences that are let in, whatever their case; None: all."""
     max_bad: float = 0.01
     """Share of the records that may be unusable."""
-    near_bits: int = 3
-    """Two pictures whose perceptual hashes differ in at most as many of 64 bits are copies."""
-    drop_duplicates: bool = False
-    """Whether of copies only the first is kept."""
-    pictures: int = 256
-    """Pictures of each split that are kept as pixels, for the report of a run."""
     engine: Engine = "local"
     """Processes of this machine, or actors of a Ray cluster that sees both folders."""
     workers: int = 1
@@ -45,25 +42,73 @@ class Preparation:
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense, before any work."""
-        for name, least in (("workers", 1), ("attempts", 1), ("pictures", 1), ("near_bits", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
-        if self.near_bits > 15:
-            raise ValueError(f"near_bits: wanted at most 15, got {self.near_bits}")
+        for name in ("workers", "attempts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: wanted at least 1, got {getattr(self, name)}")
         if not 0 <= self.max_bad <= 1:
             raise ValueError(f"max_bad: wanted 0% to 100%, got {self.max_bad:.0%}")
         for name, kinds in (("engine", get_args(Engine)), ("fit", get_args(Fit))):
             if getattr(self, name) not in kinds:
                 raise ValueError(f"{name}: wanted one of {kinds}, got {getattr(self, name)!r}")
 
+    def lets_in(self, licence: str) -> bool:
+        """Tell whether pictures of a licence are wanted."""
+        if self.licences is None:
+            return True
+        return licence.casefold() in {name.strip().casefold() for name in self.licences}
+
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class Preparation(Work):
+    """Raw pairs to token shards, a memory bank and neighbour tables."""
+
+    near_bits: int = 3
+    """Two pictures whose perceptual hashes differ in at most as many of 64 bits are copies."""
+    drop_duplicates: bool = False
+    """Whether of copies only the first is kept."""
+    pictures: int = 256
+    """Pictures of each split that are kept as pixels, for the report of a run."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, before any work."""
+        super().__post_init__()
+        for name, least in (("pictures", 1), ("near_bits", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: wanted at least {least}, got {getattr(self, name)}")
+        if self.near_bits > 15:
+            raise ValueError(f"near_bits: wanted at most 15, got {self.near_bits}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskPreparation(Work):
+    """Published files to a set of instructions."""
+
+    task: Task
+    """What the records are for."""
+    images: Path | None = None
+    """The pictures lie somewhere below it; None: below `source`."""
+    feature_weights: Path | None = None
+    """File or folder of the network that makes the task's feature pictures; see
+    `cm3leon.instructions.features`."""
+
+
+class Works(Protocol):
+    """One process's work on shards."""
+
+    def __init__(self, job: Any) -> None: ...
+
+    def run(self, task: str, number: int, shard: Shard) -> None:
+        """Do one task for one shard, which has this number; leaves a sealed folder."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyJob(ABC):
     """All that a worker is told."""
 
     recipe: Recipe
-    """Its folder is the prepared one, which holds the parts."""
-    options: Preparation
+    """Its folder is the one that holds the parts."""
+    options: Work
     fingerprint: str
     """Of all that decides what is made of a shard; finished shards of another are made anew."""
     trust: bool
@@ -72,6 +117,36 @@ class Job:
     def work(self) -> Path:
         """Where finished shards wait for the others; it is deleted at the end."""
         return self.options.folder / "work"
+
+    @abstractmethod
+    def worker_class(self) -> type[Works]:
+        """Return what each process makes of the job once; imported here, for it takes seconds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(AnyJob):
+    """The preparation of raw pairs, in whose folder the parts are."""
+
+    options: Preparation
+
+    def worker_class(self) -> type[Works]:
+        """Return the class that encodes shards and finishes them."""
+        from cm3leon.preparation.worker import Worker
+
+        return Worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskJob(AnyJob):
+    """The preparation of a task."""
+
+    options: TaskPreparation
+
+    def worker_class(self) -> type[Works]:
+        """Return the class that encodes ranges of examples."""
+        from cm3leon.preparation.example_encoding import TaskWorker
+
+        return TaskWorker
 
 
 def share_of(text: str) -> float:

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from cm3_retrieval.metadata_file import Row
 from cm3_retrieval.picture_file import shown
-from cm3leon.preparation.source import Record, Shard, Unusable, files_of
+from cm3leon.data.raw_files import Unusable
+from cm3leon.preparation.source import Record, Shard, files_of
 
 NAMES = ("image", "jpg", "jpeg", "png", "webp", "picture", "img", "bytes")
 """What a column of pictures may be called."""

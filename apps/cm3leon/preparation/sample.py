@@ -64,7 +64,6 @@ def _drawn(
     shards = source.shards()
     order = np.random.default_rng(seed).permutation(len(shards))
     each, left = -(-count // min(len(shards), SHARDS)), count
-    allowed = options.licences and {name.strip().casefold() for name in options.licences}
     for number in order.tolist():
         room = min(each, left)
         for record in source.read(shards[number]):
@@ -73,7 +72,7 @@ def _drawn(
             if not isinstance(record, Record):
                 continue
             try:
-                if allowed and licence_of(record.row.fields).casefold() not in allowed:
+                if not options.lets_in(licence_of(record.row.fields)):
                     continue
                 content = record.read()
                 load_image(content)

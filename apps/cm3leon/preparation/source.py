@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any, Protocol
 
 from cm3_retrieval.metadata_file import NAMES, Row
 from cm3_retrieval.picture_file import shown
 from cm3_retrieval.text_file import texts_of
+from cm3leon.data.raw_files import Unusable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +43,6 @@ class Record:
     """Its columns; `file_name` is the picture's name, unique in the source."""
     read: Callable[[], bytes]
     """Gives the picture's file. Raises ValueError or OSError."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unusable:
-    """A record, or the rest of a file, that cannot be used."""
-
-    file: str
-    key: str
-    """The record's name or place; empty for a whole file."""
-    reason: str
 
 
 class Source(Protocol):
@@ -97,19 +88,6 @@ def files_of(folder: Path, suffix: str) -> list[str]:
     """List files below a folder by their relative paths, hidden ones left out, in order."""
     found = (path.relative_to(folder) for path in folder.rglob(f"*{suffix}") if path.is_file())
     return sorted(path.as_posix() for path in found if not any(p[0] == "." for p in path.parts))
-
-
-def refused_name(name: str) -> str | None:
-    """Tell why a name inside a file is no plain relative path of Unicode, or None."""
-    windows = PureWindowsPath(name)
-    outside = windows.root or windows.drive or PurePosixPath(name).is_absolute()
-    if not name or outside or "://" in name or ".." in windows.parts:
-        return f"wanted a path inside the archive, got {name!r}"
-    try:
-        texts_of(name, "name")  # tarfile gives half a surrogate pair for a byte that is no UTF-8
-    except ValueError as error:
-        return str(error)
-    return None
 
 
 def licence_of(fields: dict[str, Any]) -> str:

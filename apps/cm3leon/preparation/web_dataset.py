@@ -14,7 +14,8 @@ from typing import Any
 from cm3_retrieval.metadata_file import Row
 from cm3_retrieval.picture_file import MAX_BYTES
 from cm3_retrieval.text_file import parse_object
-from cm3leon.preparation.source import Record, Shard, Unusable, files_of, refused_name
+from cm3leon.data.raw_files import Unusable, refused_name
+from cm3leon.preparation.source import Record, Shard, files_of
 from cm3leon.stages import read_object
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp")

@@ -114,8 +114,13 @@ def settle_torch() -> None:
 
 def open_models(recipe: Recipe, *, trust: bool) -> tuple[Tokenizers, Encoder]:
     """Open the tokenizers and the encoder of the prepared folder, which is the recipe's."""
+    encoder = parts.open_encoder(recipe, device_of(recipe.device), trust=trust)
+    return open_tokenizers(recipe, trust=trust), encoder
+
+
+def open_tokenizers(recipe: Recipe, *, trust: bool) -> Tokenizers:
+    """Open the tokenizers of the recipe's parts."""
     device = device_of(recipe.device)
     text = parts.open_text_tokenizer(recipe, trust=trust)
     image = parts.open_image_tokenizer(recipe, device, trust=trust)
-    tokenizers = parts.join_tokenizers(text, image, recipe, device)
-    return tokenizers, parts.open_encoder(recipe, device, trust=trust)
+    return parts.join_tokenizers(text, image, recipe, device)

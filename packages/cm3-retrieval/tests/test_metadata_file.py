@@ -90,6 +90,12 @@ def test_a_column_of_pictures_may_have_a_name(tmp_path):
     assert found(tmp_path) == [("0.png", ["a"])]
 
 
+def test_of_several_columns_of_pictures_the_wanted_one_counts(tmp_path):
+    write(tmp_path, [{"a_file_name": "0.png", "b_file_name": "1.png"}, {"c_file_name": "2.png"}])
+    rows = read_metadata(tmp_path, columns=("b_file_name", "a_file_name"))
+    assert [row.file_name for row in rows] == ["1.png", "2.png"]
+
+
 @pytest.mark.parametrize(
     "name", ["/0.png", "../0.png", "a/../../0.png", "a\\..\\0.png", "C:\\0.png", "\\0.png",
              "http://a.org/0.png", "file:///0.png"],

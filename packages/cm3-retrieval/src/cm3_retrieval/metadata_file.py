@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -82,6 +82,7 @@ def read_metadata(
     *,
     unless: str | None = None,
     refused: Callable[[Path, int, ValueError], object] | None = None,
+    columns: Sequence[str] = (_COLUMN,),
 ) -> Iterator[Row]:
     """Yield the rows of all metadata in a folder and its subfolders; see `metadata_files`.
 
@@ -90,6 +91,8 @@ def read_metadata(
         unless: As of `metadata_files`.
         refused: Called with file, line and error for each line that cannot be used; the others are
             yielded. None raises the first.
+        columns: Which column names a row's picture: the first of these that it has, else the only
+            one that ends in `_file_name`.
 
     Raises:
         OSError: A file cannot be read.
@@ -103,7 +106,7 @@ def read_metadata(
         for number, found in read(path):
             try:
                 fields = found if isinstance(found, dict) else found()
-                name = _file_name(path.parent, fields, place_of(path, number))
+                name = _file_name(path.parent, fields, columns, place_of(path, number))
             except ValueError as error:
                 if refused is None:
                     raise
@@ -112,10 +115,13 @@ def read_metadata(
             yield Row(file=path, number=number, file_name=str(beside / name), fields=fields)
 
 
-def _file_name(folder: Path, fields: dict[str, Any], place: str) -> PurePosixPath:
+def _file_name(
+    folder: Path, fields: dict[str, Any], wanted: Sequence[str], place: str
+) -> PurePosixPath:
     """Return the picture's path relative to the metadata file."""
-    columns = [name for name in fields if name == _COLUMN or name.endswith(f"_{_COLUMN}")]
-    column = _COLUMN if _COLUMN in columns else columns[0] if len(columns) == 1 else None
+    ending = [name for name in fields if name == _COLUMN or name.endswith(f"_{_COLUMN}")]
+    named = [name for name in wanted if name in fields]
+    column = named[0] if named else ending[0] if len(ending) == 1 else None
     if column is None:
         raise ValueError(f"{place}: wanted the field {_COLUMN!r}, got {sorted(map(str, fields))}")
     name = fields[column]

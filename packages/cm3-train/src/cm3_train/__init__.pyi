@@ -25,6 +25,7 @@ from .collate import (
     collate as collate,
 )
 from .config import (
+    InstructionConfig as InstructionConfig,
     LoraConfig as LoraConfig,
     OptimConfig as OptimConfig,
 )
@@ -37,7 +38,6 @@ from .history import (
 from .instruction import (
     Instruction as Instruction,
     InstructionBuilder as InstructionBuilder,
-    InstructionConfig as InstructionConfig,
 )
 from .interface import (
     INTERFACE_VERSION as INTERFACE_VERSION,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from cm3_train.cm3 import CM3Config
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +93,41 @@ class LoraConfig:
         _require(self.rank >= 1, "rank", "at least 1", self.rank)
         _require(self.alpha > 0, "alpha", "above 0", self.alpha)
         _require(len(self.targets) > 0, "targets", "names of linear layers", self.targets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InstructionConfig:
+    """What is cut out of an instruction, and what is learnt of it."""
+
+    cut_output: float = 0.8
+    """Chance that an output which something follows, such as an answer before its picture, is cut
+    out and learnt behind `<infill>`."""
+    drop_text: float = 0.05
+    """Chance that an instruction whose output comes last lacks its texts. InstructPix2Pix
+    (arXiv 2211.09800, section 3.2.1) drops text, picture and both in 5 % each."""
+    drop_pictures: float = 0.05
+    """Chance that it lacks its pictures."""
+    drop_both: float = 0.05
+    """Chance that it lacks both."""
+    cm3: CM3Config = field(
+        default_factory=lambda: CM3Config(mask_probability=0.3, whole_text_probability=0.0)
+    )
+    """The objective where none of these is drawn."""
+    score: Literal["all", "output"] = "all"
+    """Whether every token counts, as the paper's objective says, or the output's alone."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ("cut_output", "drop_text", "drop_pictures", "drop_both"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}: wanted 0..1, got {getattr(self, name)}")
+        dropped = self.drop_text + self.drop_pictures + self.drop_both
+        if dropped > 1:
+            raise ValueError(
+                f"drop_text + drop_pictures + drop_both: wanted at most 1, got {dropped}"
+            )
+        if self.score not in ("all", "output"):
+            raise ValueError(f"score: wanted all or output, got {self.score!r}")
 
 
 def _require(condition: bool, name: str, wanted: str, got: object) -> None:
