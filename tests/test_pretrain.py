@@ -42,6 +42,11 @@ from cm3leon.training.initial_weights import start_from
 from cm3leon.training.sequences import training_batches, training_sequences
 
 SMOKE = ["--config", "apps/configs/smoke.yaml"]
+LITTLE = [
+    "--evaluation.samples=2", "--evaluation.sweep_samples=1", "--evaluation.control_samples=1",
+    "--evaluation.candidates=1", "--evaluation.pictures=1",
+]  # fmt: skip
+"""Of the report, where it does not matter."""
 
 
 LOGGER = """
@@ -363,7 +368,7 @@ def test_weights_of_a_run_draw_elsewhere_what_they_drew_before_the_first_step(un
 @pytest.mark.slow
 def test_a_run_goes_on_from_the_weights_of_another_one(root, unbroken, tmp_path):
     weights = f"--decoder.init_from={unbroken / 'decoder' / 'model'}"
-    options = [*named_tokenizers(unbroken), "--seed=3", "--decoder.optim.lr=0.0001"]
+    options = [*named_tokenizers(unbroken), *LITTLE, "--seed=3", "--decoder.optim.lr=0.0001"]
     options += ["--decoder.optim.muon_lr=0.0005", "--decoder.optim.ema_decay=0"]
     options += ["--decoder.val_every=2", "--decoder.sample_every=2", "--decoder.sample_count=2"]
     theirs = {"save_dir": str(tmp_path / "mine"), "name": "here"}
@@ -422,14 +427,17 @@ def test_killed_at_four_stages_it_ends_bit_for_bit_as_unbroken(root, unbroken, t
     ]
     for reached in moments:
         with subprocess.Popen(
-            command(root, tmp_path), cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command(root, tmp_path, *LITTLE),
+            cwd=root,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         ) as job:
             while not reached() and job.poll() is None:
                 time.sleep(0.002)
             job.send_signal(signal.SIGKILL)
             assert job.wait() == -signal.SIGKILL
     assert not (run / "decoder" / "stage.json").exists()
-    last = pretrain(root, tmp_path)
+    last = pretrain(root, tmp_path, *LITTLE)
     assert last.returncode == 0, last.stderr
     assert "decoder: goes on" in last.stdout
     assert digests(run) == digests(unbroken)

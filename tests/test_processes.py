@@ -21,7 +21,11 @@ from cm3leon.recipe import DecoderRecipe, Recipe
 from cm3leon.stages import Stages
 from cm3leon.trainer_recipe import TrainerRecipe
 
-SMOKE = ["--config", "apps/configs/smoke.yaml", "--device", "cpu", "--precision", "32-true"]
+SMOKE = [
+    "--config", "apps/configs/smoke.yaml", "--device", "cpu", "--precision", "32-true",
+    "--evaluation.samples=2", "--evaluation.sweep_samples=1", "--evaluation.control_samples=1",
+    "--evaluation.candidates=1", "--evaluation.pictures=1",
+]  # fmt: skip
 NAMES = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_NTASKS", "SLURM_PROCID")
 SRUN = """#!/usr/bin/env bash
 # What srun does, on one machine.

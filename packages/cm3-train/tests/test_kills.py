@@ -1,6 +1,6 @@
-"""SIGKILL at twenty random moments of a run, twice each: all end bit for bit as the unbroken run.
+"""SIGKILL at random moments of a run, twice each: all end bit for bit as the unbroken run.
 
-One process imports everything and forks the runs, so that twenty of them take a minute.
+One process imports everything and forks the runs, so that ten of them take half a minute.
 """
 
 import json
@@ -131,7 +131,7 @@ for packed in (False, True):
     unbroken[packed] = end(folder)
 rng = np.random.default_rng(int(sys.argv[2]))
 results = []
-for number in range(20):
+for number in range(int(sys.argv[3])):
     packed, folder = bool(number % 2), ROOT / f"killed-{number}"
     folder.mkdir()
     died = []
@@ -165,17 +165,20 @@ print(json.dumps(results))
 """
 
 
+KILLS = 10
+"""Moments; 20 of 20 held too, with seeds 0 and 1."""
+
+
 @pytest.mark.slow
-def test_twenty_kills_twice_each_end_as_the_unbroken_run(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, str(tmp_path), "0"], capture_output=True, text=True
-    )
+def test_kills_twice_each_end_as_the_unbroken_run(tmp_path):
+    command = [sys.executable, "-c", DRIVER, str(tmp_path), "0", str(KILLS)]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout.splitlines()[-1])
-    assert len(results) == 20
+    assert len(results) == KILLS
     kills = 0
     for result in results:
         assert result["state"] == result["losses"] == result["left"] == [], result
         assert result["rows"] >= 198
         kills += sum(status == 9 for status in result["died"])
-    assert kills >= 30  # a run that was quicker than its kill has ended
+    assert kills >= 1.5 * KILLS  # a run that was quicker than its kill has ended

@@ -170,3 +170,18 @@ def test_a_module_that_never_asks_is_refused(tmp_path):
     trainer.precision = "16-mixed"
     with pytest.raises(ValueError, match="wanted another precision than 16-mixed"):
         guard.setup(trainer, CM3Module.__new__(CM3Module), "fit")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("batches", "left"), [(6, [1, 3]), (4, [1]), (0, [])])
+def test_steps_that_are_done_again_are_told_once(tmp_path, batches, left):
+    """What was skipped after the checkpoint that a run goes on from is forgotten."""
+    path = tmp_path / "skipped.jsonl"
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in (1, 3, 5)) + '{"step')
+    guard = StepGuard("skip", None, 3, path)
+    trainer = SimpleNamespace(
+        is_global_zero=True,
+        fit_loop=SimpleNamespace(total_batch_idx=batches - 1),
+        accumulate_grad_batches=2,
+    )
+    guard.on_train_start(trainer, None)  # pyright: ignore
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == left

@@ -20,6 +20,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from cm3_train.artifact import atomic_file
 from cm3_train.ranks import of_all_ranks
 
 BadSteps = Literal["stop", "skip"]
@@ -76,6 +77,15 @@ class StepGuard(Callback):
                 f"that calls `drops`, got {type(pl_module).__name__}"
             )
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget skipped steps that a resumed run does again; a line may be cut short by a kill."""
+        if not trainer.is_global_zero or not self.path.is_file():
+            return
+        done = (trainer.fit_loop.total_batch_idx + 1) // trainer.accumulate_grad_batches
+        kept = [line for line in self.path.read_bytes().splitlines() if _step_of(line) <= done]
+        with atomic_file(self.path) as file:
+            file.writelines(line + b"\n" for line in kept)
+
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -131,3 +141,11 @@ class StepGuard(Callback):
         """Go on from there."""
         self.norms = list(state_dict.get("norms", []))
         self.in_a_row = state_dict.get("in_a_row", 0)
+
+
+def _step_of(line: bytes) -> float:
+    """Return the step of a line, infinity where it is none."""
+    try:
+        return json.loads(line)["step"]
+    except (ValueError, TypeError, KeyError):
+        return math.inf
