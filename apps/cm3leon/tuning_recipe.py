@@ -15,27 +15,27 @@ from cm3leon.trainer_recipe import TrainerRecipe
 class EmbeddedRecipe:
     """Records of each task of the embedded instructions in training; 0 leaves the task out."""
 
-    edit: int = 6000
+    edit: int = 5000
     """Another colour, background or thing, or no change."""
     boxes: int = 6000
     """One to three things at drawn boxes."""
-    write: int = 1500
+    write: int = 2000
     """Letters, digits and short words."""
-    canny: int = 1500
+    canny: int = 1200
     """Pictures after their Canny edges."""
-    scribble: int = 500
+    scribble: int = 400
     """Pictures after scribbles."""
-    segmentation: int = 500
+    segmentation: int = 400
     """Pictures after maps of their things' shapes."""
-    coco_caption: int = 500
+    coco_caption: int = 400
     """Short captions."""
-    image_paragraph: int = 500
+    image_paragraph: int = 400
     """Long captions."""
-    vqa2: int = 4000
+    vqa2: int = 5000
     """Questions: what, which colour, what behind, how many, what beside, is it."""
-    science_qa: int = 1000
+    science_qa: int = 800
     """Choices of three with a reason."""
-    held_out: int = 140
+    held_out: int = 100
     """Records of each task in validation and in test; of edits and questions, of each kind."""
 
     def __post_init__(self) -> None:

@@ -131,6 +131,16 @@ def test_the_output_alone_counts_if_so_wanted(one, changes, wanted):
     assert sample.ids[sample.weights > 0].tolist() == wanted
 
 
+@pytest.mark.parametrize(("score", "rest"), [("all", 1.0), ("output", 0.0)])
+def test_a_token_of_an_answer_may_count_more(score, rest):
+    config = InstructionConfig(score=score, text_weight=4.0, cut_output=1.0, **NOTHING)
+    asked = builder(ASK, config)(0, 0)
+    assert asked.weights is not None
+    assert asked.weights.tolist() == [rest] * 9 + [4.0, 4.0]  # the answer and its <eos>
+    drawn = builder(EDIT, config)(0, 0)
+    assert drawn.weights is None or set(drawn.weights.tolist()) == {0.0, 1.0}
+
+
 def test_validation_asks_for_the_output_alone_every_time():
     asked = builder(ASK, None)(0, 0)
     assert asked.ids.tolist() == [EOS, 10, 11, 4, 13, BREAK, 20, 21, INFILL, 12, EOS]
@@ -168,6 +178,7 @@ def test_masks_never_make_a_sequence_too_long():
         ({"cut_output": 1.1}, "cut_output: wanted 0..1"),
         ({"drop_text": 0.5, "drop_both": 0.6}, "wanted at most 1"),
         ({"score": "half"}, "score: wanted all or output"),
+        ({"text_weight": 0.0}, "text_weight: wanted above 0"),
     ],
 )
 def test_configs_that_make_no_sense_are_refused(changes, wanted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -115,6 +116,9 @@ class InstructionConfig:
     """The objective where none of these is drawn."""
     score: Literal["all", "output"] = "all"
     """Whether every token counts, as the paper's objective says, or the output's alone."""
+    text_weight: float = 1.0
+    """What a token of an output counts that something follows, such as an answer: of a few tokens,
+    beside pictures of many codes."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -128,6 +132,8 @@ class InstructionConfig:
             )
         if self.score not in ("all", "output"):
             raise ValueError(f"score: wanted all or output, got {self.score!r}")
+        if not 0 < self.text_weight < math.inf:
+            raise ValueError(f"text_weight: wanted above 0, got {self.text_weight}")
 
 
 def _require(condition: bool, name: str, wanted: str, got: object) -> None:

@@ -157,15 +157,19 @@ class InstructionBuilder:
 
     def _weights(self, one: Instruction, length: int, spans: list[Span]) -> np.ndarray | None:
         """Return what each of `length` ids counts once `spans` were moved; None: all alike."""
-        if self.config is not None and self.config.score == "all":
-            return None
-        weights = np.zeros(length, np.float32)
+        config = self.config
         start, stop = one.output
-        if spans == [one.output]:
-            weights[length - 1 - (stop - start) : length] = 1  # and the <eos> that ends it
+        last = stop == len(one.ids) - 1
+        weight = 1.0 if config is None or last else config.text_weight
+        whole = config is not None and config.score == "all"
+        if whole and weight == 1:
+            return None
+        weights = np.full(length, float(whole), np.float32)
+        if spans == [one.output]:  # behind <infill>, and the <eos> that ends it
+            weights[length - 1 - (stop - start) :] = weight
             return weights
         gone = sum(end - begin - 1 for begin, end in spans)  # a mask stays of each
-        weights[start - gone : stop - gone] = 1
-        if not spans and stop == length - 1:
+        weights[start - gone : stop - gone] = weight
+        if not spans and last:
             weights[-1] = 1
         return weights
