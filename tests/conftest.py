@@ -1,9 +1,15 @@
 """Shared by the tests across packages: no test may wait for the network."""
 
+import contextlib
+import io
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
@@ -25,3 +31,26 @@ def smoke_run(root, tmp_path_factory) -> Path:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return runs / "smoke"
+
+
+@pytest.fixture
+def app_here(root) -> Callable[..., SimpleNamespace]:
+    """Run an app in this process, which has imported everything: `app_here("sft.py", "--help")`.
+
+    Gives what `subprocess.run` does: `returncode`, `stdout` and `stderr`.
+    """
+
+    def run(name: str, *arguments: str) -> SimpleNamespace:
+        app, said, wrong = str(root / "apps" / name), io.StringIO(), io.StringIO()
+        with (
+            contextlib.chdir(root),
+            contextlib.redirect_stdout(said),
+            contextlib.redirect_stderr(wrong),
+            patch.object(sys, "argv", [app, *arguments]),
+            pytest.raises(SystemExit) as end,
+        ):
+            runpy.run_path(app, run_name="__main__")
+        code = end.value.code
+        return SimpleNamespace(returncode=code, stdout=said.getvalue(), stderr=wrong.getvalue())
+
+    return run

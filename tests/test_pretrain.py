@@ -1,13 +1,10 @@
 """The main job on a few pictures: it ends, is kept, survives kills, and refuses wrong input."""
 
-import contextlib
 import hashlib
-import io
 import json
 import math
 import os
 import resource
-import runpy
 import shutil
 import signal
 import subprocess
@@ -16,7 +13,6 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -168,13 +164,13 @@ def test_candidates_take_the_samplers_in_turn_and_clip_judges_them(unbroken):
 
 @pytest.mark.slow
 @pytest.mark.apps
-def test_a_taught_picture_stands_before_prompts_that_name_it(unbroken, root, tmp_path):
+def test_a_taught_picture_stands_before_prompts_that_name_it(unbroken, tmp_path, generate):
     picture = tmp_path / "zorp.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)).save(picture)
     files = {path: path.stat().st_mtime_ns for path in unbroken.rglob("*") if path.is_file()}
     options = ["--candidates", "1", "--device", "cpu", "--retrieve", "1"]
     options += ["--teach", str(picture), "--as", "zorp", "--out", str(tmp_path / "drawn.png")]
-    done = generate(root, unbroken, *options, "--prompt", "a blue Zorp on yellow")
+    done = generate(unbroken, *options, "--prompt", "a blue Zorp on yellow")
     assert done.returncode == 0 and "retrieved: zorp" in done.stdout, done.stderr
     assert (tmp_path / "drawn.png").is_file()
     assert files == {
@@ -531,26 +527,16 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing_half_written(root, tm
     assert left <= {"data", "recipe.yaml", ".lock"}
 
 
-def generate(root, run, *arguments, process=False):
-    """Run the app: in this process, which has imported everything, or in one of its own."""
-    app, options = str(root / "apps/generate.py"), ["--run", str(run), *arguments]
-    if process:
-        command = [sys.executable, app, *options]
-        return subprocess.run(command, cwd=root, capture_output=True, text=True)
-    said, wrong = io.StringIO(), io.StringIO()
-    with contextlib.chdir(root), contextlib.redirect_stdout(said):
-        with contextlib.redirect_stderr(wrong), patch.object(sys, "argv", [app, *options]):
-            with pytest.raises(SystemExit) as end:
-                runpy.run_path(app, run_name="__main__")
-    return SimpleNamespace(
-        returncode=end.value.code, stdout=said.getvalue(), stderr=wrong.getvalue()
-    )
+@pytest.fixture
+def generate(app_here):
+    """`generate(run, *arguments)`: runs the app on a run."""
+    return lambda run, *arguments: app_here("generate.py", "--run", str(run), *arguments)
 
 
 @pytest.mark.slow
 @pytest.mark.apps
 @pytest.mark.parametrize("sampler", ["top-p", "cd-k", "mixed", "greedy"])
-def test_generate_draws_the_same_for_the_same_seed(root, unbroken, tmp_path, sampler):
+def test_generate_draws_the_same_for_the_same_seed(unbroken, tmp_path, sampler, generate):
     pictures = []
     for i in range(2):
         out = tmp_path / f"{i}.png"
@@ -567,7 +553,7 @@ def test_generate_draws_the_same_for_the_same_seed(root, unbroken, tmp_path, sam
         count = "1" if sampler == "greedy" else "2"
         options += ("--candidates", count)
         options += () if sampler == "cd-k" else ("--guidance-scale", "2")
-        done = generate(root, unbroken, *options)
+        done = generate(unbroken, *options)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("retrieved: ") == 2
         with Image.open(out) as picture:
@@ -577,26 +563,16 @@ def test_generate_draws_the_same_for_the_same_seed(root, unbroken, tmp_path, sam
 
 @pytest.mark.slow
 @pytest.mark.apps
-def test_generate_captions_and_redraws(root, unbroken, tmp_path):
+def test_generate_captions_and_redraws(root, unbroken, tmp_path, generate):
     file = next((unbroken / "data" / "pictures").glob("*.png"))
-    captions = generate(
-        root, unbroken, "--caption", str(file), "--candidates", "3", "--retrieve", "0", process=True
-    )
+    options = ["--caption", str(file), "--candidates", "3", "--retrieve", "0"]
+    app = [sys.executable, str(root / "apps/generate.py"), "--run", str(unbroken)]
+    captions = subprocess.run([*app, *options], cwd=root, capture_output=True, text=True)
     assert captions.returncode == 0, captions.stderr
     assert len(captions.stdout.splitlines()) == 3
     out = tmp_path / "redrawn.png"
-    redrawn = generate(
-        root,
-        unbroken,
-        "--infill",
-        str(file),
-        "--mask",
-        "8,8,24,20",
-        "--prompt",
-        "hat",
-        "--out",
-        str(out),
-    )
+    options = ["--infill", str(file), "--mask", "8,8,24,20", "--prompt", "hat", "--out", str(out)]
+    redrawn = generate(unbroken, *options)
     assert redrawn.returncode == 0, redrawn.stderr
     assert out.is_file()
 
@@ -614,14 +590,14 @@ def test_generate_captions_and_redraws(root, unbroken, tmp_path):
         (["--prompt", "a", "--run", "no/run"], "no run"),
     ],
 )
-def test_generate_refuses_wrong_input_clearly(root, unbroken, arguments, message):
-    done = generate(root, unbroken, *arguments)
+def test_generate_refuses_wrong_input_clearly(unbroken, arguments, message, generate):
+    done = generate(unbroken, *arguments)
     assert done.returncode != 0 and message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_a_run_that_names_code_of_others_is_not_opened_without_trust(root, unbroken, tmp_path):
+def test_a_run_that_names_code_of_others_is_not_opened_without_trust(unbroken, tmp_path, generate):
     run = tmp_path / "theirs"
     shutil.copytree(unbroken, run)
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
@@ -629,7 +605,7 @@ def test_a_run_that_names_code_of_others_is_not_opened_without_trust(root, unbro
     named = {"class_path": "os.mkdir", "init_args": {"path": str(made)}}
     recipe["retrieval"]["encoder"] = named
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    done = generate(root, run, "--prompt", "a", "--out", str(tmp_path / "a.png"))
+    done = generate(run, "--prompt", "a", "--out", str(tmp_path / "a.png"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "retrieval.encoder: this run names 'os.mkdir'" in done.stderr
     for door in (open_parts, open_subject):

@@ -40,9 +40,11 @@ def sft(root, base, runs, *arguments):
     return subprocess.run(line, cwd=root, capture_output=True, text=True)
 
 
-def generate(root, run, *arguments):
-    app = [sys.executable, str(root / "apps/generate.py"), "--run", str(run), "--device", "cpu"]
-    return subprocess.run([*app, *arguments], cwd=root, capture_output=True, text=True)
+@pytest.fixture
+def generate(app_here):
+    """`generate(run, *arguments)`: runs the app on a run, on the CPU."""
+    options = ["--device", "cpu"]
+    return lambda run, *arguments: app_here("generate.py", "--run", str(run), *options, *arguments)
 
 
 def digest(run: Path) -> str:
@@ -126,14 +128,14 @@ def test_killed_it_ends_bit_for_bit_as_unbroken(root, tuned, smoke_run, tmp_path
         ("--caption FILE --long", ""),
     ],
 )
-def test_generate_follows_instructions(root, tuned, smoke_run, tmp_path, arguments, said):
+def test_generate_follows_instructions(generate, tuned, smoke_run, tmp_path, arguments, said):
     file = str(next((smoke_run / "data" / "pictures").glob("*.png")))
     words, _, last = arguments.partition("|")
     options = [file if word == "FILE" else word for word in words.split()]
     options += [last] if last else []
     drawn = [] if "--ask" in options or "--long" in options else ["--candidates", "2"]
     drawn += ["--out", str(tmp_path / "a.png")] if drawn else []
-    done = generate(root, tuned, *options, *drawn)
+    done = generate(tuned, *options, *drawn)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
     assert (tmp_path / "a.png").is_file() == bool(drawn)
@@ -151,16 +153,18 @@ def test_generate_follows_instructions(root, tuned, smoke_run, tmp_path, argumen
         (["--name", "smoke"], "wanted another folder than the base"),
     ],
 )
-def test_wrong_input_is_told_in_one_line(root, smoke_run, arguments, message):
-    done = sft(root, smoke_run, smoke_run.parent, *arguments)
-    assert done.returncode == 2 or done.returncode == 1
+def test_wrong_input_is_told_in_one_line(app_here, smoke_run, tmp_path, arguments, message):
+    runs = smoke_run.parent if "--name" in arguments else tmp_path
+    options = [*SMOKE, "--base", str(smoke_run), "--runs", str(runs)]
+    done = app_here("sft.py", *options, *arguments)
+    assert done.returncode in (1, 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
-def test_an_untuned_run_is_asked_in_vain(root, smoke_run):
-    done = generate(root, smoke_run, "--write", "K")
+def test_an_untuned_run_is_asked_in_vain(generate, smoke_run):
+    done = generate(smoke_run, "--write", "K")
     assert done.returncode == 1
     assert "wanted a run that apps/sft.py has tuned" in done.stderr
 
