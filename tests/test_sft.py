@@ -80,6 +80,10 @@ def test_a_tuning_leaves_a_run_a_report_and_a_sheet(tuned, smoke_run):
             assert f"{part}.{name}" in report["how"]
     assert report["ask"]["colour.ceiling"] == report["choice"]["answer.ceiling"] == 1
     assert report["edit"]["keep_drift.ceiling"] == 0
+    objective = report["objective"]
+    assert 0 < objective["no_input_share"] < objective["no_text_share"] < 0.4
+    assert 0.1 < objective["outputs_cut_share"] < objective["documents_share"] + 0.2 < 0.8
+    assert 0 < objective["replayed_share"] < 0.4
     # the tuned run opens as any other; all but its decoder is the base's
     parts = open_parts(tuned, "cpu")
     base = open_parts(smoke_run, "cpu")

@@ -24,12 +24,14 @@ from cm3_train import (
     TokenLoader,
     ValidationLoader,
 )
+from cm3_train.artifact import write_json
 from cm3leon.instructions.sets import InstructionSet
 from cm3leon.parts import Documents, Tokenizers
+from cm3leon.processes import is_first
 from cm3leon.recipe import DecoderRecipe
 from cm3leon.trainer_recipe import TrainerRecipe
 from cm3leon.training.decoder import fit_decoder
-from cm3leon.training.sequences import TrainingSequences
+from cm3leon.training.sequences import COUNTED, OBJECTIVE_FILE, TrainingSequences
 
 
 class Instructions:
@@ -117,12 +119,17 @@ class TuningSequences:
 
     def __call__(self, place: int, epoch: int) -> Sample:
         """Return the sequence of a place in an epoch."""
-        if self.replay and self.replayed is not None:
-            rng = np.random.default_rng((self.seed, 13, epoch, place))
-            if rng.random() < self.replay:
-                key = int(self.keys[int(rng.integers(len(self.keys)))])
-                return self.replayed(key, int(rng.integers(2**31)))
-        return self.instructions(place, epoch)
+        pair = self.replays(place, epoch)
+        if pair is None or self.replayed is None:
+            return self.instructions(place, epoch)
+        return self.replayed(*pair)
+
+    def replays(self, place: int, epoch: int) -> tuple[int, int] | None:
+        """Return key and epoch of the pretraining sequence at a place, None for an instruction."""
+        rng = np.random.default_rng((self.seed, 13, epoch, place))
+        if not rng.random() < self.replay:
+            return None
+        return int(self.keys[int(rng.integers(len(self.keys)))]), int(rng.integers(2**31))
 
 
 def tune_decoder(
@@ -167,6 +174,8 @@ def tune_decoder(
     pad_id = tokenizers.vocabulary.pad_id
     building = instruction_builder(train, objective, tokenizers, recipe.max_length, seed)
     sequences = TuningSequences(building, replayed, pretraining_keys, replay, seed)
+    if is_first():
+        write_json(folder / OBJECTIVE_FILE, objective_figures(sequences, len(train)))
     asking = instruction_builder(validation, None, tokenizers, recipe.max_length, seed)
     held_out = np.arange(len(validation))
     held_out = held_out[:: max(1, -(-len(held_out) // val_records))]
@@ -201,6 +210,38 @@ def tune_decoder(
         monitor="val/loss",
         lora=lora,
     )
+
+
+def objective_figures(sequences: TuningSequences, places: int) -> dict[str, float]:
+    """Count what training shows in up to `COUNTED` places of the first epoch.
+
+    The streams of guidance are prompts without text, and without text and picture: the shares say
+    how often training shows one, of the instructions that end in a picture.
+    """
+    some = range(0, places, max(1, places // COUNTED))
+    found = {"replayed": 0, "documents": 0, "outputs_cut": 0, "no_text": 0, "no_input": 0}
+    last = length = 0
+    for place in some:
+        length += len(sequences(place, 0).ids)
+        if sequences.replays(place, 0) is not None:
+            found["replayed"] += 1
+            continue
+        one, spans = sequences.instructions.cut(place, 0)
+        found["documents"] += one.start > 1
+        found["outputs_cut"] += spans == [one.output]
+        last += one.output[1] == len(one.ids) - 1
+        covered = {at for start, stop in spans for at in range(start, stop)}
+        texts, pictures = (
+            all(at in covered for start, stop in of_kind for at in range(start, stop))
+            for of_kind in (one.text_inputs, one.picture_inputs)
+        )
+        found["no_text"] += bool(spans) and texts and spans != [one.output]
+        found["no_input"] += bool(spans) and texts and pictures and spans != [one.output]
+    count = len(some)
+    shares = {f"{name}_share": number / count for name, number in found.items()}
+    for name in ("no_text_share", "no_input_share"):
+        shares[name] *= count / max(1, last)
+    return {**shares, "ids": length / count, "sequences": float(count)}
 
 
 def instruction_builder(

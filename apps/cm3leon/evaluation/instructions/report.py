@@ -26,9 +26,21 @@ from cm3leon.evaluation.subject import Subject
 from cm3leon.instructions.sets import InstructionSet
 from cm3leon.parts import Parts
 from cm3leon.sheets import Rows, write_blocks
+from cm3leon.stages import read_object
+from cm3leon.training.sequences import OBJECTIVE_FILE
 from cm3leon.tuning_recipe import TuningRecipe
 
 SHEET = "samples.png"
+OBJECTIVE = {
+    "objective.replayed_share": "Share of 1,000 training sequences that are the pretraining's.",
+    "objective.documents_share": "Share of them that are instructions behind a document.",
+    "objective.outputs_cut_share": "Share of them whose output is cut out and learnt behind "
+    "<infill>, as it is asked for.",
+    "objective.no_text_share": "Of the instructions that end in a picture, share without their "
+    "texts: a stream of guidance.",
+    "objective.no_input_share": "The same without texts and pictures: the other stream.",
+    "objective.ids": "Mean length of a sequence.",
+}
 BLOCKS = {
     "edit": ("edits", ("source",)),
     "boxes": ("things at boxes", ()),
@@ -78,11 +90,13 @@ def write_report(
             {name: score(asked, outputs, judge) for name, outputs in others.items()},
         )
     )
+    figures["objective"] = read_object(tuning.folder / "decoder" / OBJECTIVE_FILE)
     samplers = base.parts.habits.samplers
     figures["samples"] = {"guidance_scale": samplers[0].guidance_scale}
     figures["how"] = {
         **{f"*.{other}": text for other, text in OTHERS.items()},
         **{name: text for name, text in HOW.items() if name.partition(".")[0] in figures},
+        **OBJECTIVE,
     }
     figures["credit"] = CREDIT
     write_json(folder / "figures.json", figures)

@@ -98,17 +98,8 @@ class InstructionBuilder:
         Raises:
             ValueError: The instruction is longer than `max_length`, or the key is no integer.
         """
-        key = integer(key, "key")
-        rng = np.random.default_rng((self.seed, epoch, key & 0xFFFF_FFFF_FFFF_FFFF))
-        one = self.lay_out(key, epoch, rng)
+        one, spans, rng = self._drawn(key, epoch)
         ids = integers(one.ids, f"key {key}: ids")
-        if len(ids) > self.max_length:
-            raise ValueError(
-                f"key {key}: wanted at most max_length = {self.max_length} ids, got {len(ids)}"
-            )
-        spans = self._cut(one, rng)
-        if len(ids) + 2 * len(spans) > self.max_length or len(spans) > len(self.mask_ids):
-            spans = []
         if spans:
             begins, stops = np.array(spans).T
             moved = move_spans(ids, begins, stops, self.infill_id, self.mask_ids)
@@ -127,6 +118,25 @@ class InstructionBuilder:
             scope_start=one.start,
         )
         return Sample(moved)
+
+    def cut(self, key: int, epoch: int) -> tuple[Instruction, list[Span]]:
+        """Return the instruction of `key` in `epoch`, and which whole fields are cut out of it."""
+        one, spans, _ = self._drawn(key, epoch)
+        return one, spans
+
+    def _drawn(self, key: int, epoch: int) -> tuple[Instruction, list[Span], np.random.Generator]:
+        key = integer(key, "key")
+        rng = np.random.default_rng((self.seed, epoch, key & 0xFFFF_FFFF_FFFF_FFFF))
+        one = self.lay_out(key, epoch, rng)
+        length = len(one.ids)
+        if length > self.max_length:
+            raise ValueError(
+                f"key {key}: wanted at most max_length = {self.max_length} ids, got {length}"
+            )
+        spans = self._cut(one, rng)
+        if length + 2 * len(spans) > self.max_length or len(spans) > len(self.mask_ids):
+            spans = []
+        return one, spans, rng
 
     def _cut(self, one: Instruction, rng: np.random.Generator) -> list[Span]:
         """Draw the spans to cut out, in order, none touching another."""
