@@ -214,14 +214,15 @@ def test_records_become_sequences_with_documents_before_words(tuned, smoke_run):
 
 
 @pytest.mark.slow
-def test_adapters_alone_can_be_tuned_and_are_merged(tuned, smoke_run, tmp_path):
+def test_adapters_alone_can_be_tuned_on_given_sets_and_are_merged(tuned, smoke_run, tmp_path):
     recipe = replace(
         read_tuning(tuned), runs=tmp_path, base=smoke_run, lora=LoraConfig(rank=2),
         optim=OptimConfig(lr=0.01, total_steps=3), replay=0.0,
+        sets=(tuned / "instructions" / "edit", tuned / "instructions" / "vqa2"),
     )  # fmt: skip
     shutil.copytree(tuned, recipe.folder, ignore=shutil.ignore_patterns("decoder", "report"))
-    made = tuning.begin(recipe)
-    tuning.make_tuned(made)
+    assert tuning.make_tuned(tuning.begin(recipe)) == list(recipe.sets)
+    assert set(open_tuned(recipe.folder).tasks) == {"edit", "vqa2"}
     after = load_decoder(recipe.folder / "decoder/model").state_dict()
     before = load_decoder(smoke_run / "decoder/model").state_dict()
     assert after.keys() == before.keys()
