@@ -19,11 +19,16 @@ from cm3_decoding import SamplingConfig
 from cm3_model import load_decoder
 from cm3_texttok import PAPER_TASKS
 from cm3_train import InstructionConfig, LoraConfig, Mixture, OptimConfig
-from cm3leon import tuning
+from cm3_train.artifact import write_json
+from cm3leon import VERSION, tuning
+from cm3leon.base_run import BASE_STAGE
 from cm3leon.evaluation.subject import open_subject
+from cm3leon.fingerprint import fingerprint_of
 from cm3leon.instructions.sets import InstructionSet
-from cm3leon.parts import open_parts
-from cm3leon.recipe_file import read_tuning
+from cm3leon.parts import open_parts, recipe_of
+from cm3leon.prepared_folder import PREPARED_FILE
+from cm3leon.recipe import DataRecipe, Recipe
+from cm3leon.recipe_file import read_tuning, save_recipe
 from cm3leon.training.tuning import Instructions, instruction_builder
 from cm3leon.tuned import Tuned, open_tuned
 
@@ -220,6 +225,34 @@ def test_adapters_alone_can_be_tuned_and_are_merged(tuned, smoke_run, tmp_path):
     changed = {name for name in before if not before[name].equal(after[name])}
     assert changed
     assert all(name.endswith(".weight") and ".blocks." in f".{name}" for name in changed)
+
+
+def test_a_tuned_run_whose_prepared_pairs_were_made_anew_says_so(tmp_path):
+    base, run, prepared = (tmp_path / name for name in ("base", "run", "prepared"))
+
+    def finished(root, name, config, inputs=()):
+        fingerprint = fingerprint_of(name, config, [])
+        facts = {"version": VERSION, "fingerprint": fingerprint, "inputs": dict(inputs)}
+        (root / name).mkdir(parents=True)
+        write_json(root / name / "stage.json", facts)
+        return fingerprint
+
+    prepared.mkdir()
+    write_json(prepared / PREPARED_FILE, {"version": VERSION, "fingerprint": "first"})
+    finished(base, "prepared", "first")
+    noted = finished(run, BASE_STAGE, finished(base, "decoder", 0))
+    finished(run, "decoder", 1, {BASE_STAGE: noted})
+    save_recipe(Recipe(base=base, data=DataRecipe(prepared=prepared)), run)
+    assert recipe_of(run).base == base
+    write_json(prepared / PREPARED_FILE, {"version": VERSION, "fingerprint": "second"})
+    with pytest.raises(ValueError, match="trained on another .*prepared"):
+        recipe_of(run)
+
+
+def test_a_tuned_run_is_no_base():
+    recipe = tuning.TuningRecipe(base=Path("runs/a-sft"))
+    with pytest.raises(ValueError, match="base: wanted a run .* runs/a-sft, which .* runs/a"):
+        tuning.tuned_recipe(recipe, Recipe(base=Path("runs/a")))
 
 
 def tuned_with(objective):

@@ -48,8 +48,13 @@ def tuned_recipe(tuning: TuningRecipe, base: Recipe) -> Recipe:
     """Return the recipe that the tuned run's folder opens by.
 
     Raises:
-        ValueError: The tuning's folder is the base's.
+        ValueError: The tuning's folder is the base's, or the base is a tuned run.
     """
+    if base.base is not None:
+        raise ValueError(
+            f"base: wanted a run that apps/pretrain.py has made, got {tuning.base}, "
+            f"which was tuned from {base.base}"
+        )
     if tuning.folder.resolve() == tuning.base.resolve():
         raise ValueError(f"name: wanted another folder than the base {tuning.base}")
     decoder = replace(
