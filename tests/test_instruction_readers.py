@@ -82,6 +82,22 @@ def test_coco_captions(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("task", ["coco_caption", "boxes"])
+def test_a_licence_that_is_no_number_is_none(tmp_path, task):
+    pictures(tmp_path / "val2017", "000000000009.jpg")
+    odd = {**IMAGES[0], "license": [3]}
+    licences = [{"id": {}, "name": "odd"}, {"id": 3, "name": "CC0"}]
+    if task == "boxes":
+        write(tmp_path / "instances_val2017.json",
+              {"images": [odd], "annotations": [thing(9, 18, 1, 2, 3, 4)],
+               "categories": CATEGORIES, "licenses": licences},
+        )  # fmt: skip
+    else:
+        coco(tmp_path, SAID[:1], images=[odd], licenses=licences)
+    found, bad, _ = read(task, tmp_path)
+    assert [one.licence for one in found] == [""] and not bad
+
+
 def test_coco_captions_without_use_are_noted_one_by_one(tmp_path):
     pictures(tmp_path / "val2017", "000000000009.jpg")
     wrong = [
