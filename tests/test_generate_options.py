@@ -84,6 +84,8 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path, capsys):
         ("--edit a.png", "--edit wants --instruction TEXT"),
         ("--edit a.png --instruction x --prompt y", "--prompt does nothing with --edit"),
         ("--edit a.png --instruction x --retrieve 1", "--retrieve does nothing with --edit"),
+        ("--edit a.png --instruction x --retrieve 0", "--retrieve does nothing with --edit"),
+        ("--ask a.png what --guidance-scale 0", "--guidance-scale does nothing with --ask"),
         ("--edit a.png --instruction x --sampler greedy", "--sampler does nothing with --edit"),
         ("--edit a.png --write K", "--write does nothing with --edit"),
         ("--structure canny a.png", "--structure wants --prompt TEXT"),

@@ -87,7 +87,9 @@ def problem_of_instruction(given: argparse.Namespace) -> str | None:
         if given.caption is None:
             return "--long wants --caption FILE"
     for name, value in vars(given).items():
-        if name in own or name in ("run", "device", "trust", "command") or value in (None, False):
+        if name in own or name in ("run", "device", "trust", "command"):
+            continue
+        if value is None or value is False:
             continue
         flag = f"--{name.replace('_', '-')}".replace("--name", "--as")
         return f"{flag} does nothing with --{command}"
