@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from cm3_model import load_decoder
 from cm3_texttok import PAPER_TASKS
 from cm3_train import InstructionConfig, LoraConfig, Mixture, OptimConfig
 from cm3_train.artifact import write_json
-from cm3leon import VERSION, tuning
+from cm3leon import VERSION, generate_instructions, tuning
 from cm3leon.base_run import BASE_STAGE
 from cm3leon.evaluation.subject import open_subject
 from cm3leon.fingerprint import fingerprint_of
@@ -261,6 +262,42 @@ def tuned_with(objective):
         tasks={"edit": PAPER_TASKS["edit"]},
         recipe=tuning.TuningRecipe(objective=objective),
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "asked", "wanted"),
+    [
+        ({}, None, None),
+        ({}, 0, 0),
+        ({"sets": (Path("sets/vqa2"),)}, None, 0),
+        ({"retrieve": 0.0}, None, 0),
+        ({"retrieve": 0.0}, 2, 2),
+    ],
+)
+def test_questions_stand_behind_documents_where_training_had_them(
+    monkeypatch, capsys, change, asked, wanted
+):
+    counts = []
+    monkeypatch.setattr(generate_instructions, "opened", lambda parts, path: np.zeros((2, 2, 3)))
+    monkeypatch.setattr(generate_instructions, "picture_codes", lambda parts, pixels: [0])
+    monkeypatch.setattr(generate_instructions, "answer_records", lambda *a, **b: ["a\x1bfox"])
+    monkeypatch.setattr(generate_instructions, "say_context", lambda parts, keys: None)
+    monkeypatch.setattr(
+        generate_instructions,
+        "retrieve",
+        lambda parts, kind, vector, count: counts.append(count) or [],
+    )
+    parts = SimpleNamespace(encoder=SimpleNamespace(encode_images=lambda pictures: [0]))
+    tuned = Tuned(
+        folder=Path("runs/a"),
+        tasks={"vqa2": PAPER_TASKS["vqa2"]},
+        recipe=tuning.TuningRecipe(**change),
+    )
+    generate_instructions.answer(
+        parts, tuned, "ask", {"ask": ("a.png", "what?"), "retrieve": asked}
+    )
+    assert counts == [wanted]
+    assert capsys.readouterr().out == "a fox\n"
 
 
 def test_guidance_by_a_stream_that_was_never_trained_is_refused():

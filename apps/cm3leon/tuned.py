@@ -39,6 +39,11 @@ class Tuned:
             )
         return self.tasks[name]
 
+    @property
+    def knows_documents(self) -> bool:
+        """Whether questions stood behind retrieved documents: published sets name none."""
+        return not self.recipe.sets and self.recipe.retrieve > 0
+
     def check_streams(self, sampling: SamplingConfig) -> None:
         """Refuse guidance by a stream that training never showed.
 
