@@ -1,0 +1,134 @@
+"""What surrounds a tuning, without a run: what it starts from, takes, and may be asked for."""
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cm3_decoding import SamplingConfig
+from cm3_texttok import PAPER_TASKS
+from cm3_train import InstructionConfig, write_shards
+from cm3_train.artifact import write_json
+from cm3leon import VERSION, generate_instructions, tuning
+from cm3leon.base_run import BASE_STAGE
+from cm3leon.fingerprint import fingerprint_of
+from cm3leon.instructions.sets import row_of, write_task
+from cm3leon.parts import recipe_of
+from cm3leon.prepared_folder import PREPARED_FILE
+from cm3leon.recipe import DataRecipe, Recipe
+from cm3leon.recipe_file import save_recipe
+from cm3leon.tuned import Tuned
+
+
+def test_a_tuned_run_whose_prepared_pairs_were_made_anew_says_so(tmp_path):
+    base, run, prepared = (tmp_path / name for name in ("base", "run", "prepared"))
+
+    def finished(root, name, config, inputs=()):
+        fingerprint = fingerprint_of(name, config, [])
+        facts = {"version": VERSION, "fingerprint": fingerprint, "inputs": dict(inputs)}
+        (root / name).mkdir(parents=True)
+        write_json(root / name / "stage.json", facts)
+        return fingerprint
+
+    prepared.mkdir()
+    write_json(prepared / PREPARED_FILE, {"version": VERSION, "fingerprint": "first"})
+    finished(base, "prepared", "first")
+    noted = finished(run, BASE_STAGE, finished(base, "decoder", 0))
+    finished(run, "decoder", 1, {BASE_STAGE: noted})
+    save_recipe(Recipe(base=base, data=DataRecipe(prepared=prepared)), run)
+    assert recipe_of(run).base == base
+    write_json(prepared / PREPARED_FILE, {"version": VERSION, "fingerprint": "second"})
+    with pytest.raises(ValueError, match="trained on another .*prepared"):
+        recipe_of(run)
+
+
+def test_sets_are_told_apart_by_what_trains_and_what_chooses(tmp_path):
+    def write(name, split, key):
+        row = row_of(key, PAPER_TASKS["write"], {"text": "K"}, {"image": np.zeros(4, np.uint16)})
+        shutil.rmtree(tmp_path / name / split, ignore_errors=True)
+        write_shards([row], tmp_path / name / split, codes_per_image=4, vocabulary_sha256="0")
+        return tmp_path / name
+
+    a, b = write("a", "train", 1), write("b", "train", 2)
+    with pytest.raises(FileNotFoundError, match="wanted a set of instructions"):
+        tuning.said_by([a])
+    for folder in (a, b):
+        write_task(folder, PAPER_TASKS["write"])
+    with pytest.raises(FileNotFoundError, match="wanted records of validation in one of them"):
+        tuning.said_by([a, b])
+    write("b", "validation", 3)  # one set may have none
+    before = tuning.said_by([a, b])
+    assert before == tuning.said_by([a, b])
+    write("b", "validation", 4)
+    assert before != tuning.said_by([a, b])
+    shutil.rmtree(a / "train")
+    with pytest.raises(FileNotFoundError, match="a: wanted a set with records of training"):
+        tuning.said_by([a, b])
+
+
+def test_a_tuned_run_is_no_base():
+    recipe = tuning.TuningRecipe(base=Path("runs/a-sft"))
+    with pytest.raises(ValueError, match="base: wanted a run .* runs/a-sft, which .* runs/a"):
+        tuning.tuned_recipe(recipe, Recipe(base=Path("runs/a")))
+
+
+def tuned_with(objective):
+    return Tuned(
+        folder=Path("runs/a"),
+        tasks={"edit": PAPER_TASKS["edit"]},
+        recipe=tuning.TuningRecipe(objective=objective),
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "asked", "wanted"),
+    [
+        ({}, None, None),
+        ({}, 0, 0),
+        ({"sets": (Path("sets/vqa2"),)}, None, 0),
+        ({"retrieve": 0.0}, None, 0),
+        ({"retrieve": 0.0}, 2, 2),
+    ],
+)
+def test_questions_stand_behind_documents_where_training_had_them(
+    monkeypatch, capsys, change, asked, wanted
+):
+    counts = []
+    monkeypatch.setattr(generate_instructions, "opened", lambda parts, path: np.zeros((2, 2, 3)))
+    monkeypatch.setattr(generate_instructions, "picture_codes", lambda parts, pixels: [0])
+    monkeypatch.setattr(generate_instructions, "answer_records", lambda *a, **b: ["a\x1bfox"])
+    monkeypatch.setattr(generate_instructions, "say_context", lambda parts, keys: None)
+    monkeypatch.setattr(
+        generate_instructions,
+        "retrieve",
+        lambda parts, kind, vector, count: counts.append(count) or [],
+    )
+    parts = SimpleNamespace(encoder=SimpleNamespace(encode_images=lambda pictures: [0]))
+    tuned = Tuned(
+        folder=Path("runs/a"),
+        tasks={"vqa2": PAPER_TASKS["vqa2"]},
+        recipe=tuning.TuningRecipe(**change),
+    )
+    generate_instructions.answer(
+        parts, tuned, "ask", {"ask": ("a.png", "what?"), "retrieve": asked}
+    )
+    assert counts == [wanted]
+    assert capsys.readouterr().out == "a fox\n"
+
+
+def test_guidance_by_a_stream_that_was_never_trained_is_refused():
+    config = SamplingConfig(guidance_scale=3.0)
+    apart = SamplingConfig(guidance_scale=7.5, image_guidance_scale=1.5)
+    for scale in (config, apart):
+        tuned_with(InstructionConfig()).check_streams(scale)
+    without = tuned_with(InstructionConfig(drop_text=0.0))
+    for scale in (config, apart):
+        with pytest.raises(ValueError, match="guidance_scale: wanted 1, as runs/a was tuned"):
+            without.check_streams(scale)
+    without.check_streams(SamplingConfig())
+    with pytest.raises(ValueError, match="image_guidance_scale: wanted 1"):
+        tuned_with(InstructionConfig(drop_both=0.0)).check_streams(apart)
+    with pytest.raises(ValueError, match="wanted a run that was tuned on write, got one of edit"):
+        without.task("write")
