@@ -1,8 +1,8 @@
 """What surrounds a tuning, without a run: what it starts from, takes, and may be asked for."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from cm3_decoding import SamplingConfig
 from cm3_texttok import PAPER_TASKS
 from cm3_train import InstructionConfig, write_shards
 from cm3_train.artifact import write_json
-from cm3leon import VERSION, generate_instructions, tuning
+from cm3leon import VERSION, tuning
 from cm3leon.base_run import BASE_STAGE
 from cm3leon.fingerprint import fingerprint_of
 from cm3leon.instructions.sets import row_of, write_task
@@ -20,6 +20,7 @@ from cm3leon.prepared_folder import PREPARED_FILE
 from cm3leon.recipe import DataRecipe, Recipe
 from cm3leon.recipe_file import save_recipe
 from cm3leon.tuned import Tuned
+from cm3leon.tuning_recipe import EmbeddedRecipe, GuidanceRecipe, TuningEvaluation
 
 
 def test_a_tuned_run_whose_prepared_pairs_were_made_anew_says_so(tmp_path):
@@ -74,61 +75,48 @@ def test_a_tuned_run_is_no_base():
         tuning.tuned_recipe(recipe, Recipe(base=Path("runs/a")))
 
 
-def tuned_with(objective):
-    return Tuned(
-        folder=Path("runs/a"),
-        tasks={"edit": PAPER_TASKS["edit"]},
-        recipe=tuning.TuningRecipe(objective=objective),
-    )
+def recipe_with(**objective):
+    return tuning.TuningRecipe(name="a", objective=InstructionConfig(**objective))
 
 
-@pytest.mark.parametrize(
-    ("change", "asked", "wanted"),
-    [
-        ({}, None, None),
-        ({}, 0, 0),
-        ({"sets": (Path("sets/vqa2"),)}, None, 0),
-        ({"retrieve": 0.0}, None, 0),
-        ({"retrieve": 0.0}, 2, 2),
-    ],
-)
-def test_questions_stand_behind_documents_where_training_had_them(
-    monkeypatch, capsys, change, asked, wanted
-):
-    counts = []
-    monkeypatch.setattr(generate_instructions, "opened", lambda parts, path: np.zeros((2, 2, 3)))
-    monkeypatch.setattr(generate_instructions, "picture_codes", lambda parts, pixels: [0])
-    monkeypatch.setattr(generate_instructions, "answer_records", lambda *a, **b: ["a\x1bfox"])
-    monkeypatch.setattr(generate_instructions, "say_context", lambda parts, keys: None)
-    monkeypatch.setattr(
-        generate_instructions,
-        "retrieve",
-        lambda parts, kind, vector, count: counts.append(count) or [],
-    )
-    parts = SimpleNamespace(encoder=SimpleNamespace(encode_images=lambda pictures: [0]))
-    tuned = Tuned(
-        folder=Path("runs/a"),
-        tasks={"vqa2": PAPER_TASKS["vqa2"]},
-        recipe=tuning.TuningRecipe(**change),
-    )
-    generate_instructions.answer(
-        parts, tuned, "ask", {"ask": ("a.png", "what?"), "retrieve": asked}
-    )
-    assert counts == [wanted]
-    assert capsys.readouterr().out == "a fox\n"
-
-
-def test_guidance_by_a_stream_that_was_never_trained_is_refused():
+def test_guidance_by_a_stream_that_is_never_trained_is_refused():
     config = SamplingConfig(guidance_scale=3.0)
     apart = SamplingConfig(guidance_scale=7.5, image_guidance_scale=1.5)
     for scale in (config, apart):
-        tuned_with(InstructionConfig()).check_streams(scale)
-    without = tuned_with(InstructionConfig(drop_text=0.0))
+        recipe_with().check_streams(scale)
+    without = recipe_with(drop_text=0.0)
     for scale in (config, apart):
-        with pytest.raises(ValueError, match="guidance_scale: wanted 1, as runs/a was tuned"):
+        with pytest.raises(ValueError, match="guidance_scale: wanted 1, as runs/a is tuned"):
             without.check_streams(scale)
     without.check_streams(SamplingConfig())
     with pytest.raises(ValueError, match="image_guidance_scale: wanted 1"):
-        tuned_with(InstructionConfig(drop_both=0.0)).check_streams(apart)
+        recipe_with(drop_both=0.0).check_streams(apart)
+
+
+def test_a_report_by_guidance_that_is_never_trained_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="image_guidance_scale: wanted 1, as runs/a is tuned"):
+        tuning.begin(recipe_with(drop_both=0.0))
+    with pytest.raises(FileNotFoundError):  # sets have no report
+        tuning.begin(replace(recipe_with(drop_both=0.0), sets=(Path("a"),), base=Path("no/base")))
+
+
+def test_a_task_that_was_not_tuned_on_is_named():
+    tuned = Tuned(folder=Path("runs/a"), tasks={"edit": PAPER_TASKS["edit"]}, recipe=recipe_with())
     with pytest.raises(ValueError, match="wanted a run that was tuned on write, got one of edit"):
-        without.task("write")
+        tuned.task("write")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GuidanceRecipe(top_p=0.0), "guidance of edit: top_p: wanted a number above 0"),
+        (lambda: GuidanceRecipe(structure=-1.0), "guidance of boxes: guidance_scale"),
+        (lambda: TuningEvaluation(samples=0), "evaluation.samples: wanted at least 1, got 0"),
+        (lambda: TuningEvaluation(pictures=0), "evaluation.pictures: wanted at least 1, got 0"),
+        (lambda: EmbeddedRecipe(held_out=0), "embedded.held_out: wanted at least 1, got 0"),
+        (lambda: EmbeddedRecipe(edit=-1), "embedded.edit: wanted at least 0, got -1"),
+    ],
+)
+def test_settings_of_the_report_are_checked_before_any_work(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

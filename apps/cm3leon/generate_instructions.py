@@ -67,7 +67,7 @@ def follow(
     task = tuned.task(name)
     changed = {key: value for key, value in changes.items() if value is not None}
     sampling = replace(tuned.recipe.guidance.sampling(name), **changed)
-    tuned.check_streams(sampling)
+    tuned.recipe.check_streams(sampling)
     with progress_bar("drawing") as progress:
         codes = draw_records(
             parts,

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cm3_retrieval.interface import Encoder
-from cm3_texttok import InstructionLayout
+from cm3_texttok import PAPER_TASKS, InstructionLayout
 from cm3_train import Mixture, progress_bar
 from cm3_train.shard_files import MANIFEST
 from cm3leon import parts
@@ -41,7 +41,15 @@ class TuningJob:
 
 
 def begin(tuning: TuningRecipe) -> TuningJob:
-    """Take hold of the tuned run's folder; errors as of `job.start`, and `parts.recipe_of`."""
+    """Take hold of the tuned run's folder; errors as of `job.start`, and `parts.recipe_of`.
+
+    Raises:
+        ValueError: The report would be drawn by guidance that the objective does not teach.
+    """
+    if not tuning.sets:
+        for name, number in tuning.embedded.numbers.items():
+            if number and PAPER_TASKS[name].outputs == ("image",):
+                tuning.check_streams(tuning.guidance.sampling(name))
     base = parts.recipe_of(tuning.base)
     return TuningJob(job=start(tuned_recipe(tuning, base)), tuning=tuning)
 
