@@ -10,7 +10,7 @@ from cm3leon.data.palette import colour_of_paper, colour_of_thing
 from cm3leon.data.plan import held_out
 from cm3leon.data.scenes import Scene
 from cm3leon.data_recipe import CompositionsRecipe
-from cm3leon.evaluation.instructions.pictures import read_characters
+from cm3leon.evaluation.instructions.pictures import read_characters, score_writing
 from cm3leon.evaluation.instructions.shapes import iou, thing_mask
 from cm3leon.instructions.embedded.drawings import CHARACTERS
 from cm3leon.instructions.embedded.pictures import Guide, Writing, pixels_of
@@ -157,3 +157,9 @@ def test_recipes_that_make_no_sense_are_refused():
         EmbeddedRecipe(edit=-1)
     with pytest.raises(ValueError, match="at least one task"):
         EmbeddedRecipe(**dict.fromkeys(RECIPE.numbers, 0))
+
+
+def test_words_alone_have_no_figure_of_characters():
+    pixels = np.full((2, 32, 32, 3), 255, np.uint8)
+    assert score_writing(pixels, [{"text": "AB"}, {"text": "ZOO"}]) == {}
+    assert score_writing(pixels, [{"text": "AB"}, {"text": "Z"}]).keys() == {"character"}

@@ -114,6 +114,8 @@ def score_boxes(pixels: np.ndarray, facts: Facts) -> dict[str, float]:
 def score_writing(pixels: np.ndarray, facts: Facts) -> dict[str, float]:
     """Score writing; arguments as of `score_edits`. Only single characters are read."""
     single = [place for place, fact in enumerate(facts) if len(fact["text"]) == 1]
+    if not single:
+        return {}
     read = read_characters(pixels[single])
     right = [found == facts[place]["text"] for found, place in zip(read, single, strict=True)]
     return {"character": float(np.mean(right))}
@@ -151,7 +153,7 @@ def read_characters(pixels: np.ndarray) -> list[str]:
 
     The nearest of the 36, each cut out and brought to one size, by the mean square difference.
     """
-    side = pixels.shape[1] if len(pixels) else 64
+    side = pixels.shape[1]
     known = np.stack([_ink(pixels_of(Writing(one), side)) for one in CHARACTERS])
     found = []
     for picture in pixels:
