@@ -185,7 +185,7 @@ def test_records_become_sequences_with_documents_before_words(tuned, smoke_run):
     layout = tuning.InstructionLayout(parts.tokenizers.text, words)
     mixture = Mixture([len(one) for one in sets])
     documents = parts.memory.documents
-    train = Instructions(sets, layout, mixture, documents, 1.0)
+    train = Instructions(sets, layout, mixture, documents, 1.0, 320)
     build = instruction_builder(train, InstructionConfig(), parts.tokenizers, 320, 0)
     behind = 0
     for place in range(len(train)):

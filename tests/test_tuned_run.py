@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,14 +12,15 @@ from cm3_decoding import SamplingConfig
 from cm3_texttok import PAPER_TASKS
 from cm3_train import InstructionConfig, write_shards
 from cm3_train.artifact import write_json
-from cm3leon import VERSION, tuning
+from cm3leon import VERSION, generate_instructions, tuning
 from cm3leon.base_run import BASE_STAGE
 from cm3leon.fingerprint import fingerprint_of
-from cm3leon.instructions.sets import row_of, write_task
+from cm3leon.instructions.sets import Record, row_of, write_task
 from cm3leon.parts import recipe_of
 from cm3leon.prepared_folder import PREPARED_FILE
 from cm3leon.recipe import DataRecipe, Recipe
 from cm3leon.recipe_file import save_recipe
+from cm3leon.training.tuning import Instructions
 from cm3leon.tuned import Tuned
 from cm3leon.tuning_recipe import EmbeddedRecipe, GuidanceRecipe, TuningEvaluation
 
@@ -73,6 +75,68 @@ def test_a_tuned_run_is_no_base():
     recipe = tuning.TuningRecipe(base=Path("runs/a-sft"))
     with pytest.raises(ValueError, match="base: wanted a run .* runs/a-sft, which .* runs/a"):
         tuning.tuned_recipe(recipe, Recipe(base=Path("runs/a")))
+
+
+class OneRecord(list):
+    """A set of one record that has found a document."""
+
+    task, keys, folder = PAPER_TASKS["vqa2"], np.array([5]), Path("sets/a")
+
+    def record(self, key):
+        texts = {"question": "what?", "answer": "fox"}
+        return Record(texts=texts, codes={"image": np.zeros(4)}, near=(8, 9))
+
+
+class Lengths:
+    """A layout in which an instruction has 10 ids, and a document 5."""
+
+    def whole(self, template, record, outputs, context=()):
+        length = 10 + 5 * len(context)
+        return SimpleNamespace(ids=np.zeros(length), start=1 + 5 * len(context))
+
+
+@pytest.mark.parametrize(("max_length", "start"), [(17, 6), (16, 1), (10, 1)])
+def test_a_document_that_does_not_fit_before_an_instruction_is_left_out(max_length, start):
+    documents = SimpleNamespace(text_ids=lambda key: [key], codes=lambda key: [key])
+    sets = [OneRecord([0])]
+    made = Instructions(sets, Lengths(), None, documents, 1.0, max_length)
+    assert made.lay_out(0, 0, np.random.default_rng(0)).start == start
+
+
+@pytest.mark.parametrize(
+    ("change", "asked", "wanted"),
+    [
+        ({}, None, None),
+        ({}, 0, 0),
+        ({"sets": (Path("sets/vqa2"),)}, None, 0),
+        ({"retrieve": 0.0}, None, 0),
+        ({"retrieve": 0.0}, 2, 2),
+    ],
+)
+def test_questions_stand_behind_documents_where_training_had_them(
+    monkeypatch, capsys, change, asked, wanted
+):
+    counts = []
+    monkeypatch.setattr(generate_instructions, "opened", lambda parts, path: np.zeros((2, 2, 3)))
+    monkeypatch.setattr(generate_instructions, "picture_codes", lambda parts, pixels: [0])
+    monkeypatch.setattr(generate_instructions, "answer_records", lambda *a, **b: ["a\x1bfox"])
+    monkeypatch.setattr(generate_instructions, "say_context", lambda parts, keys: None)
+    monkeypatch.setattr(
+        generate_instructions,
+        "retrieve",
+        lambda parts, kind, vector, count: counts.append(count) or [],
+    )
+    parts = SimpleNamespace(encoder=SimpleNamespace(encode_images=lambda pictures: [0]))
+    tuned = Tuned(
+        folder=Path("runs/a"),
+        tasks={"vqa2": PAPER_TASKS["vqa2"]},
+        recipe=tuning.TuningRecipe(**change),
+    )
+    generate_instructions.answer(
+        parts, tuned, "ask", {"ask": ("a.png", "what?"), "retrieve": asked}
+    )
+    assert counts == [wanted]
+    assert capsys.readouterr().out == "a fox\n"
 
 
 def recipe_with(**objective):
