@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from cm3_decoding import SamplingConfig, TextUntil, generate
+from cm3_decoding import SamplingConfig, generate
 from cm3_texttok import InstructionLayout, Task, Template
 from cm3leon.drawing.draw import Progress
-from cm3leon.drawing.prompts import fitting, pairs_of
-from cm3leon.parts import Parts, Tokenizers
+from cm3leon.drawing.prompts import fitting, pairs_of, text_to_end
+from cm3leon.parts import Parts
 
 TEXT_LENGTH = 120
 """Most tokens of an answer."""
@@ -127,7 +127,7 @@ def answer_records(
         ids = generate(
             parts.model,
             part,
-            constraint=answer_text(tokenizers, most),
+            constraint=text_to_end(tokenizers, most),
             config=sampling or SamplingConfig(sampler="greedy"),
             seeds=[seed] * len(part),
             device=parts.device,
@@ -173,19 +173,6 @@ def fitting_template(task: Task, record: Mapping[str, Any]) -> Template:
     raise ValueError(
         f"{task.name}: wanted {sorted({*task.texts, *task.pictures} - set(task.outputs))}, "
         f"got {sorted(record)}"
-    )
-
-
-def answer_text(tokenizers: Tokenizers, most: int = TEXT_LENGTH) -> TextUntil:
-    """Return the constraint of an answer: text up to `<eos>`."""
-    words = tokenizers.vocabulary
-    structural = {words.pad_id, words.break_id, words.infill_id, *words.mask_ids}
-    return TextUntil(
-        start=0,
-        stop=words.text_size,
-        stop_ids=(words.eos_id,),
-        max_new_tokens=most,
-        forbidden=tuple(sorted(structural)),
     )
 
 
