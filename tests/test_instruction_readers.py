@@ -516,6 +516,15 @@ def test_a_task_of_ones_own_in_an_imagefolder(tmp_path, kind):
     assert found.split == "test" and "wanted the picture sub/3.png" in bad.reason
 
 
+def test_edits_may_be_an_imagefolder_in_parquet(tmp_path):
+    pictures(tmp_path, "1.png", "2.png")
+    row = {"source_file_name": "1.png", "image_file_name": "2.png", "instruction": "turn it"}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "metadata.parquet")
+    (found,), bad, _ = read("edit", tmp_path)
+    assert found.texts == {"instruction": "turn it"} and not bad
+    assert seen(found) == {"source": "picture 1.png", "image": "picture 2.png"}
+
+
 def test_what_is_written_captioned_or_boxed_in_an_imagefolder(tmp_path):
     pictures(tmp_path, "1.png")
     objects = {"bbox": [[1, 2, 3, 4], [0, 0, 0, 1]], "categories": ["dog", "cat"]}

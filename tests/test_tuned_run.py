@@ -17,6 +17,8 @@ from cm3leon.base_run import BASE_STAGE
 from cm3leon.fingerprint import fingerprint_of
 from cm3leon.instructions.sets import Record, row_of, write_task
 from cm3leon.parts import recipe_of
+from cm3leon.preparation.job import TaskPreparation
+from cm3leon.preparation.task_driver import recipe_of_parts
 from cm3leon.prepared_folder import PREPARED_FILE
 from cm3leon.recipe import DataRecipe, Recipe
 from cm3leon.recipe_file import save_recipe
@@ -25,15 +27,16 @@ from cm3leon.tuned import Tuned
 from cm3leon.tuning_recipe import EmbeddedRecipe, GuidanceRecipe, TuningEvaluation
 
 
+def finished(root, name, config, inputs=()):
+    fingerprint = fingerprint_of(name, config, [])
+    facts = {"version": VERSION, "fingerprint": fingerprint, "inputs": dict(inputs)}
+    (root / name).mkdir(parents=True)
+    write_json(root / name / "stage.json", facts)
+    return fingerprint
+
+
 def test_a_tuned_run_whose_prepared_pairs_were_made_anew_says_so(tmp_path):
     base, run, prepared = (tmp_path / name for name in ("base", "run", "prepared"))
-
-    def finished(root, name, config, inputs=()):
-        fingerprint = fingerprint_of(name, config, [])
-        facts = {"version": VERSION, "fingerprint": fingerprint, "inputs": dict(inputs)}
-        (root / name).mkdir(parents=True)
-        write_json(root / name / "stage.json", facts)
-        return fingerprint
 
     prepared.mkdir()
     write_json(prepared / PREPARED_FILE, {"version": VERSION, "fingerprint": "first"})
@@ -45,6 +48,16 @@ def test_a_tuned_run_whose_prepared_pairs_were_made_anew_says_so(tmp_path):
     write_json(prepared / PREPARED_FILE, {"version": VERSION, "fingerprint": "second"})
     with pytest.raises(ValueError, match="trained on another .*prepared"):
         recipe_of(run)
+
+
+def test_the_parts_of_a_tuned_run_are_its_bases(tmp_path):
+    base, run = tmp_path / "base", tmp_path / "run"
+    options = TaskPreparation(source=tmp_path, folder=tmp_path, parts=run, task=PAPER_TASKS["edit"])
+    with pytest.raises(FileNotFoundError, match="base/texttok: no finished stage"):
+        recipe_of_parts(Recipe(base=base), options)
+    for group in ("texttok", "imagetok"):
+        finished(base, group, 0)
+    assert recipe_of_parts(Recipe(base=base), options).folder == run
 
 
 def test_sets_are_told_apart_by_what_trains_and_what_chooses(tmp_path):
