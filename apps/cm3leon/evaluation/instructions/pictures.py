@@ -125,7 +125,9 @@ def score_edges(pixels: np.ndarray, real: np.ndarray) -> dict[str, float]:
     """Score how the edges of drawn pictures (N, H, W, 3) agree with the real ones' and others'."""
     edges, wanted = _edges(pixels), _edges(real)
     own = np.mean([f1(a, b) for a, b in zip(edges, wanted, strict=True)])
-    other = np.mean([f1(a, b) for a, b in zip(edges, np.roll(wanted, 1, 0), strict=True)])
+    # the other way round than `true_outputs` takes pictures of others, which would be the same ones
+    others = np.roll(wanted, -1, 0)
+    other = np.mean([f1(a, b) for a, b in zip(edges, others, strict=True)])
     return {
         "agreement": float(own),
         "shuffled": float(other),
