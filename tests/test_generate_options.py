@@ -90,6 +90,8 @@ def test_a_file_that_is_there_is_not_replaced(tmp_path, capsys):
         ("--edit a.png --write K", "--write does nothing with --edit"),
         ("--structure canny a.png", "--structure wants --prompt TEXT"),
         ("--structure cany a.png --prompt x", "--structure: wanted one of"),
+        ("--structure canny a.png --prompt x --feature-weights w", "does nothing with --structure"),
+        ("--structure hed a.png --prompt x --feature-weights w --feature-file", "--feature-file"),
         ("--write K --image-guidance-scale 2", "--image-guidance-scale does nothing with --write"),
         ("--write K --candidates 0", "--candidates: wanted at least 1, got 0"),
         ("--write K --guidance-scale nan", "--guidance-scale: wanted 0 or more, got nan"),
