@@ -10,7 +10,7 @@ import pytest
 
 from cm3_decoding import SamplingConfig
 from cm3_texttok import PAPER_TASKS
-from cm3_train import InstructionConfig, write_shards
+from cm3_train import InstructionConfig, LoraConfig, OptimConfig, write_shards
 from cm3_train.artifact import write_json
 from cm3leon import VERSION, generate_instructions, tuning
 from cm3leon.base_run import BASE_STAGE
@@ -22,6 +22,7 @@ from cm3leon.preparation.task_driver import recipe_of_parts
 from cm3leon.prepared_folder import PREPARED_FILE
 from cm3leon.recipe import DataRecipe, Recipe
 from cm3leon.recipe_file import save_recipe
+from cm3leon.trainer_recipe import TrainerRecipe
 from cm3leon.training.tuning import Instructions
 from cm3leon.tuned import Tuned
 from cm3leon.tuning_recipe import EmbeddedRecipe, GuidanceRecipe, TuningEvaluation
@@ -183,6 +184,10 @@ def test_a_task_that_was_not_tuned_on_is_named():
         tuned.task("write")
 
 
+def with_adapters(**changes):
+    return tuning.TuningRecipe(lora=LoraConfig(), **changes)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -190,10 +195,15 @@ def test_a_task_that_was_not_tuned_on_is_named():
         (lambda: GuidanceRecipe(structure=-1.0), "guidance of boxes: guidance_scale"),
         (lambda: TuningEvaluation(samples=0), "evaluation.samples: wanted at least 1, got 0"),
         (lambda: TuningEvaluation(pictures=0), "evaluation.pictures: wanted at least 1, got 0"),
+        (lambda: with_adapters(optim=OptimConfig(name="muon")), "optim.name: wanted adamw or"),
+        (
+            lambda: with_adapters(trainer=TrainerRecipe(strategy="fsdp2")),
+            "trainer.strategy: wanted",
+        ),
         (lambda: EmbeddedRecipe(held_out=0), "embedded.held_out: wanted at least 1, got 0"),
         (lambda: EmbeddedRecipe(edit=-1), "embedded.edit: wanted at least 0, got -1"),
     ],
 )
-def test_settings_of_the_report_are_checked_before_any_work(make, message):
+def test_settings_are_checked_before_any_work(make, message):
     with pytest.raises(ValueError, match=message):
         make()

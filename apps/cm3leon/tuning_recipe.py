@@ -169,6 +169,10 @@ class TuningRecipe:
             raise ValueError(f"replay: wanted 0 to below 1, got {self.replay}")
         if not 0 < self.down <= 1 <= self.up:
             raise ValueError(f"up, down: wanted down <= 1 <= up, got {self.up} and {self.down}")
+        if self.lora is not None and self.optim.name == "muon":
+            raise ValueError("optim.name: wanted adamw or adamw8bit with lora, got muon")
+        if self.lora is not None and self.trainer.strategy == "fsdp2":
+            raise ValueError("trainer.strategy: wanted ddp with lora, got fsdp2")
 
     @property
     def folder(self) -> Path:
