@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from cm3_decoding import SamplingConfig
 from cm3_texttok import PAPER_TASKS
@@ -14,6 +15,7 @@ from cm3_train import InstructionConfig, LoraConfig, OptimConfig, write_shards
 from cm3_train.artifact import write_json
 from cm3leon import VERSION, generate_instructions, tuning
 from cm3leon.base_run import BASE_STAGE
+from cm3leon.drawing import follow
 from cm3leon.fingerprint import fingerprint_of
 from cm3leon.instructions.sets import Record, row_of, write_task
 from cm3leon.parts import recipe_of
@@ -155,6 +157,41 @@ def test_questions_stand_behind_documents_where_training_had_them(
 
 def recipe_with(**objective):
     return tuning.TuningRecipe(name="a", objective=InstructionConfig(**objective))
+
+
+def test_a_document_stays_before_a_question_that_leaves_room_for_a_short_answer(monkeypatch):
+    """As in training, which leaves room for the answer that there is."""
+    asked = []
+
+    def generate(model, prompts, *, constraint, **options):
+        asked.append((list(map(len, prompts)), constraint.max_new_tokens))
+        return [torch.tensor([1])] * len(prompts)
+
+    class Layout:
+        def __init__(self, tokenizer, vocabulary):
+            pass
+
+        def prompt(self, template, record, outputs, context=()):
+            return np.zeros(150 + 70 * len(context), np.int64)
+
+    monkeypatch.setattr(follow, "generate", generate)
+    monkeypatch.setattr(follow, "InstructionLayout", Layout)
+    documents = SimpleNamespace(text_ids=lambda key: [0] * 4, codes=lambda key: [0] * 64)
+    vocabulary = SimpleNamespace(
+        pad_id=0, eos_id=2, break_id=3, infill_id=4, mask_ids=(5,), text_size=50
+    )
+    text = SimpleNamespace(decode=lambda ids: "fox")
+    parts = SimpleNamespace(
+        tokenizers=SimpleNamespace(text=text, vocabulary=vocabulary),
+        memory=SimpleNamespace(documents=documents),
+        model=SimpleNamespace(config=SimpleNamespace(max_length=320)),
+        device="cpu",
+    )
+    task = PAPER_TASKS["science_qa"]
+    assert follow.answer_records(parts, task, [{}], contexts=[[7]]) == ["fox"]
+    parts.model.config.max_length = 280
+    follow.answer_records(parts, task, [{}], contexts=[[7]])
+    assert asked == [([220], 100), ([150], 120)]
 
 
 def test_guidance_by_a_stream_that_is_never_trained_is_refused():

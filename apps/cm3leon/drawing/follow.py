@@ -21,6 +21,9 @@ from cm3leon.parts import Parts
 
 TEXT_LENGTH = 120
 """Most tokens of an answer."""
+SHORT = 64
+"""Tokens of an answer for which documents before it leave room; training leaves as much as the
+answer needs."""
 
 
 def draw_records(
@@ -110,7 +113,7 @@ def answer_records(
         seed: Of all draws.
         progress: Called with (records done, records in all).
         batch_size: Records answered at once.
-        most: Tokens of an answer.
+        most: Tokens of an answer, as far as they fit behind the prompt.
     """
     tokenizers = parts.tokenizers
     layout = InstructionLayout(tokenizers.text, tokenizers.vocabulary)
@@ -118,16 +121,17 @@ def answer_records(
     prompts = []
     for record, keys in zip(records, contexts or [()] * len(records), strict=True):
         bare = layout.prompt(chosen, record, task.outputs)
-        pairs = pairs_of(parts.memory, fitting(parts, keys, len(bare), most))
+        pairs = pairs_of(parts.memory, fitting(parts, keys, len(bare), min(most, SHORT)))
         whole = layout.prompt(chosen, record, task.outputs, context=pairs)
         prompts.append(torch.from_numpy(whole))
     said: list[str] = []
     for start in range(0, len(prompts), batch_size):
         part = prompts[start : start + batch_size]
+        room = parts.model.config.max_length - max(map(len, part))
         ids = generate(
             parts.model,
             part,
-            constraint=text_to_end(tokenizers, most),
+            constraint=text_to_end(tokenizers, max(1, min(most, room))),
             config=sampling or SamplingConfig(sampler="greedy"),
             seeds=[seed] * len(part),
             device=parts.device,
