@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cm3_decoding import SamplingConfig
-from cm3_texttok import PAPER_TASKS
+from cm3_texttok import PAPER_TASKS, Task
 from cm3_train import InstructionConfig, LoraConfig, OptimConfig, write_shards
 from cm3_train.artifact import write_json
 from cm3leon import VERSION, generate_instructions, tuning
@@ -82,6 +82,10 @@ def test_sets_are_told_apart_by_what_trains_and_what_chooses(tmp_path):
     assert before == tuning.said_by([a, b])
     write("b", "validation", 4)
     assert before != tuning.said_by([a, b])
+    other = Task(name="write", templates=("write {text} <break> [image]",))
+    write_task(b, other)
+    with pytest.raises(ValueError, match="b: wanted the same task write as in the sets before it"):
+        tuning.said_by([a, b])
     shutil.rmtree(a / "train")
     with pytest.raises(FileNotFoundError, match="a: wanted a set with records of training"):
         tuning.said_by([a, b])

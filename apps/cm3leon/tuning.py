@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cm3_retrieval.interface import Encoder
-from cm3_texttok import PAPER_TASKS, InstructionLayout
+from cm3_texttok import PAPER_TASKS, InstructionLayout, Task
 from cm3_train import Mixture, progress_bar
 from cm3_train.shard_files import MANIFEST
 from cm3leon import parts
@@ -154,10 +154,13 @@ def said_by(sets: Sequence[Path]) -> list[str]:
     Raises:
         FileNotFoundError: One is no finished set with training records, or none has records of
             validation.
+        ValueError: Two have tasks of one name that differ.
     """
-    found = []
+    found, tasks = list[str](), dict[str, Task]()
     for path in sets:
-        read_task(path)
+        task = read_task(path)
+        if tasks.setdefault(task.name, task) != task:
+            raise ValueError(f"{path}: wanted the same task {task.name} as in the sets before it")
         files = [path / TASK_FILE, *(path / split / MANIFEST for split in ("train", "validation"))]
         if not files[1].is_file():
             raise FileNotFoundError(f"{path}: wanted a set with records of training, got none")
