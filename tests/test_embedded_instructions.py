@@ -9,11 +9,18 @@ from cm3_texttok import PAPER_TASKS
 from cm3leon.data.palette import colour_of_paper, colour_of_thing
 from cm3leon.data.plan import held_out
 from cm3leon.data.scenes import Scene
+from cm3leon.data.things import find_things
 from cm3leon.data_recipe import CompositionsRecipe
-from cm3leon.evaluation.instructions.pictures import read_characters
+from cm3leon.evaluation.instructions.pictures import (
+    read_characters,
+    score_edges,
+    score_writing,
+)
 from cm3leon.evaluation.instructions.shapes import iou, thing_mask
 from cm3leon.instructions.embedded.drawings import CHARACTERS
+from cm3leon.instructions.embedded.edits import edits
 from cm3leon.instructions.embedded.pictures import Guide, Writing, pixels_of
+from cm3leon.instructions.embedded.planned import Pool
 from cm3leon.instructions.embedded.writing import plan_records
 from cm3leon.instructions.locations import read_boxes
 from cm3leon.tuning_recipe import EmbeddedRecipe
@@ -157,3 +164,37 @@ def test_recipes_that_make_no_sense_are_refused():
         EmbeddedRecipe(edit=-1)
     with pytest.raises(ValueError, match="at least one task"):
         EmbeddedRecipe(**dict.fromkeys(RECIPE.numbers, 0))
+
+
+def test_words_alone_have_no_figure_of_characters():
+    pixels = np.full((2, 32, 32, 3), 255, np.uint8)
+    assert score_writing(pixels, [{"text": "AB"}, {"text": "ZOO"}]) == {}
+    assert score_writing(pixels, [{"text": "AB"}, {"text": "Z"}]).keys() == {"character"}
+
+
+@pytest.mark.parametrize("things", [4, 6])
+def test_too_few_things_are_told_and_not_drawn_for_ever(things):
+    with pytest.raises(ValueError, match="compositions: wanted .* in validation, got too few"):
+        plan_records(CompositionsRecipe(things=things), EmbeddedRecipe(held_out=20), 0)
+
+
+def test_edits_that_nothing_can_be_changed_from_are_told():
+    thing = find_things()[0]
+    only = [(thing, "red")]
+    pool = Pool(split="test", new=only, known=only, rng=np.random.default_rng(0))
+    with pytest.raises(ValueError, match="wanted an edit of the colour in test"):
+        list(edits(pool, 1, only="colour"))
+    with pytest.raises(ValueError, match="wanted 2 things in different colours in test"):
+        pool.several(2)
+    with pytest.raises(ValueError, match="wanted one combination of thing and colour in test"):
+        Pool(split="test", new=[], known=only, rng=pool.rng).one()
+
+
+def test_edges_of_other_records_are_no_better_by_chance():
+    pixels = np.full((4, 64, 64, 3), 255, np.uint8)
+    for place, picture in enumerate(pixels):  # squares in four corners
+        y, x = 8 + 32 * (place // 2), 8 + 32 * (place % 2)
+        picture[y : y + 16, x : x + 16] = 0
+    assert score_edges(pixels, pixels)["agreement"] == 1
+    chance = score_edges(np.roll(pixels, 1, 0), pixels)
+    assert chance["agreement"] < 0.2 and chance["shuffled"] < 0.2

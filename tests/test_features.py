@@ -243,6 +243,15 @@ def test_pickled_code_is_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("content", [None, torch.zeros(3), [1], {"block1.projection.weight": 3}])
+def test_a_file_of_other_things_than_weights_is_refused(tmp_path, content):
+    (tmp_path / "hed.pth").touch()
+    if content is not None:
+        torch.save(content, tmp_path / "hed.pth")
+    with pytest.raises(ValueError, match="--feature-weights: wanted ControlNetHED.pth"):
+        open_feature("hed", tmp_path / "hed.pth")
+
+
 def test_a_folder_that_lacks_a_tensor_is_refused(weights, tmp_path):
     import shutil
 

@@ -82,6 +82,22 @@ def test_coco_captions(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("task", ["coco_caption", "boxes"])
+def test_a_licence_that_is_no_number_is_none(tmp_path, task):
+    pictures(tmp_path / "val2017", "000000000009.jpg")
+    odd = {**IMAGES[0], "license": [3]}
+    licences = [{"id": {}, "name": "odd"}, {"id": 3, "name": "CC0"}]
+    if task == "boxes":
+        write(tmp_path / "instances_val2017.json",
+              {"images": [odd], "annotations": [thing(9, 18, 1, 2, 3, 4)],
+               "categories": CATEGORIES, "licenses": licences},
+        )  # fmt: skip
+    else:
+        coco(tmp_path, SAID[:1], images=[odd], licenses=licences)
+    found, bad, _ = read(task, tmp_path)
+    assert [one.licence for one in found] == [""] and not bad
+
+
 def test_coco_captions_without_use_are_noted_one_by_one(tmp_path):
     pictures(tmp_path / "val2017", "000000000009.jpg")
     wrong = [
@@ -498,6 +514,15 @@ def test_a_task_of_ones_own_in_an_imagefolder(tmp_path, kind):
     assert found.texts == {"question": "2?", "answer": "NA"} and found.facts == {"hard": "yes"}
     assert seen(found) == {"left": "picture 1.png", "right": "picture 2.png"}
     assert found.split == "test" and "wanted the picture sub/3.png" in bad.reason
+
+
+def test_edits_may_be_an_imagefolder_in_parquet(tmp_path):
+    pictures(tmp_path, "1.png", "2.png")
+    row = {"source_file_name": "1.png", "image_file_name": "2.png", "instruction": "turn it"}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "metadata.parquet")
+    (found,), bad, _ = read("edit", tmp_path)
+    assert found.texts == {"instruction": "turn it"} and not bad
+    assert seen(found) == {"source": "picture 1.png", "image": "picture 2.png"}
 
 
 def test_what_is_written_captioned_or_boxed_in_an_imagefolder(tmp_path):

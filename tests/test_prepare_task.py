@@ -471,6 +471,7 @@ def test_options_of_a_task(tmp_path, capsys, root):
         (["--task", "vqa2"], "--from: wanted a folder, got none"),
         (["--task", "vqa2", "--from", "a", "--source", "a"], "--source: wanted only without"),
         (["--task", "vqa2", "--from", "a", "--near-bits", "3"], "--near-bits: wanted only without"),
+        (["--task", "vqa2", "--from", "a", "--near-bits", "0"], "--near-bits: wanted only without"),
         (["--source", "a", "--feature-weights", "a"], "--feature-weights: wanted only with --task"),
         (["--source", "a", "--images", "a"], "--images: wanted only with --task"),
         (["--task", "vqa2", "--task-file", str(own), "--from", "a"], "without --task, got both"),

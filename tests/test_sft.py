@@ -15,9 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cm3_decoding import SamplingConfig
 from cm3_model import load_decoder
-from cm3_texttok import PAPER_TASKS
 from cm3_train import InstructionConfig, LoraConfig, Mixture, OptimConfig
 from cm3leon import tuning
 from cm3leon.evaluation.subject import open_subject
@@ -25,7 +23,7 @@ from cm3leon.instructions.sets import InstructionSet
 from cm3leon.parts import open_parts
 from cm3leon.recipe_file import read_tuning
 from cm3leon.training.tuning import Instructions, instruction_builder
-from cm3leon.tuned import Tuned, open_tuned
+from cm3leon.tuned import open_tuned
 
 SMOKE = ["--config", "apps/configs/sft-smoke.yaml", "--device", "cpu"]
 
@@ -195,7 +193,7 @@ def test_records_become_sequences_with_documents_before_words(tuned, smoke_run):
     layout = tuning.InstructionLayout(parts.tokenizers.text, words)
     mixture = Mixture([len(one) for one in sets])
     documents = parts.memory.documents
-    train = Instructions(sets, layout, mixture, documents, 1.0)
+    train = Instructions(sets, layout, mixture, documents, 1.0, 320)
     build = instruction_builder(train, InstructionConfig(), parts.tokenizers, 320, 0)
     behind = 0
     for place in range(len(train)):
@@ -229,27 +227,3 @@ def test_adapters_alone_can_be_tuned_on_given_sets_and_are_merged(tuned, smoke_r
     changed = {name for name in before if not before[name].equal(after[name])}
     assert changed
     assert all(name.endswith(".weight") and ".blocks." in f".{name}" for name in changed)
-
-
-def tuned_with(objective):
-    return Tuned(
-        folder=Path("runs/a"),
-        tasks={"edit": PAPER_TASKS["edit"]},
-        recipe=tuning.TuningRecipe(objective=objective),
-    )
-
-
-def test_guidance_by_a_stream_that_was_never_trained_is_refused():
-    config = SamplingConfig(guidance_scale=3.0)
-    apart = SamplingConfig(guidance_scale=7.5, image_guidance_scale=1.5)
-    for scale in (config, apart):
-        tuned_with(InstructionConfig()).check_streams(scale)
-    without = tuned_with(InstructionConfig(drop_text=0.0))
-    for scale in (config, apart):
-        with pytest.raises(ValueError, match="guidance_scale: wanted 1, as runs/a was tuned"):
-            without.check_streams(scale)
-    without.check_streams(SamplingConfig())
-    with pytest.raises(ValueError, match="image_guidance_scale: wanted 1"):
-        tuned_with(InstructionConfig(drop_both=0.0)).check_streams(apart)
-    with pytest.raises(ValueError, match="wanted a run that was tuned on write, got one of edit"):
-        without.task("write")

@@ -67,7 +67,7 @@ def follow(
     task = tuned.task(name)
     changed = {key: value for key, value in changes.items() if value is not None}
     sampling = replace(tuned.recipe.guidance.sampling(name), **changed)
-    tuned.check_streams(sampling)
+    tuned.recipe.check_streams(sampling)
     with progress_bar("drawing") as progress:
         codes = draw_records(
             parts,
@@ -114,7 +114,10 @@ def answer(parts: Parts, tuned: Tuned, command: str, given: Mapping[str, Any]) -
     record: dict[str, Any] = {"image": picture_codes(parts, pixels)}
     if question:
         record["question"] = question
-    found = retrieve(parts, "image", parts.encoder.encode_images([pixels])[0], given["retrieve"])
+    count = given["retrieve"]
+    if count is None and not tuned.knows_documents:
+        count = 0
+    found = retrieve(parts, "image", parts.encoder.encode_images([pixels])[0], count)
     say_context(parts, found[-1:])
     (said,) = answer_records(parts, task, [record], contexts=[found[-1:]])
     print("".join(c if c.isprintable() else " " for c in said))

@@ -19,6 +19,8 @@ NEEDED = {"edit": "instruction", "structure": "prompt"}
 BELONGS = {"instruction": "edit", "feature_file": "structure", "feature_weights": "structure"}
 """Options that mean nothing without another one."""
 FEATURES = ("canny", "hed", "openpose", "depth", "normals", "segmentation", "scribble")
+WEIGHTLESS = ("canny", "scribble")
+"""Features that no network finds."""
 _DRAWING = ("temperature", "top_p", "guidance_scale", "candidates", "seed", "out")
 
 
@@ -87,7 +89,9 @@ def problem_of_instruction(given: argparse.Namespace) -> str | None:
         if given.caption is None:
             return "--long wants --caption FILE"
     for name, value in vars(given).items():
-        if name in own or name in ("run", "device", "trust", "command") or value in (None, False):
+        if name in own or name in ("run", "device", "trust", "command"):
+            continue
+        if value is None or value is False:
             continue
         flag = f"--{name.replace('_', '-')}".replace("--name", "--as")
         return f"{flag} does nothing with --{command}"
@@ -100,6 +104,16 @@ def problem_of_instruction(given: argparse.Namespace) -> str | None:
             return f"--{name}: wanted a text, got {value!r}"
     if given.ask is not None and not given.ask[1].strip():
         return f"--ask: wanted a question, got {given.ask[1]!r}"
-    if given.structure is not None and given.structure[0] not in FEATURES:
-        return f"--structure: wanted one of {FEATURES}, got {given.structure[0]!r}"
+    return problem_of_feature(given) if command == "structure" else None
+
+
+def problem_of_feature(given: argparse.Namespace) -> str | None:
+    """Return what is wrong with the options of `--structure`, or None."""
+    name = given.structure[0]
+    if name not in FEATURES:
+        return f"--structure: wanted one of {FEATURES}, got {name!r}"
+    if given.feature_weights is not None and given.feature_file:
+        return "--feature-weights does nothing with --feature-file"
+    if given.feature_weights is not None and name in WEIGHTLESS:
+        return f"--feature-weights does nothing with --structure {name}"
     return None

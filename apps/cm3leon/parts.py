@@ -162,8 +162,8 @@ def recipe_of(folder: Path) -> Recipe:
     recipe = read_recipe(folder)
     if recipe.base is not None:
         check_base(folder, recipe.base)
-    elif recipe.data.prepared is not None:
-        check_prepared(folder, recipe.data.prepared)
+    if recipe.data.prepared is not None:
+        check_prepared(recipe.base or folder, recipe.data.prepared)
     return recipe
 
 

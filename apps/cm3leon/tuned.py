@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cm3_decoding import SamplingConfig
 from cm3_texttok import Task
 from cm3_train.artifact import write_json
 from cm3leon.instructions.sets import said_task, task_of
@@ -39,27 +38,10 @@ class Tuned:
             )
         return self.tasks[name]
 
-    def check_streams(self, sampling: SamplingConfig) -> None:
-        """Refuse guidance by a stream that training never showed.
-
-        Raises:
-            ValueError: There is none; names the scale.
-        """
-        objective = self.recipe.objective
-        apart = sampling.image_guidance_scale is not None
-        needed = {
-            "image_conditional": ("drop_text", "guidance_scale"),
-            "unconditional": ("drop_both", "image_guidance_scale")
-            if apart
-            else ("drop_text", "guidance_scale"),
-        }
-        for stream in sampling.streams[1:]:
-            share, scale = needed[stream]
-            if not getattr(objective, share):
-                raise ValueError(
-                    f"{scale}: wanted 1, as {self.folder} was tuned with {share} 0 and knows no "
-                    f"such stream, got {getattr(sampling, scale)}"
-                )
+    @property
+    def knows_documents(self) -> bool:
+        """Whether questions stood behind retrieved documents: published sets name none."""
+        return not self.recipe.sets and self.recipe.retrieve > 0
 
 
 def write_tasks(folder: Path, tasks: Iterable[Task]) -> None:

@@ -8,20 +8,22 @@ but the decoder are the base's, which must stay where it is.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from cm3_retrieval.interface import Encoder
-from cm3_texttok import InstructionLayout
+from cm3_texttok import PAPER_TASKS, InstructionLayout, Task
 from cm3_train import Mixture, progress_bar
+from cm3_train.shard_files import MANIFEST
 from cm3leon import parts
 from cm3leon.base_run import BASE_STAGE, base_fingerprint
 from cm3leon.data.memory import Neighbours, open_neighbours
 from cm3leon.data.pairs import Pairs, read_pairs
 from cm3leon.data.prepared import open_prepared
-from cm3leon.instructions.sets import TASK_FILE, InstructionSet, Split
+from cm3leon.instructions.sets import TASK_FILE, InstructionSet, Split, read_task
 from cm3leon.job import Job, start
 from cm3leon.parts import Memory, Tokenizers
 from cm3leon.recipe import Recipe, seeded
@@ -39,7 +41,15 @@ class TuningJob:
 
 
 def begin(tuning: TuningRecipe) -> TuningJob:
-    """Take hold of the tuned run's folder; errors as of `job.start`, and `parts.recipe_of`."""
+    """Take hold of the tuned run's folder; errors as of `job.start`, and `parts.recipe_of`.
+
+    Raises:
+        ValueError: The report would be drawn by guidance that the objective does not teach.
+    """
+    if not tuning.sets:
+        for name, number in tuning.embedded.numbers.items():
+            if number and PAPER_TASKS[name].outputs == ("image",):
+                tuning.check_streams(tuning.guidance.sampling(name))
     base = parts.recipe_of(tuning.base)
     return TuningJob(job=start(tuned_recipe(tuning, base)), tuning=tuning)
 
@@ -48,8 +58,13 @@ def tuned_recipe(tuning: TuningRecipe, base: Recipe) -> Recipe:
     """Return the recipe that the tuned run's folder opens by.
 
     Raises:
-        ValueError: The tuning's folder is the base's.
+        ValueError: The tuning's folder is the base's, or the base is a tuned run.
     """
+    if base.base is not None:
+        raise ValueError(
+            f"base: wanted a run that apps/pretrain.py has made, got {tuning.base}, "
+            f"which was tuned from {base.base}"
+        )
     if tuning.folder.resolve() == tuning.base.resolve():
         raise ValueError(f"name: wanted another folder than the base {tuning.base}")
     decoder = replace(
@@ -104,9 +119,7 @@ def make_sets(
     """Stage `instructions`: the embedded sets, where the recipe names none."""
     job, tuning = made.job, made.tuning
     if tuning.sets:
-        hashes = [(path / TASK_FILE).read_text() for path in tuning.sets]
-        manifests = [(path / "train" / "manifest.json").read_text() for path in tuning.sets]
-        job.stages.run("instructions", [hashes, manifests], [BASE_STAGE], lambda out: None)
+        job.stages.run("instructions", said_by(tuning.sets), [BASE_STAGE], lambda out: None)
         return list(tuning.sets)
     compositions = seeded(job.recipe.data.compositions, parts.recipe_of(tuning.base).seed)
 
@@ -135,6 +148,30 @@ def make_sets(
     return [stage.folder / name for name, number in tuning.embedded.numbers.items() if number]
 
 
+def said_by(sets: Sequence[Path]) -> list[str]:
+    """Return what the sets' tasks and the manifests of what is trained and chosen by say.
+
+    Raises:
+        FileNotFoundError: One is no finished set with training records, or none has records of
+            validation.
+        ValueError: Two have tasks of one name that differ.
+    """
+    found, tasks = list[str](), dict[str, Task]()
+    for path in sets:
+        task = read_task(path)
+        if tasks.setdefault(task.name, task) != task:
+            raise ValueError(f"{path}: wanted the same task {task.name} as in the sets before it")
+        files = [path / TASK_FILE, *(path / split / MANIFEST for split in ("train", "validation"))]
+        if not files[1].is_file():
+            raise FileNotFoundError(f"{path}: wanted a set with records of training, got none")
+        found += [file.read_text() if file.is_file() else "" for file in files]
+    if not any(found[2::3]):
+        raise FileNotFoundError(
+            f"{', '.join(map(str, sets))}: wanted records of validation in one of them, got none"
+        )
+    return found
+
+
 def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Path]) -> None:
     """Stage `decoder`: the base's decoder, tuned."""
     job, tuning = made.job, made.tuning
@@ -148,7 +185,8 @@ def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Pat
 
         def opened(split: Split) -> list[InstructionSet]:
             sha256 = tokenizers.vocabulary.sha256
-            return [InstructionSet(folder, split, sha256) for folder in sets]
+            having = [folder for folder in sets if (folder / split).is_dir()]
+            return [InstructionSet(folder, split, sha256) for folder in having]
 
         train = opened("train")
         if job.stages.first:
@@ -161,8 +199,8 @@ def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Pat
             recipe,
             tuning.objective,
             tokenizers,
-            Instructions(train, layout, mixture, documents, tuning.retrieve),
-            Instructions(opened("validation"), layout, None, documents, 1.0),
+            Instructions(train, layout, mixture, documents, tuning.retrieve, recipe.max_length),
+            Instructions(opened("validation"), layout, None, documents, 1.0, recipe.max_length),
             replayed,
             keys,
             out,

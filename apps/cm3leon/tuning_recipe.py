@@ -18,7 +18,7 @@ class EmbeddedRecipe:
     edit: int = 5000
     """Another colour, background or thing, or no change."""
     boxes: int = 6000
-    """One to three things at drawn boxes."""
+    """One or two things at drawn boxes."""
     write: int = 2000
     """Letters, digits and short words."""
     canny: int = 1200
@@ -41,8 +41,9 @@ class EmbeddedRecipe:
     def __post_init__(self) -> None:
         """Refuse numbers below 0, and no record at all."""
         for name, number in vars(self).items():
-            if number < (1 if name == "held_out" else 0):
-                raise ValueError(f"embedded.{name}: wanted at least 0, got {number}")
+            least = 1 if name == "held_out" else 0
+            if number < least:
+                raise ValueError(f"embedded.{name}: wanted at least {least}, got {number}")
         if not any(self.numbers.values()):
             raise ValueError("embedded: wanted records of at least one task, got none")
 
@@ -65,6 +66,12 @@ class TuningEvaluation:
     untuned: bool = True
     """Whether the run that the tuning started from is judged, too."""
 
+    def __post_init__(self) -> None:
+        """Refuse figures of nothing."""
+        for name in ("samples", "pictures", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"evaluation.{name}: wanted at least 1, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceRecipe:
@@ -80,6 +87,14 @@ class GuidanceRecipe:
     """Guidance of an edit by its picture."""
     structure: float = 3.0
     """Guidance by the text where there is a guide, such as edges, and where there are boxes."""
+
+    def __post_init__(self) -> None:
+        """Refuse what nobody could draw with."""
+        for task in ("edit", "boxes"):
+            try:
+                self.sampling(task)
+            except ValueError as error:
+                raise ValueError(f"guidance of {task}: {error}") from None
 
     def sampling(self, task: str) -> SamplingConfig:
         """Return how to draw what a task asks for."""
@@ -154,8 +169,34 @@ class TuningRecipe:
             raise ValueError(f"replay: wanted 0 to below 1, got {self.replay}")
         if not 0 < self.down <= 1 <= self.up:
             raise ValueError(f"up, down: wanted down <= 1 <= up, got {self.up} and {self.down}")
+        if self.lora is not None and self.optim.name == "muon":
+            raise ValueError("optim.name: wanted adamw or adamw8bit with lora, got muon")
+        if self.lora is not None and self.trainer.strategy == "fsdp2":
+            raise ValueError("trainer.strategy: wanted ddp with lora, got fsdp2")
 
     @property
     def folder(self) -> Path:
         """The run's folder."""
         return self.runs / self.name
+
+    def check_streams(self, sampling: SamplingConfig) -> None:
+        """Refuse guidance by a stream that training never shows.
+
+        Raises:
+            ValueError: There is none; names the scale.
+        """
+        objective = self.objective
+        apart = sampling.image_guidance_scale is not None
+        needed = {
+            "image_conditional": ("drop_text", "guidance_scale"),
+            "unconditional": ("drop_both", "image_guidance_scale")
+            if apart
+            else ("drop_text", "guidance_scale"),
+        }
+        for stream in sampling.streams[1:]:
+            share, scale = needed[stream]
+            if not getattr(objective, share):
+                raise ValueError(
+                    f"{scale}: wanted 1, as {self.folder} is tuned with {share} 0 and knows no "
+                    f"such stream, got {getattr(sampling, scale)}"
+                )

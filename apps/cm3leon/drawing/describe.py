@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from cm3_decoding import SamplingConfig, TextUntil, candidate_pool
+from cm3_decoding import SamplingConfig, candidate_pool
 from cm3_imagetok import square
 from cm3leon.drawing.draw import Progress
-from cm3leon.drawing.prompts import fitting, pairs_of, retrieve
+from cm3leon.drawing.prompts import fitting, pairs_of, retrieve, text_to_end
 from cm3leon.parts import Parts, Tokenizers
 
 CAPTION_LENGTH = 48
@@ -66,7 +66,7 @@ def describe(
     ids, scores = candidate_pool(
         parts.model,
         torch.from_numpy(prompt),
-        constraint=caption_text(tokenizers),
+        constraint=text_to_end(tokenizers, CAPTION_LENGTH),
         configs=[unguided(parts.habits.samplers[0] if sampling is None else sampling)],
         seeds=range(seed, seed + candidates),
         scorer=clip_score,
@@ -80,19 +80,6 @@ def read_captions(tokenizers: Tokenizers, ids: Sequence[torch.Tensor]) -> list[s
     """Return the captions that ids spell."""
     # "#3" marks another view of a training picture, see `data.tokens`
     return [re.sub(r" #\d+$", "", tokenizers.text.decode(row.tolist())) for row in ids]
-
-
-def caption_text(tokenizers: Tokenizers) -> TextUntil:
-    """Return the constraint of a caption: text up to `<eos>`."""
-    words = tokenizers.vocabulary
-    structural = {words.pad_id, words.break_id, words.infill_id, *words.mask_ids}
-    return TextUntil(
-        start=0,
-        stop=words.text_size,
-        stop_ids=(words.eos_id,),
-        max_new_tokens=CAPTION_LENGTH,
-        forbidden=tuple(sorted(structural)),
-    )
 
 
 def read_picture(tokenizers: Tokenizers, picture: Image) -> tuple[np.ndarray, np.ndarray]:

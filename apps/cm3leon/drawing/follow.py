@@ -13,14 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from cm3_decoding import SamplingConfig, TextUntil, generate
+from cm3_decoding import SamplingConfig, generate
 from cm3_texttok import InstructionLayout, Task, Template
 from cm3leon.drawing.draw import Progress
-from cm3leon.drawing.prompts import fitting, pairs_of
-from cm3leon.parts import Parts, Tokenizers
+from cm3leon.drawing.prompts import fitting, pairs_of, text_to_end
+from cm3leon.parts import Parts
 
 TEXT_LENGTH = 120
 """Most tokens of an answer."""
+SHORT = 64
+"""Tokens of an answer for which documents before it leave room; training leaves as much as the
+answer needs."""
 
 
 def draw_records(
@@ -110,7 +113,7 @@ def answer_records(
         seed: Of all draws.
         progress: Called with (records done, records in all).
         batch_size: Records answered at once.
-        most: Tokens of an answer.
+        most: Tokens of an answer, as far as they fit behind the prompt.
     """
     tokenizers = parts.tokenizers
     layout = InstructionLayout(tokenizers.text, tokenizers.vocabulary)
@@ -118,16 +121,17 @@ def answer_records(
     prompts = []
     for record, keys in zip(records, contexts or [()] * len(records), strict=True):
         bare = layout.prompt(chosen, record, task.outputs)
-        pairs = pairs_of(parts.memory, fitting(parts, keys, len(bare), most))
+        pairs = pairs_of(parts.memory, fitting(parts, keys, len(bare), min(most, SHORT)))
         whole = layout.prompt(chosen, record, task.outputs, context=pairs)
         prompts.append(torch.from_numpy(whole))
     said: list[str] = []
     for start in range(0, len(prompts), batch_size):
         part = prompts[start : start + batch_size]
+        room = parts.model.config.max_length - max(map(len, part))
         ids = generate(
             parts.model,
             part,
-            constraint=answer_text(tokenizers, most),
+            constraint=text_to_end(tokenizers, max(1, min(most, room))),
             config=sampling or SamplingConfig(sampler="greedy"),
             seeds=[seed] * len(part),
             device=parts.device,
@@ -173,19 +177,6 @@ def fitting_template(task: Task, record: Mapping[str, Any]) -> Template:
     raise ValueError(
         f"{task.name}: wanted {sorted({*task.texts, *task.pictures} - set(task.outputs))}, "
         f"got {sorted(record)}"
-    )
-
-
-def answer_text(tokenizers: Tokenizers, most: int = TEXT_LENGTH) -> TextUntil:
-    """Return the constraint of an answer: text up to `<eos>`."""
-    words = tokenizers.vocabulary
-    structural = {words.pad_id, words.break_id, words.infill_id, *words.mask_ids}
-    return TextUntil(
-        start=0,
-        stop=words.text_size,
-        stop_ids=(words.eos_id,),
-        max_new_tokens=most,
-        forbidden=tuple(sorted(structural)),
     )
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cm3_decoding import SamplingConfig
+from cm3_decoding import SamplingConfig, TextUntil
 from cm3_retrieval import inference_context
-from cm3leon.parts import Memory, Parts
+from cm3leon.parts import Memory, Parts, Tokenizers
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Text ids and codes of one document."""
@@ -82,6 +82,19 @@ def fitting(parts: Parts, keys: Sequence[int], prompt_length: int, new_ids: int)
 def pairs_of(memory: Memory, keys: Sequence[int]) -> list[Pair]:
     """Return text ids and codes of documents."""
     return [(memory.documents.text_ids(key), memory.documents.codes(key)) for key in keys]
+
+
+def text_to_end(tokenizers: Tokenizers, most: int) -> TextUntil:
+    """Return the constraint of a caption or an answer: up to `most` tokens of text, to `<eos>`."""
+    words = tokenizers.vocabulary
+    structural = {words.pad_id, words.break_id, words.infill_id, *words.mask_ids}
+    return TextUntil(
+        start=0,
+        stop=words.text_size,
+        stop_ids=(words.eos_id,),
+        max_new_tokens=most,
+        forbidden=tuple(sorted(structural)),
+    )
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from cm3_decoding import generate
 from cm3_train import progress_bar
 from cm3leon.data.palette import PAINTS
 from cm3leon.data.pixels import Pictures
-from cm3leon.drawing.describe import caption_text, read_captions, unguided
-from cm3leon.drawing.prompts import fitting, pairs_of, retrieve
+from cm3leon.drawing.describe import CAPTION_LENGTH, read_captions, unguided
+from cm3leon.drawing.prompts import fitting, pairs_of, retrieve, text_to_end
 from cm3leon.drawing.teach import SCALE
 from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.judge import Judge, alone, colours_of, thing_of
@@ -201,7 +201,7 @@ def caption_figures(subject: Subject) -> dict[str, float]:
             ids = generate(
                 parts.model,
                 part,
-                constraint=caption_text(tokenizers),
+                constraint=text_to_end(tokenizers, CAPTION_LENGTH),
                 config=greedy,
                 seeds=range(len(part)),
                 device=parts.device,

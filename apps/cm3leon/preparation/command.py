@@ -60,7 +60,7 @@ def _options(values: dict[str, Any]) -> Preparation | TaskPreparation:
         kind, source, others = TaskPreparation, "from", FOR_PAIRS
         values["task"] = _task(values["task"], values["task_file"])
     for name in others:
-        if values[name] not in (None, False):
+        if values[name] is not None and values[name] is not False:
             way = "without" if kind is TaskPreparation else "with"
             raise ValueError(f"--{name.replace('_', '-')}: wanted only {way} --task")
     for name in (source, "folder"):

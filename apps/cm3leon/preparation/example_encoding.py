@@ -265,7 +265,7 @@ class ExampleEncoder:
             example = one.example
             own = {name: code_of[id(square)] for name, square in one.pixels.items()}
             try:
-                longest = self._longest(example, {**one.texts, **own})
+                text_ids, longest = self._lengths(example, {**one.texts, **own})
             except ValueError as error:  # the tokenizer takes a text for more than a text
                 bad.append(_unusable(example, str(error)))
                 continue
@@ -274,7 +274,6 @@ class ExampleEncoder:
                 bad.append(_unusable(example, reason))
                 tally.counts["too_long"] += 1
                 continue
-            text_ids = longest - sum(map(len, own.values()))
             tally.text_ids.append(text_ids)
             tally.licences[example.licence] += 1
             row = row_of(
@@ -284,13 +283,16 @@ class ExampleEncoder:
             rows.append((example.split, row))
         return rows
 
-    def _longest(self, example: Example, fields: Mapping[str, Any]) -> int:
-        """Return the ids of an example in the template that makes most of it."""
+    def _lengths(self, example: Example, fields: Mapping[str, Any]) -> tuple[int, int]:
+        """Return the ids beside the pictures, and those of the longest training sequence."""
         fields = self._with_outputs(example, fields)
-        return max(
-            len(self.layout.whole(template, fields, self.task.outputs).ids)
-            for template in self.task.fitting(fields)
-        )
+        all_ids, longest = 0, 0
+        for template in self.task.fitting(fields):
+            one = self.layout.whole(template, fields, self.task.outputs)
+            all_ids = max(all_ids, len(one.ids))
+            cut = 0 if one.output_is_last else 2  # a mask, and <infill>
+            longest = max(longest, len(one.ids) + cut)
+        return all_ids - sum(len(fields[name]) for name in self.task.pictures), longest
 
 
 def _unusable(example: Example, reason: str) -> Unusable:

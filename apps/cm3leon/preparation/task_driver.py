@@ -109,7 +109,7 @@ def recipe_of_parts(recipe: Recipe, options: TaskPreparation) -> Recipe:
         if named_part(recipe, group) is None and options.parts is None:
             raise FileNotFoundError(f"parts: wanted a run to take {group} from, or a named class")
         if named_part(recipe, group) is None and recipe.data.prepared is None:
-            check_finished(recipe.folder, group)
+            check_finished(recipe.parts_folder, group)
     return recipe
 
 

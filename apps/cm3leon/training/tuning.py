@@ -43,6 +43,8 @@ class Instructions:
         mixture: Which record a place of an epoch has; None takes the sets one after another.
         documents: What may be retrieved.
         retrieve: How often a record that has found documents is shown behind the best of them.
+        max_length: Most ids of a sequence; documents that do not fit, cut-out output and all, are
+            left out.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Instructions:
         mixture: Mixture | None,
         documents: Documents,
         retrieve: float,
+        max_length: int,
     ) -> None:
         self.sets = sets
+        self.max_length = max_length
         self.layout = layout
         self.documents = documents
         self.retrieve = retrieve
@@ -83,7 +87,10 @@ class Instructions:
         template = fitting[int(rng.integers(len(fitting)))]
         shown = record.near[-1:] if rng.random() < self.retrieve else ()
         pairs = [(self.documents.text_ids(key), self.documents.codes(key)) for key in shown]
-        return self.layout.whole(template, record.fields, task.outputs, pairs)
+        whole = self.layout.whole(template, record.fields, task.outputs, pairs)
+        if pairs and len(whole.ids) + 2 > self.max_length:
+            return self.layout.whole(template, record.fields, task.outputs)
+        return whole
 
     def _at(self, place: int, epoch: int) -> tuple[int, int]:
         if self.mixture is not None:

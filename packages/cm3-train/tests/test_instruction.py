@@ -179,6 +179,9 @@ def test_masks_never_make_a_sequence_too_long():
         ({"drop_text": 0.5, "drop_both": 0.6}, "wanted at most 1"),
         ({"score": "half"}, "score: wanted all or output"),
         ({"text_weight": 0.0}, "text_weight: wanted above 0"),
+        ({"cm3": CM3Config(region_probability=0.1)}, "cm3.region_probability: wanted 0"),
+        ({"cm3": CM3Config(score_masks=False)}, "cm3.score_masks: wanted True"),
+        ({"cm3": CM3Config(retrieved_weight=0.1)}, "cm3.retrieved_weight: wanted 1"),
     ],
 )
 def test_configs_that_make_no_sense_are_refused(changes, wanted):

@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 
+from cm3_train import process_memory
 from cm3_train.process_memory import peak_bytes
 
 CHILD = """
@@ -33,3 +34,9 @@ def test_a_child_does_not_begin_with_its_parents_peak():
     peak, torch = found.stdout.split()
     assert int(peak) < 2e8
     assert torch == "False"
+
+
+def test_a_kernel_without_the_mark_is_asked_otherwise(monkeypatch, tmp_path):
+    (tmp_path / "status").write_text("Name:\tpython\nVmRSS:\t1 kB\n")
+    monkeypatch.setattr(process_memory, "_STATUS", tmp_path / "status")
+    assert process_memory.peak_bytes() > 2**20

@@ -114,6 +114,8 @@ def score_boxes(pixels: np.ndarray, facts: Facts) -> dict[str, float]:
 def score_writing(pixels: np.ndarray, facts: Facts) -> dict[str, float]:
     """Score writing; arguments as of `score_edits`. Only single characters are read."""
     single = [place for place, fact in enumerate(facts) if len(fact["text"]) == 1]
+    if not single:
+        return {}
     read = read_characters(pixels[single])
     right = [found == facts[place]["text"] for found, place in zip(read, single, strict=True)]
     return {"character": float(np.mean(right))}
@@ -123,7 +125,9 @@ def score_edges(pixels: np.ndarray, real: np.ndarray) -> dict[str, float]:
     """Score how the edges of drawn pictures (N, H, W, 3) agree with the real ones' and others'."""
     edges, wanted = _edges(pixels), _edges(real)
     own = np.mean([f1(a, b) for a, b in zip(edges, wanted, strict=True)])
-    other = np.mean([f1(a, b) for a, b in zip(edges, np.roll(wanted, 1, 0), strict=True)])
+    # the other way round than `true_outputs` takes pictures of others, which would be the same ones
+    others = np.roll(wanted, -1, 0)
+    other = np.mean([f1(a, b) for a, b in zip(edges, others, strict=True)])
     return {
         "agreement": float(own),
         "shuffled": float(other),
@@ -148,7 +152,7 @@ def read_characters(pixels: np.ndarray) -> list[str]:
 
     The nearest of the 36, each cut out and brought to one size, by the mean square difference.
     """
-    side = pixels.shape[1] if len(pixels) else 64
+    side = pixels.shape[1]
     known = np.stack([_ink(pixels_of(Writing(one), side)) for one in CHARACTERS])
     found = []
     for picture in pixels:

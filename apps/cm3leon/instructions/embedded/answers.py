@@ -9,7 +9,7 @@ from cm3leon.data import scenes
 from cm3leon.data.names import plural, with_article
 from cm3leon.data.recolouring import SIDE
 from cm3leon.data.scenes import Placed, Scene
-from cm3leon.instructions.embedded.planned import Planned, Pool
+from cm3leon.instructions.embedded.planned import TRIES, Planned, Pool
 
 OPTIONS = 3
 YES_NO = ("no", "yes")
@@ -119,11 +119,12 @@ def _two(pool: Pool) -> Scene:
 
 
 def _count(pool: Pool) -> Scene:
-    while True:
+    for _ in range(TRIES):
         thing, colour = pool.one()
         if plural(thing.name) is not None:
             number = pool.choice(list(scenes.NUMBERS))
             return scenes.count(thing, colour, pool.papers(colour)[0], number)
+    raise pool.lacks("a thing that can be counted")
 
 
 def _any(pool: Pool) -> Scene:

@@ -9,7 +9,7 @@ from cm3leon.data import scenes
 from cm3leon.data.names import with_article
 from cm3leon.data.scenes import Scene
 from cm3leon.data.things import Thing
-from cm3leon.instructions.embedded.planned import Planned, Pool
+from cm3leon.instructions.embedded.planned import TRIES, Planned, Pool
 
 Change = Literal["colour", "background", "thing", "keep"]
 SHARES: dict[Change, float] = {"colour": 0.4, "background": 0.25, "thing": 0.2, "keep": 0.15}
@@ -28,14 +28,19 @@ def edits(pool: Pool, number: int, *, only: Change | None = None) -> Iterator[Pl
         pool: What may be shown.
         number: How many.
         only: One kind of change; None mixes them by `SHARES`.
+
+    Raises:
+        ValueError: The pool has nothing to change from.
     """
-    kinds = list(SHARES)
+    kinds, tries = list(SHARES), TRIES
     while number:
         kind = only or kinds[int(pool.rng.choice(len(kinds), p=list(SHARES.values())))]
         found = _edit(pool, kind)
         if found is not None:
-            number -= 1
+            number, tries = number - 1, TRIES
             yield found
+        elif (tries := tries - 1) == 0:
+            raise pool.lacks(f"an edit of the {kind}")
 
 
 def _edit(pool: Pool, kind: Change) -> Planned | None:

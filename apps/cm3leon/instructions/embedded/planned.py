@@ -18,6 +18,8 @@ from cm3leon.instructions.sets import Split
 Painted = tuple[Thing, str]
 """A thing and its colour."""
 Option = TypeVar("Option")
+TRIES = 1000
+"""Draws after which what is wanted is surely not there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +49,36 @@ class Pool:
         return options[int(self.rng.integers(len(options)))]
 
     def one(self) -> Painted:
-        """Draw one of the split's combinations."""
+        """Draw one of the split's combinations.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if not self.new:
+            raise self.lacks("one combination of thing and colour")
         return self.choice(self.new)
 
+    def lacks(self, wanted: str) -> ValueError:
+        """Return the error of a pool that has too little."""
+        return ValueError(
+            f"compositions: wanted {wanted} in {self.split}, got too few combinations of thing and "
+            f"colour, {len(self.new)}; the base needs more things or larger held-out shares"
+        )
+
     def several(self, number: int) -> list[Painted]:
-        """Draw some of the split's combinations, each of another thing and in another colour."""
+        """Draw some of the split's combinations, each of another thing and in another colour.
+
+        Raises:
+            ValueError: There are not so many.
+        """
         found: list[Painted] = []
-        while len(found) < number:
+        for _ in range(TRIES):
             thing, colour = self.one()
             if all(thing.name != one.name and colour != its for one, its in found):
                 found.append((thing, colour))
-        return found
+            if len(found) == number:
+                return found
+        raise self.lacks(f"{number} things in different colours")
 
     def other_thing(self, thing: Thing, colour: str) -> Thing | None:
         """Draw another thing that training shows in a colour, None if there is none."""

@@ -63,8 +63,10 @@ def open_hed(weights: Path, device: str) -> Callable[[np.ndarray], np.ndarray]:
     """Return the extractor of a file of weights; errors as `open_feature` tells them."""
     try:
         state = torch.load(weights, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # whose message tells how to run such a file's code
+    except (pickle.UnpicklingError, EOFError):  # whose message tells how to run such a file's code
         raise ValueError("wanted tensors alone, got a broken file or other things in it") from None
+    if not isinstance(state, dict) or not all(isinstance(one, Tensor) for one in state.values()):
+        raise ValueError("wanted tensors by name, got other things")
     widths = tuple(
         len(state[f"block{number}.projection.weight"][0]) for number in range(1, len(LAYERS) + 1)
     )

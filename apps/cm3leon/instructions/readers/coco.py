@@ -49,7 +49,7 @@ def read_captions(files: Sequence[Path], pictures: PictureFolder) -> Examples:
                     pictures.named(name),
                     split=split,
                     source=f"{path.name}: {name}",
-                    licence=licences.get(image.get("license"), ""),
+                    licence=licences.get(str(image.get("license")), ""),
                     facts={"image_id": number},
                 )
             except ValueError as error:
@@ -116,9 +116,9 @@ def image_of(annotation: object, images: dict[int, dict[str, Any]]) -> int:
     return number
 
 
-def licences_of(path: Path, head: dict[str, Any]) -> dict[Any, str]:
-    """Return the names of licences by their numbers, where the file has them."""
+def licences_of(path: Path, head: dict[str, Any]) -> dict[str, str]:
+    """Return the names of licences by their numbers as text, where the file has them."""
     listed = head.get("licenses") or []
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise ValueError(f"{shown(path)}: licenses: wanted a list of objects")
-    return {one.get("id"): one_line(str(one.get("name") or "")) for one in listed}
+    return {str(one.get("id")): one_line(str(one.get("name") or "")) for one in listed}

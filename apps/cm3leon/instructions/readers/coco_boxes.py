@@ -67,7 +67,7 @@ class _Boxed:
     things: dict[int, list[dict[str, Any]]]
     categories: dict[int, dict[str, Any]]
     captions: Captions
-    licences: dict[Any, str]
+    licences: dict[str, str]
     pictures: PictureFolder
 
     def example(self, number: int, image: dict[str, Any]) -> Example:
@@ -84,7 +84,7 @@ class _Boxed:
             facts={"image_id": number},
             split=split,
             source=f"{self.path.name}: {name}",
-            licence=self.licences.get(image.get("license"), ""),
+            licence=self.licences.get(str(image.get("license")), ""),
         )
 
     def _boxes(self, number: int) -> Iterator[tuple[str, Box]]:

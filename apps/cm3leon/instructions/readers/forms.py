@@ -90,7 +90,8 @@ def open_reader(task: Task, folder: Path, images: Path | None = None) -> Reader:
             raise FileNotFoundError(f"{shown(place)}: wanted a folder, got none")
     pictures, forms = PictureFolder(images or folder), FORMS.get(task.name, ())
     for form in forms:
-        if files := tuple(matching(folder, form.files)):
+        found = matching(folder, form.files)
+        if files := tuple(path for path in found if path.name not in NAMES):
             return Reader(files=files, read=partial(form.read, files, pictures))
     if files := tuple(metadata_files(folder)):
         return Reader(files=files, read=partial(read_image_folder, task, folder))

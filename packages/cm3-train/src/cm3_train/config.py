@@ -113,7 +113,7 @@ class InstructionConfig:
     cm3: CM3Config = field(
         default_factory=lambda: CM3Config(mask_probability=0.3, whole_text_probability=0.0)
     )
-    """The objective where none of these is drawn."""
+    """The objective where none of these is drawn. Regions and weights are a pair's alone."""
     score: Literal["all", "output"] = "all"
     """Whether every token counts, as the paper's objective says, or the output's alone."""
     text_weight: float = 1.0
@@ -130,6 +130,13 @@ class InstructionConfig:
             raise ValueError(
                 f"drop_text + drop_pictures + drop_both: wanted at most 1, got {dropped}"
             )
+        for name, value in (
+            ("region_probability", 0), ("score_masks", True), ("retrieved_weight", 1),
+        ):  # fmt: skip
+            if getattr(self.cm3, name) != value:
+                raise ValueError(
+                    f"cm3.{name}: wanted {value} for instructions, got {getattr(self.cm3, name)}"
+                )
         if self.score not in ("all", "output"):
             raise ValueError(f"score: wanted all or output, got {self.score!r}")
         if not 0 < self.text_weight < math.inf:

@@ -14,8 +14,9 @@ def peak_bytes() -> int:
 
     On Linux `getrusage` starts a child at its parent's peak; the kernel's own mark does not.
     """
-    if _STATUS.exists():
-        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
+    if _STATUS.exists():  # some sandboxes have no such mark in it
+        marks = [line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM")]
+        if marks:
+            return int(marks[0].split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
