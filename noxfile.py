@@ -69,7 +69,11 @@ for app in sys.argv[1:]:
 
 
 def run(
-    session: nox.Session, tool: str, *args: str, silent: bool = False, success: tuple[int, ...] = (0,)
+    session: nox.Session,
+    tool: str,
+    *args: str,
+    silent: bool = False,
+    success: tuple[int, ...] = (0,),
 ) -> None:
     """Run a tool of the project's environment."""
     command = str(BIN / tool), *args
