@@ -6,7 +6,9 @@ The outlines are those of DejaVu Sans Bold, the font that matplotlib ships.
 from __future__ import annotations
 
 import string
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from fontTools.pens.boundsPen import BoundsPen
@@ -23,10 +25,16 @@ HEIGHT, WIDTH = 52, 60
 STROKE = 2
 
 
+@lru_cache(maxsize=1)
+def bold_font() -> tuple[Any, dict[int, str]]:
+    """Return the glyphs by name, and the names by character."""
+    font = TTFont(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf")
+    return font.getGlyphSet(), font.getBestCmap() or {}
+
+
 def find_letters() -> list[Thing]:
     """Return the 26 capital letters and the ten digits: "letter K", "digit 7"."""
-    font = TTFont(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf")
-    glyphs, glyph_of = font.getGlyphSet(), font.getBestCmap() or {}
+    glyphs, glyph_of = bold_font()
     found = []
     for character in string.ascii_uppercase + string.digits:
         bounds, path = BoundsPen(glyphs), SVGPathPen(glyphs)

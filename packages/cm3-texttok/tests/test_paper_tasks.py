@@ -1,24 +1,9 @@
 """Table 5 of arXiv 2309.02591: record, ids, and text again, segment by segment."""
 
-import numpy as np
 import pytest
 
-from cm3_texttok import PAPER_TASKS, InstructionLayout
+from cm3_texttok import PAPER_TASKS
 
-RECORD = {
-    "instruction": "make it blue",
-    "text": "1991",
-    "caption": "a red fox",
-    "boxes": "fox at (1, 2) -> (30, 40), tree at (5, 6) -> (70, 80)",
-    "question": "what is it?",
-    "answer": "(B)",
-    "context": "N/A",
-    "options": "(A) a fox (B) a boat",
-    "explanation": "It floats.",
-    "source": [1, 2],
-    "feature": [3, 4],
-    "image": [[5, 6], [7, 8]],
-}
 FEATURES = {
     "canny": "canny edge features", "hed": "hed features", "openpose": "openpose features",
     "depth": "depth features", "normals": "3D norm features",
@@ -74,25 +59,8 @@ GOLDEN = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def layouts(tokenizer, vocabulary):
-    return InstructionLayout(tokenizer, vocabulary)
-
-
-def said(layout, tokenizer, ids):
-    """The segments of a document as text and codes."""
-    document = layout.read(ids)
-    return [
-        tokenizer.decode(values.tolist()) if kind == "text" else np.asarray(values).tolist()
-        for kind, values in document.restore()
-    ]
-
-
 @pytest.mark.parametrize("name", PAPER_TASKS)
-def test_every_task_of_table_5_segment_by_segment(name, layouts, layout, tokenizer):
+def test_every_task_of_table_5_segment_by_segment(name, layouts, said, filled):
     task = PAPER_TASKS[name]
-    found = [
-        said(layout, tokenizer, layouts.whole(template, RECORD, task.outputs).ids)
-        for template in task.parsed
-    ]
+    found = [said(layouts.whole(template, filled, task.outputs).ids) for template in task.parsed]
     assert found == GOLDEN[name]

@@ -79,8 +79,7 @@ def asked_for(
         of_kind: dict[str, list[Record]] = {}
         for key in one.keys.tolist():
             record = one.record(key)
-            kind = str(record.facts.get("change", record.facts.get("question", "")))
-            of_kind.setdefault(kind, []).append(record)
+            of_kind.setdefault(kind_of(record.facts), []).append(record)
         records = [record for kind in of_kind.values() for record in kind[:samples]]
         found[one.task.name] = Asked(task=one.task, records=records, tokenizers=tokenizers)
     return found
@@ -235,12 +234,16 @@ _SCORES: dict[str, tuple[str, Callable[[Asked, Outputs, Judge], dict[str, float]
 """The figures of each part of the report, and the task that they are of."""
 
 
+def kind_of(facts: Mapping[str, Any]) -> str:
+    """Return the kind of edit or question that a record is, empty where its task has one kind."""
+    return str(facts.get("change", facts.get("question", "")))
+
+
 def _shifted(asked: Asked, shift: int) -> list[int]:
     """Return the places of the records, moved on by some within their kinds."""
     of_kind: dict[str, list[int]] = {}
     for place, fact in enumerate(asked.facts):
-        kind = str(fact.get("change", fact.get("question", "")))
-        of_kind.setdefault(kind, []).append(place)
+        of_kind.setdefault(kind_of(fact), []).append(place)
     order = list(range(len(asked.records)))
     for places in of_kind.values():
         for place, other in zip(places, np.roll(places, shift).tolist(), strict=True):

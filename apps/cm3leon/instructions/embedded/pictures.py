@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
 from fontTools.pens.boundsPen import BoundsPen
 from fontTools.pens.svgPathPen import SVGPathPen
 from fontTools.pens.transformPen import TransformPen
-from fontTools.ttLib import TTFont
 from scipy import ndimage
 
+from cm3leon.data.letters import bold_font
 from cm3leon.data.palette import PAINTS, PAPERS
 from cm3leon.data.recolouring import SIDE, pixels_of_png, png_of
 from cm3leon.data.scenes import Placed, Scene
@@ -84,15 +80,9 @@ def shape_of(placed: Placed, size: int) -> np.ndarray:
     return np.asarray(ndimage.binary_fill_holes(opaque))
 
 
-@lru_cache(maxsize=1)
-def _font() -> tuple[Any, dict[int, str]]:
-    font = TTFont(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans-Bold.ttf")
-    return font.getGlyphSet(), font.getBestCmap() or {}
-
-
 def _outlines(text: str) -> str:
     """Return the outlines of a line of text in the middle of the square."""
-    glyphs, names = _font()
+    glyphs, names = bold_font()
     bounds, path, advance = BoundsPen(glyphs), SVGPathPen(glyphs), 0
     for character in text:
         glyph = glyphs[names[ord(character)]]
