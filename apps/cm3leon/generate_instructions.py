@@ -63,7 +63,7 @@ def follow(
     if command in ANSWERED:
         answer(parts, tuned, command, given)
         return
-    name, fields, shown, title = wanted(parts, command, given)
+    name, fields, shown, title = wanted(parts, command, given, tuned.grid)
     task = tuned.task(name)
     changed = {key: value for key, value in changes.items() if value is not None}
     sampling = replace(tuned.recipe.guidance.sampling(name), **changed)
@@ -83,9 +83,16 @@ def follow(
 
 
 def wanted(
-    parts: Parts, command: str, given: Mapping[str, Any]
+    parts: Parts, command: str, given: Mapping[str, Any], grid: int
 ) -> tuple[str, dict[str, Any], dict[str, np.ndarray], str]:
-    """Return the task, the record's fields, the pictures to show beside, and a title."""
+    """Return the task, the record's fields, the pictures to show beside, and a title.
+
+    Args:
+        parts: The run's parts.
+        command: Of `instruction_options`.
+        given: The command line's options.
+        grid: What the places of boxes are rounded to multiples of.
+    """
     if command == "edit":
         source, words = opened(parts, given["edit"]), given["instruction"]
         fields = {"instruction": words, "source": picture_codes(parts, source)}
@@ -96,7 +103,8 @@ def wanted(
         boxes = boxes_of(given["boxes"])
         names = [name for name, _ in boxes]
         caption = given["prompt"] or ", ".join(names)
-        return "boxes", {"caption": caption, "boxes": said_boxes(boxes, SIDE)}, {}, caption
+        said = said_boxes(boxes, SIDE, grid=grid)
+        return "boxes", {"caption": caption, "boxes": said}, {}, caption
     feature, path = given["structure"]
     pixels = opened(parts, Path(path))
     if not given["feature_file"]:

@@ -43,6 +43,11 @@ class Tuned:
         """Whether questions stood behind retrieved documents: published sets name none."""
         return not self.recipe.sets and self.recipe.retrieve > 0
 
+    @property
+    def grid(self) -> int:
+        """What the places of boxes are multiples of."""
+        return 1 if self.recipe.sets else self.recipe.embedded.grid
+
 
 def write_tasks(folder: Path, tasks: Iterable[Task]) -> None:
     """Note the tasks of a tuning in the decoder's folder."""

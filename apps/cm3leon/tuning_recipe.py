@@ -10,15 +10,17 @@ from cm3_train import InstructionConfig, LoraConfig, OptimConfig
 from cm3leon.decoder_recipe import Checkpointing
 from cm3leon.trainer_recipe import TrainerRecipe
 
+_NO_TASKS = ("held_out", "grid")  # fields of EmbeddedRecipe
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddedRecipe:
     """Records of each task of the embedded instructions in training; 0 leaves the task out."""
 
-    edit: int = 5000
+    edit: int = 6000
     """Another colour, background or thing, or no change."""
-    boxes: int = 6000
-    """One or two things at drawn boxes."""
+    boxes: int = 8000
+    """One to three things at drawn boxes."""
     write: int = 2000
     """Letters, digits and short words."""
     canny: int = 1200
@@ -31,17 +33,19 @@ class EmbeddedRecipe:
     """Short captions."""
     image_paragraph: int = 400
     """Long captions."""
-    vqa2: int = 5000
+    vqa2: int = 8000
     """Questions: what, which colour, what behind, how many, what beside, is it."""
     science_qa: int = 800
     """Choices of three with a reason."""
     held_out: int = 100
     """Records of each task in validation and in test; of edits and questions, of each kind."""
+    grid: int = 16
+    """Places of boxes, 0 to 255, are said in multiples of it: fewer numbers to learn."""
 
     def __post_init__(self) -> None:
         """Refuse numbers below 0, and no record at all."""
         for name, number in vars(self).items():
-            least = 1 if name == "held_out" else 0
+            least = 1 if name in _NO_TASKS else 0
             if number < least:
                 raise ValueError(f"embedded.{name}: wanted at least {least}, got {number}")
         if not any(self.numbers.values()):
@@ -50,7 +54,7 @@ class EmbeddedRecipe:
     @property
     def numbers(self) -> dict[str, int]:
         """Records in training by task."""
-        return {name: number for name, number in vars(self).items() if name != "held_out"}
+        return {name: number for name, number in vars(self).items() if name not in _NO_TASKS}
 
 
 @dataclass(frozen=True, kw_only=True)

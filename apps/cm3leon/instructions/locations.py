@@ -10,23 +10,24 @@ SIDE = 256
 _BOX = re.compile(r"(?:^|, )(.+?) at \((\d+), (\d+)\) -> \((\d+), (\d+)\)(?=, |$)")
 
 
-def said_boxes(boxes: Iterable[tuple[str, Sequence[float]]], side: float) -> str:
+def said_boxes(boxes: Iterable[tuple[str, Sequence[float]]], side: float, *, grid: int = 1) -> str:
     """Return boxes as text.
 
     Args:
         boxes: Names with (x0, y0, x1, y1), of a picture of `side`.
         side: Of the picture, in the boxes' unit.
+        grid: Places are rounded to multiples of it.
     """
     said = []
     for name, box in boxes:
-        x0, y0, x1, y1 = place_of(box, side)
+        x0, y0, x1, y1 = place_of(box, side, grid=grid)
         said.append(f"{name} at ({x0}, {y0}) -> ({x1}, {y1})")
     return ", ".join(said)
 
 
-def place_of(box: Sequence[float], side: float) -> tuple[int, int, int, int]:
+def place_of(box: Sequence[float], side: float, *, grid: int = 1) -> tuple[int, int, int, int]:
     """Return a box (x0, y0, x1, y1) of a picture of `side` in whole numbers of 0 to 255."""
-    x0, y0, x1, y1 = (min(SIDE - 1, max(0, round(at * SIDE / side))) for at in box)
+    x0, y0, x1, y1 = (min(SIDE - 1, max(0, grid * round(at * SIDE / side / grid))) for at in box)
     return x0, y0, x1, y1
 
 

@@ -37,9 +37,10 @@ HOW = {
     "edit.drift": "Edits of the colour: mean absolute difference from the source outside of the "
     "thing; of the background: inside of it; in 0..1.",
     "edit.keep_drift": "Instructions to change nothing: mean absolute difference from the source.",
-    "boxes.iou30": "Share of the things for which the parts of the picture in the colour asked for "
-    f"have, together, the box asked for, by an IoU of {FOUND} or more.",
+    "boxes.iou30": "Share of the things for which the parts of the picture that are nearer to the "
+    f"thing's box than to another's have, together, that box, by an IoU of {FOUND} or more.",
     "boxes.iou50": "The same by an IoU of 0.5.",
+    "boxes.coloured30": "As iou30, of the parts of the picture in the colour asked for.",
     "write.character": "Single characters: share read back, by the nearest of the 36 in shape.",
     "canny.agreement": "Mean F1, pixel by pixel, of the edges of the drawn picture and those of "
     "the real one through the tokenizer.",
@@ -96,18 +97,26 @@ def score_edits(
 
 def score_boxes(pixels: np.ndarray, facts: Facts) -> dict[str, float]:
     """Score scenes with things at boxes; arguments as of `score_edits`."""
-    hits: dict[str, list[bool]] = {"iou30": [], "iou50": []}
+    hits: dict[str, list[bool]] = {"iou30": [], "iou50": [], "coloured30": []}
     for picture, fact in zip(pixels, facts, strict=True):
         parts = parts_of(thing_mask(picture))
         paper = colour_of_paper(picture)
-        coloured = [(part, colour_of_thing(picture, part, paper)) for part in parts]
-        scale = picture.shape[1] / SIDE
-        for thing in fact["things"]:
-            wanted = tuple(scale * at for at in thing["box"])
-            mine = [part for part, colour in coloured if colour == thing["colour"]]
+        colours = [colour_of_thing(picture, part, paper) for part in parts]
+        boxes = np.array([thing["box"] for thing in fact["things"]]) * picture.shape[1] / SIDE
+        nearest = [
+            int(np.square(_middle(boxes) - _middle(part)).sum(-1).argmin()) for part in parts
+        ]
+        for number, thing in enumerate(fact["things"]):
+            wanted = tuple(boxes[number].tolist())
+            mine = [part for part, one in zip(parts, nearest, strict=True) if one == number]
             found = box_iou(around(mine), wanted) if mine else 0.0
             hits["iou30"].append(found >= FOUND)
             hits["iou50"].append(found >= 0.5)
+            mine = [
+                part for part, one in zip(parts, colours, strict=True) if one == thing["colour"]
+            ]
+            found = box_iou(around(mine), wanted) if mine else 0.0
+            hits["coloured30"].append(found >= FOUND)
     return {name: float(np.mean(values)) for name, values in hits.items()}
 
 
@@ -178,6 +187,12 @@ def _ink(picture: np.ndarray) -> np.ndarray:
     top, left = (longer - part.shape[0]) // 2, (longer - part.shape[1]) // 2
     square[top : top + part.shape[0], left : left + part.shape[1]] = part
     return np.asarray(ndimage.zoom(square, 32 / longer, order=1, grid_mode=True, mode="nearest"))
+
+
+def _middle(boxes: np.ndarray | tuple[float, ...]) -> np.ndarray:
+    """Return the middles (..., 2) of boxes (..., 4)."""
+    found = np.asarray(boxes)
+    return (found[..., :2] + found[..., 2:]) / 2
 
 
 def _grown(mask: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from cm3leon.data import scenes
 from cm3leon.data.names import plural, with_article
 from cm3leon.data.recolouring import SIDE
@@ -49,10 +51,14 @@ def at_length(scene: Scene) -> str:
 
 
 def questions(pool: Pool, number: int) -> Iterator[Planned]:
-    """Plan questions of every kind, as often each."""
+    """Plan questions: in training as often of each kind as `SHARES` says, else equally often."""
     kinds = list(ASKED)
+    shares = np.array([SHARES[kind] for kind in kinds])
     for place in range(number):
-        kind = kinds[place % len(kinds)]
+        if pool.split == "train":
+            kind = kinds[int(pool.rng.choice(len(kinds), p=shares / shares.sum()))]
+        else:
+            kind = kinds[place % len(kinds)]
         scene, question, answer = ASKED[kind](pool)
         facts = {"question": kind}
         yield _answer(pool, "vqa2", scene, {"question": question, "answer": answer}, facts)
@@ -132,7 +138,7 @@ def _any(pool: Pool) -> Scene:
 
 
 def _what(pool: Pool) -> tuple[Scene, str, str]:
-    scene = pool.choice((_one, _placed))(pool)
+    scene = _one(pool)
     return scene, pool.choice(("what is it?", "what is this?")), scene.things[0].thing.name
 
 
@@ -161,7 +167,7 @@ def _beside(pool: Pool) -> tuple[Scene, str, str]:
 
 
 def _is_it_thing(pool: Pool) -> tuple[Scene, str, str]:
-    scene = pool.choice((_one, _placed))(pool)
+    scene = _one(pool)
     first, yes = scene.things[0], int(pool.rng.integers(2))
     other = pool.other_thing(first.thing, first.colour) or first.thing
     asked = first.thing if yes else other
@@ -187,6 +193,11 @@ ASKED: dict[str, Callable[[Pool], tuple[Scene, str, str]]] = {
     "is_colour": _is_it_colour,
 }
 """A scene, a question and its answer, by kind of question."""
+SHARES = {
+    "thing": 3, "colour": 2, "background": 1, "number": 1, "beside": 1,
+    "is_thing": 4, "is_colour": 3,
+}  # fmt: skip
+"""Parts of the questions in training: those of one word for two answers take longest to learn."""
 
 
 def _said(placed: Placed) -> str:

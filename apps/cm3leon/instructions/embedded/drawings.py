@@ -21,15 +21,21 @@ WORDS = (
     "PIE", "QUIZ", "RED", "RUN", "SKY", "SUN", "TAX", "TEA", "TOP", "TOY", "UP", "VAN", "WAX",
     "WIN", "YES", "ZIP", "ZOO",
 )  # fmt: skip
-LEAST, MOST = 27, 46
-"""Sides of a thing's box, in units of a square of 72."""
+SIDES = {1: (27, 46), 2: (27, 46), 3: (22, 34)}
+"""Least and most of the sides of a cell, in units of a square of 72, by the number of cells."""
 GUIDES = ("canny", "scribble", "segmentation")
 
 
-def grounded(pool: Pool, number: int) -> Iterator[Planned]:
-    """Plan scenes of one or two things at drawn boxes that do not overlap."""
+def grounded(pool: Pool, number: int, grid: int) -> Iterator[Planned]:
+    """Plan scenes of one to three things at drawn boxes that do not overlap.
+
+    Args:
+        pool: What may be shown.
+        number: How many.
+        grid: What the said places are multiples of.
+    """
     while number:
-        cells = _cells(pool, pool.choice((1, 2, 2)))
+        cells = _cells(pool, pool.choice((1, 2, 2, 2, 3)))
         things = pool.several(len(cells))
         placed = [
             scenes.fitted(thing, colour, cell)
@@ -44,7 +50,7 @@ def grounded(pool: Pool, number: int) -> Iterator[Planned]:
         yield Planned(
             task="boxes",
             split=pool.split,
-            texts={"caption": scene.caption, "boxes": said_boxes(boxes, SIDE)},
+            texts={"caption": scene.caption, "boxes": said_boxes(boxes, SIDE, grid=grid)},
             pictures={"image": scene},
             facts=scene.facts(SIDE),
         )
@@ -109,7 +115,7 @@ def _cells(pool: Pool, number: int) -> list[Cell]:
     while len(found) < number:
         found = []
         for _ in range(40):
-            width, height = pool.rng.uniform(LEAST, MOST, 2)
+            width, height = pool.rng.uniform(*SIDES[number], 2)
             left, top = (
                 pool.rng.uniform(1, SIDE - 1 - width),
                 pool.rng.uniform(1, SIDE - 1 - height),

@@ -42,17 +42,18 @@ def _guided(feature: str) -> Callable[[Pool, int], Iterator[Planned]]:
     return lambda pool, number: drawings.guided(pool, number, feature)
 
 
-MAKERS: dict[str, Callable[[Pool, int], Iterator[Planned]]] = {
-    "edit": _edits,
-    "boxes": drawings.grounded,
-    "write": drawings.writing,
-    **{feature: _guided(feature) for feature in drawings.GUIDES},
-    "coco_caption": answers.short_captions,
-    "image_paragraph": answers.long_captions,
-    "vqa2": _questions,
-    "science_qa": answers.choices,
-}
-"""What plans the records of each task."""
+def makers(recipe: EmbeddedRecipe) -> dict[str, Callable[[Pool, int], Iterator[Planned]]]:
+    """Return what plans the records of each task."""
+    return {
+        "edit": _edits,
+        "boxes": lambda pool, number: drawings.grounded(pool, number, recipe.grid),
+        "write": drawings.writing,
+        **{feature: _guided(feature) for feature in drawings.GUIDES},
+        "coco_caption": answers.short_captions,
+        "image_paragraph": answers.long_captions,
+        "vqa2": _questions,
+        "science_qa": answers.choices,
+    }
 
 
 def plan_records(
@@ -74,6 +75,7 @@ def plan_records(
     for (name, colour), split in combinations.items():
         of_split[split].append((by_name[name], colour))
     found: dict[str, list[Planned]] = {}
+    making = makers(recipe)
     for number, (task, count) in enumerate(recipe.numbers.items()):
         if not count:
             continue
@@ -86,7 +88,7 @@ def plan_records(
                 rng=np.random.default_rng((seed, 11, number, place)),
             )
             wanted = count if split == "train" else recipe.held_out
-            found[task] += MAKERS[task](pool, wanted)
+            found[task] += making[task](pool, wanted)
     return found
 
 
