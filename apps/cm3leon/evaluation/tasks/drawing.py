@@ -140,12 +140,9 @@ class Drawing:
         """Compare the drawn pictures with the real ones and with what the prompts ask for."""
         drawn = outputs["drawn"]
         values = {"clip_score": outputs["clip_score"]}
-        figures, how, tools, without = (
-            {},
-            dict(HOW),
-            {"clip": examined.parts.encoder.encoder_id},
-            [],
-        )
+        figures: dict[str, float] = {}
+        how, tools = dict(HOW), dict[str, Any](clip=examined.parts.encoder.encoder_id)
+        without: list[str] = []
         rows = [one.row for one in records]
         if examined.pairs is not None and None not in rows:
             real = examined.pairs.pictures.pixels(np.array(rows))

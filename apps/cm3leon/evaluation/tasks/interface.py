@@ -1,6 +1,6 @@
 """What a task of an evaluation is.
 
-records --make, a chunk at a time--> outputs on disk --score--> figures, values of each record, a sheet
+records --make, a chunk at a time--> outputs on disk --score--> figures, values by record, a sheet
 
 Only `make` asks the model, and it depends on the subject, the records and their places alone: a
 chunk that was made is kept, so that an evaluation goes on where it was killed.
