@@ -10,7 +10,7 @@ Anyone can look at the pictures, and measure them with other tools.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ PICTURES = "_pictures"
 """In a chunk: which of the outputs are pictures."""
 
 
-class SavedPictures(Sequence[np.ndarray]):
+class SavedPictures:
     """Pictures (N, H, W, 3) uint8 in a folder, read when they are asked for.
 
     Args:

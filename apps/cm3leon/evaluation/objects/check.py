@@ -38,8 +38,10 @@ class Seen:
 class Detector(Protocol):
     """What finds things in pictures."""
 
-    description: dict[str, str]
-    """Tool, version and weights: two results by different detectors cannot be compared."""
+    @property
+    def description(self) -> dict[str, str]:
+        """Tool, version and weights: results by different detectors cannot be compared."""
+        ...
 
     def __call__(self, pixels: np.ndarray) -> list[Seen]:
         """Return what is in each of some pictures (N, H, W, 3) uint8."""

@@ -16,7 +16,7 @@ from cm3leon.evaluation.objects.check import ASPECTS, Detector, check
 from cm3leon.evaluation.objects.prompts import Prompt, prompt_of_facts, read_prompts
 from cm3leon.evaluation.subject import Subject
 from cm3leon.evaluation.tasks.interface import Examined, Missing, Outputs, Scores
-from cm3leon.evaluation.tasks.likeness import BATCH, likeness
+from cm3leon.evaluation.tasks.likeness import BATCH, Pictures, likeness
 
 HOW = {
     "clip_score": "Mean of 100 times the cosine of the run's CLIP vectors of picture and caption, "
@@ -65,8 +65,8 @@ class Drawing:
     image_guidance_scale: float | None = None
     temperature: float | None = None
     top_p: float | None = None
-    k: int | None = None
-    alpha: float | None = None
+    cd_k: int | None = None
+    cd_alpha: float | None = None
     inception: Path | None = None
     """torch-fidelity's weights of Inception-v3, for FID; null: features of the run's CLIP."""
 
@@ -129,7 +129,7 @@ class Drawing:
         return subject.neighbours.for_caption(key, self.retrieve)
 
     def _samplers(self, examined: Examined) -> list[SamplingConfig]:
-        names = ("guidance_scale", "image_guidance_scale", "temperature", "top_p", "k", "alpha")
+        names = ("guidance_scale", "image_guidance_scale", "temperature", "top_p", "cd_k", "cd_alpha")
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         found = [replace(one, **changes) for one in examined.parts.habits.samplers]
         return [replace(found[0], sampler=name) for name in self.samplers] or found
@@ -183,9 +183,7 @@ class Drawing:
 
         return LearnedDetector(self.detector, examined.parts.encoder, examined.parts.device)
 
-    def _sheet(
-        self, examined: Examined, records: Sequence[Caption], drawn: Sequence[np.ndarray]
-    ) -> Any:
+    def _sheet(self, examined: Examined, records: Sequence[Caption], drawn: Pictures) -> Any:
         some = range(min(8, len(records)))
         rows: list[Any] = []
         for place in some:
@@ -197,7 +195,7 @@ class Drawing:
 
 
 def objects(
-    detector: Detector, records: Sequence[Caption], drawn: Sequence[np.ndarray]
+    detector: Detector, records: Sequence[Caption], drawn: Pictures
 ) -> dict[str, np.ndarray]:
     """Return which aspects of each record are right, (N,) by figure; NaN where not asked for."""
     found = {

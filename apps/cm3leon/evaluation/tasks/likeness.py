@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -30,6 +29,18 @@ HOW = {
 }
 
 
+class Pictures(Protocol):
+    """Pictures (N, H, W, 3) uint8: an array, or what reads those of a slice from a disk."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        ...
+
+    def __getitem__(self, place: Any, /) -> Any:
+        """Return those of a slice."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Likeness:
     """Figures of two sets of pictures by some features."""
@@ -41,8 +52,8 @@ class Likeness:
 
 
 def likeness(
-    pictures: Sequence[np.ndarray],
-    real: Sequence[np.ndarray],
+    pictures: Pictures,
+    real: Pictures,
     encoder: Encoder,
     inception: Path | None,
     seed: int,
@@ -50,8 +61,8 @@ def likeness(
     """Compare pictures with real ones.
 
     Args:
-        pictures: (N, H, W, 3) uint8, or what gives them by slices.
-        real: (M, H, W, 3).
+        pictures: N.
+        real: M.
         encoder: Its features are used, under its name, where there is no Inception.
         inception: File of Inception-v3's weights; None: not at hand.
         seed: Of the subsets.
@@ -92,7 +103,7 @@ def likeness(
     )
 
 
-def features_of(features: Features, pictures: Sequence[np.ndarray]) -> np.ndarray:
+def features_of(features: Features, pictures: Pictures) -> np.ndarray:
     """Return features (N, D) of pictures that are read some at a time."""
     starts = range(0, len(pictures), BATCH)
     return np.concatenate([features(np.asarray(pictures[at : at + BATCH])) for at in starts])
