@@ -67,7 +67,7 @@ class CiderD:
     def scores(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Return the scores (N,) of all pictures, 0..10, or of `rows` (K,) as if these were all.
 
-        The figure of the set is their mean. Papers print it times 10: their 61.6 is 0.616 here.
+        The figure of the set is their mean. Papers print it times 100: their 61.6 is 0.616 here.
         """
         rows = np.arange(self.count) if rows is None else np.asarray(rows)
         times = np.bincount(rows, minlength=self.count).astype(np.float64)
