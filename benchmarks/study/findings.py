@@ -71,7 +71,11 @@ def verdict_of(claims: Sequence[Claim]) -> str:
 
 
 def differences(
-    seeds: Sequence[Curves], figure: str, one: tuple[str, str], other: tuple[str, str], sign: int = 1
+    seeds: Sequence[Curves],
+    figure: str,
+    one: tuple[str, str],
+    other: tuple[str, str],
+    sign: int = 1,
 ) -> list[float]:
     """Return how much greater a point (series, x) is than another, of each seed; less: sign -1."""
     return [

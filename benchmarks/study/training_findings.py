@@ -235,7 +235,7 @@ FINDINGS = [
         here="CM3 against plain next-token prediction on equal sequences.",
         axes={
             "share": " | share right",
-            "distance": f" | Frechet distance of CLIP features, x 1000",
+            "distance": " | Frechet distance of CLIP features, x 1000",
             "bits": " | bits per code",
         },
         measure=objective,

@@ -1,9 +1,7 @@
 """PSNR, SSIM and LPIPS of pictures and their reconstructions.
 
-SSIM is torchmetrics': Lightning brings it anyway, it has releases several times a year, and
-computes a batch at once; scikit-image would bring four packages more, for one function that takes
-one picture at a time. LPIPS is cm3-imagetok's, with VGG16, which its tests hold against the lpips
-package.
+SSIM and LPIPS, with VGG16, are cm3-imagetok's, which its tests hold against scikit-image and the
+lpips package.
 """
 
 from __future__ import annotations
@@ -13,15 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torchmetrics.functional.image import structural_similarity_index_measure
 
-from cm3_imagetok import PerceptualLoss, to_tensor
+from cm3_imagetok import PerceptualLoss, ssim as pictures_ssim, to_tensor
 from cm3leon.evaluation.measures.inputs import checked_pixels
 from cm3leon.evaluation.measures.provenance import sha256_of_weights, tool_version, weight_file
 
 BATCH = 16
-RIM = 5
-"""Half of SSIM's window, in pixels."""
 VGG16 = "torchvision's vgg16-397923af.pth"
 LINEAR = "the lpips package's lpips/weights/v0.1/vgg.pth"
 
@@ -58,13 +53,10 @@ def ssim(rebuilt: np.ndarray, real: np.ndarray) -> np.ndarray:
     """
     found = []
     for pair in _batches(rebuilt, real, least=11):
-        one, other = (torch.from_numpy(part).permute(0, 3, 1, 2).double() for part in pair)
-        _, places = structural_similarity_index_measure(
-            one, other, sigma=1.5, data_range=255.0, reduction="none", return_full_image=True
-        )  # (n, 3, H, W)
-        # Torchmetrics' own mean has the rim, too, where its window reaches into mirrored pixels.
-        inside = places[..., RIM:-RIM, RIM:-RIM]
-        found.append(inside.mean((1, 2, 3)).numpy())
+        one, other = (
+            torch.from_numpy(part).permute(0, 3, 1, 2).double() / 127.5 - 1 for part in pair
+        )
+        found.append(pictures_ssim(one, other).numpy())
     return np.concatenate(found)
 
 

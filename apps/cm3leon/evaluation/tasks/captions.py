@@ -19,7 +19,7 @@ from cm3leon.evaluation.tasks.interface import Examined, Missing, Outputs, Score
 
 HOW = {
     "cider_d": "CIDEr-D (arXiv 1411.5726) as pycocoevalcap computes it, 0..10, on words split as "
-    "cm3leon.evaluation.measures.caption_words says; papers print it times 10. It depends on how "
+    "cm3leon.evaluation.measures.caption_words says; papers print it times 100. It depends on how "
     "many pictures there are.",
     **{
         f"bleu_{n}": f"BLEU-{n} (doi:10.3115/1073083.1073135) of all captions together, 0..1."

@@ -27,6 +27,7 @@ HOW = {
        for name in ASPECTS},
 }  # fmt: skip
 OF_KIND = "objects.correct."
+CHANGED = ("guidance_scale", "image_guidance_scale", "temperature", "top_p", "cd_k", "cd_alpha")
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,14 @@ class Drawing:
         return subject.neighbours.for_caption(key, self.retrieve)
 
     def _samplers(self, examined: Examined) -> list[SamplingConfig]:
-        names = ("guidance_scale", "image_guidance_scale", "temperature", "top_p", "cd_k", "cd_alpha")
+        names = (
+            "guidance_scale",
+            "image_guidance_scale",
+            "temperature",
+            "top_p",
+            "cd_k",
+            "cd_alpha",
+        )
         changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         found = [replace(one, **changes) for one in examined.parts.habits.samplers]
         return [replace(found[0], sampler=name) for name in self.samplers] or found
