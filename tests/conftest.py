@@ -33,6 +33,17 @@ def smoke_run(root, tmp_path_factory) -> Path:
     return runs / "smoke"
 
 
+@pytest.fixture(scope="session")
+def smoke_tuned(root, smoke_run, tmp_path_factory) -> Path:
+    """A finished tuning of the smoke run that nobody disturbed; tests must leave it as it is."""
+    runs = tmp_path_factory.mktemp("tuned")
+    command = [sys.executable, str(root / "apps/sft.py"), "--device", "cpu"]
+    command += ["--config", "apps/configs/sft-smoke.yaml", "--base", str(smoke_run)]
+    done = subprocess.run([*command, "--runs", str(runs)], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return runs / "smoke-sft"
+
+
 @pytest.fixture
 def app_here(root) -> Callable[..., SimpleNamespace]:
     """Run an app in this process, which has imported everything: `app_here("sft.py", "--help")`.

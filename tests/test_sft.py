@@ -49,13 +49,10 @@ def digest(run: Path) -> str:
     return hashlib.sha256((run / "decoder/model/model.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.fixture(scope="module")
-def tuned(root, smoke_run, tmp_path_factory) -> Path:
+@pytest.fixture
+def tuned(smoke_tuned) -> Path:
     """A finished tuning that nobody disturbed."""
-    runs = tmp_path_factory.mktemp("tuned")
-    done = sft(root, smoke_run, runs)
-    assert done.returncode == 0, done.stderr
-    return runs / "smoke-sft"
+    return smoke_tuned
 
 
 @pytest.mark.slow

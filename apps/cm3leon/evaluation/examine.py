@@ -132,10 +132,16 @@ def examine(
         "data_sha256": data,
         "figures": dict(scores.figures),
         "intervals": intervals,
-        "how": {figure: scores.how[figure] for figure in scores.figures if figure in scores.how},
+        "how": {figure: how_of(figure, scores.how) for figure in scores.figures},
         "tools": dict(scores.tools),
         "without": list(scores.without),
     }
+
+
+def how_of(figure: str, how: Mapping[str, str]) -> str:
+    """Return what a figure is; of `accuracy.colour`, what `accuracy` is."""
+    whole, _, part = figure.rpartition(".")
+    return how[figure] if figure in how else f"{how[whole]} Of these records: {part}."
 
 
 def settings_of(task: EvaluationTask) -> dict[str, Any]:

@@ -167,10 +167,6 @@ class Drawing:
                 tools["detector"] = detector.description
                 values |= objects(detector, records, drawn)
         figures |= {name: float(np.nanmean(found)) for name, found in values.items()}
-        how |= {
-            name: f"objects.correct of the prompts of kind {name.removeprefix(OF_KIND)}."
-            for name in figures if name.startswith(OF_KIND)
-        }  # fmt: skip
         return Scores(
             figures=figures, how=how, values=values, tools=tools, without=without,
             sheet=self._sheet(examined, records, drawn),
