@@ -26,6 +26,7 @@ from cm3leon.data.prepared import open_prepared
 from cm3leon.instructions.sets import TASK_FILE, InstructionSet, Split, read_task
 from cm3leon.job import Job, start
 from cm3leon.parts import Memory, Tokenizers
+from cm3leon.recipe_file import RECIPE_FILE, TUNING_FILE, said_recipe
 from cm3leon.recipe import Recipe, seeded
 from cm3leon.tuned import write_tasks
 from cm3leon.tuning_recipe import TuningRecipe
@@ -219,7 +220,10 @@ def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Pat
         tuning.replay, tuning.val_records, tuning.lora, tuning.seed, job.precision,
     ]  # fmt: skip
     inputs = [BASE_STAGE, "instructions"]
-    job.stages.run("decoder", config, inputs, work, resumable=True, together=True)
+    settings = {RECIPE_FILE: said_recipe(job.recipe), TUNING_FILE: said_recipe(tuning)}
+    job.stages.run(
+        "decoder", config, inputs, work, resumable=True, together=True, settings=settings
+    )
 
 
 def pretraining_pairs(recipe: Recipe) -> tuple[np.ndarray, Neighbours]:
