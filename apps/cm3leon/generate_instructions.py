@@ -123,7 +123,7 @@ def answer(parts: Parts, tuned: Tuned, command: str, given: Mapping[str, Any]) -
     if question:
         record["question"] = question
     count = given["retrieve"]
-    if count is None and not tuned.knows_documents:
+    if count is None and task.name not in tuned.with_documents:
         count = 0
     found = retrieve(parts, "image", parts.encoder.encode_images([pixels])[0], count)
     say_context(parts, found[-1:])

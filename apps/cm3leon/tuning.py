@@ -191,7 +191,8 @@ def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Pat
 
         train = opened("train")
         if job.stages.first:
-            write_tasks(out, [one.task for one in train])
+            shown = [one for one in train if tuning.retrieve > 0 and one.has_documents()]
+            write_tasks(out, [one.task for one in train], [one.task.name for one in shown])
         mixture = Mixture([len(one) for one in train], up=tuning.up, down=tuning.down)
         keys, neighbours = pretraining_pairs(job.recipe)
         documents = memory.documents
