@@ -133,7 +133,7 @@ def test_the_papers_tuning_has_its_figures(name, gpus):
     assert tuned.decoder.max_length == 4096
 
 
-@pytest.mark.parametrize("name", ["sft-tiny", "sft-smoke"])
+@pytest.mark.parametrize("name", ["sft-tiny", "sft-smoke", "sft-anole"])
 def test_every_tuning_recipe_is_whole(name, tmp_path):
     recipe = read_tuning_command(None, CONFIGS / f"{name}.yaml", ["--runs", str(tmp_path)])
     save_recipe(recipe, recipe.folder, TUNING_FILE)

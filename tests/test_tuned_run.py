@@ -149,11 +149,11 @@ def test_a_tuning_notes_the_tasks_that_were_shown_with_documents(tmp_path):
 @pytest.mark.parametrize(
     ("shown", "asked", "wanted"),
     [
-        ({}, None, None),
-        ({}, 0, 0),
-        ({"sets": (Path("sets/vqa2"),)}, None, 0),
-        ({"retrieve": 0.0}, None, 0),
-        ({"retrieve": 0.0}, 2, 2),
+        ({"vqa2"}, None, None),
+        ({"vqa2"}, 0, 0),
+        ({"okvqa"}, None, 0),
+        (set(), None, 0),
+        (set(), 2, 2),
     ],
 )
 def test_questions_stand_behind_documents_where_training_had_them(
@@ -166,10 +166,9 @@ def test_questions_stand_behind_documents_where_training_had_them(
     monkeypatch.setattr(generate_instructions, "say_context", lambda parts, keys: None)
     monkeypatch.setattr(
         generate_instructions,
-        "retrieve",
-        lambda parts, kind, vector, count: counts.append(count) or [],
+        "retrieve_for_picture",
+        lambda parts, pixels, count: counts.append(count) or [],
     )
-    parts = SimpleNamespace(encoder=SimpleNamespace(encode_images=lambda pictures: [0]))
     tuned = Tuned(
         folder=Path("runs/a"),
         tasks={"vqa2": PAPER_TASKS["vqa2"]},
