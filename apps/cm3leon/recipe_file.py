@@ -12,6 +12,7 @@ import jsonargparse
 import yaml
 
 from cm3_train.artifact import atomic_file
+from cm3leon.evaluate_recipe import EvaluateRecipe
 from cm3leon.recipe import DecoderRecipe, ImageRecipe, Recipe
 from cm3leon.tuning_recipe import TuningRecipe
 
@@ -30,7 +31,7 @@ MOST_SEED = 2**32 - 1
 MINUTES = 15
 """What the default recipe is made for."""
 Trained = TypeVar("Trained", ImageRecipe, DecoderRecipe)
-Kind = TypeVar("Kind", Recipe, TuningRecipe)
+Kind = TypeVar("Kind", Recipe, TuningRecipe, EvaluateRecipe)
 
 
 def recipe_parser(
@@ -95,6 +96,27 @@ def read_tuning_command(
     given = parser.parse_args(arguments)
     _check_files(parser, given, TuningRecipe)
     return recipe_from(parser, given, TuningRecipe)
+
+
+def read_evaluate_command(
+    description: str | None, default: Path, arguments: Sequence[str] | None = None
+) -> tuple[EvaluateRecipe, tuple[Path, Path] | None, Path | None]:
+    """Return the recipe of a command line of an evaluation, the results to compare, and `out`."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    named = any(a == "--config" or a.startswith("--config=") for a in arguments)
+    parser = recipe_parser(description, None if named else default, EvaluateRecipe)
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar="RESULT",
+        help="hold two results side by side: runs, their evaluation folders, or result.json files",
+    )
+    given = parser.parse_args(arguments)
+    _check_files(parser, given, EvaluateRecipe)
+    compared = given.pop("compare")
+    recipe = recipe_from(parser, given, EvaluateRecipe)
+    return recipe, tuple(compared) if compared else None, recipe.out
 
 
 def scaled(recipe: Recipe, minutes: int) -> Recipe:

@@ -33,9 +33,9 @@ class EmbeddedRecipe:
     """Short captions."""
     image_paragraph: int = 400
     """Long captions."""
-    vqa2: int = 8000
+    vqa2: int = 9000
     """Questions: what, which colour, what behind, how many, what beside, is it."""
-    science_qa: int = 800
+    science_qa: int = 1000
     """Choices of three with a reason."""
     held_out: int = 100
     """Records of each task in validation and in test; of edits and questions, of each kind."""

@@ -21,10 +21,10 @@ from cm3_train import (
     PackedLoader,
     Sample,
     SampleOrder,
-    TokenLoader,
     ValidationLoader,
 )
 from cm3_train.artifact import write_json
+from cm3_train.loader import build_batch
 from cm3leon.instructions.sets import InstructionSet
 from cm3leon.parts import Documents, Tokenizers
 from cm3leon.processes import is_first
@@ -109,6 +109,9 @@ class Instructions:
 class TuningSequences:
     """Callable `(place, epoch) -> Sample`: an instruction, or a pretraining sequence.
 
+    That is for packed rows. A padded batch, `batch`, is of one or the other, the pretraining's of
+    one number of documents, so that no row is padded to the length of another kind.
+
     Args:
         instructions: What builds an instruction.
         replayed: What builds a pretraining sequence; None builds none.
@@ -133,16 +136,34 @@ class TuningSequences:
 
     def __call__(self, place: int, epoch: int) -> Sample:
         """Return the sequence of a place in an epoch."""
-        pair = self.replays(place, epoch)
-        if pair is None or self.replayed is None:
+        if self.replayed is None or not self.replays(epoch, place):
             return self.instructions(place, epoch)
-        return self.replayed(*pair)
+        return self.replayed(*self._pair(place, epoch))
 
-    def replays(self, place: int, epoch: int) -> tuple[int, int] | None:
-        """Return key and epoch of the pretraining sequence at a place, None for an instruction."""
-        rng = np.random.default_rng((self.seed, 13, epoch, place))
-        if not rng.random() < self.replay:
-            return None
+    def batch(
+        self, places: np.ndarray, epochs: np.ndarray, position: int, pad_id: int
+    ) -> dict[str, torch.Tensor]:
+        """Return the padded batch of places (B,) in epochs (B,), as `build_batch` makes it.
+
+        Args:
+            places: Of the mixture.
+            epochs: Of each place.
+            position: Place in the run of the global batch's first sample: draws what kind it is.
+            pad_id: Fills the rows up.
+        """
+        if self.replayed is None or not self.replays(position):
+            return build_batch(self.instructions, places, epochs, pad_id)
+        pairs = map(self._pair, places.tolist(), epochs.tolist())
+        keys, drawn = (np.array(side) for side in zip(*pairs, strict=True))
+        return build_batch(self.replayed.drawn(position), keys, drawn, pad_id)
+
+    def replays(self, *of: int) -> bool:
+        """Tell whether pretraining's turn is at a place of an epoch, or at a batch's position."""
+        return bool(np.random.default_rng((self.seed, 13, *of)).random() < self.replay)
+
+    def _pair(self, place: int, epoch: int) -> tuple[int, int]:
+        """Return key and epoch of the pretraining sequence that may stand at a place."""
+        rng = np.random.default_rng((self.seed, 17, epoch, place))
         return int(self.keys[int(rng.integers(len(self.keys)))]), int(rng.integers(2**31))
 
 
@@ -197,15 +218,19 @@ def tune_decoder(
     def batches(rank: int, ranks: int) -> BatchLoader | PackedLoader:
         shared = recipe.batch_size if recipe.tokens_per_step else recipe.batch_size // ranks
         order = SampleOrder(np.arange(len(train)), seed, shared, ranks, rank)
-        options = {"pad_id": pad_id, "workers": trainer.workers}
         if recipe.packed_length is None:
-            return TokenLoader(sequences, order, **options)
+            return BatchLoader(
+                lambda places, epochs, position: sequences.batch(places, epochs, position, pad_id),
+                order,
+                workers=trainer.workers,
+            )
         return PackedLoader(
             sequences,
             order,
             recipe.packed_length,
+            pad_id=pad_id,
             accumulate=recipe.accumulate(ranks),
-            **options,
+            workers=trainer.workers,
         )
 
     fit_decoder(
@@ -237,7 +262,7 @@ def objective_figures(sequences: TuningSequences, places: int) -> dict[str, floa
     last = length = 0
     for place in some:
         length += len(sequences(place, 0).ids)
-        if sequences.replays(place, 0) is not None:
+        if sequences.replays(0, place):
             found["replayed"] += 1
             continue
         one, spans = sequences.instructions.cut(place, 0)

@@ -45,7 +45,7 @@ def test_ssim_is_scikit_images():
         use_sample_covariance=False,
     )
     wanted = torch.tensor([
-        metrics.structural_similarity(a.numpy(), b.numpy(), **options)
+        metrics.structural_similarity(a.numpy() + 1, b.numpy() + 1, **options)
         for a, b in zip(first, second, strict=True)
     ])  # fmt: skip
     found = ssim(first, second)
@@ -60,7 +60,7 @@ def test_ssim_is_the_formula_at_one_window():
     offsets = np.arange(-5, 6)
     window = np.exp(-(offsets**2) / 4.5)
     window = np.outer(window, window) / window.sum() ** 2
-    x, y = first[0, 0], second[0, 0] * 0.5
+    x, y = first[0, 0] + 1, second[0, 0] * 0.5 + 1
     mx, my = (window * x).sum(), (window * y).sum()
     vx, vy = (window * (x - mx) ** 2).sum(), (window * (y - my) ** 2).sum()
     cov = (window * (x - mx) * (y - my)).sum()

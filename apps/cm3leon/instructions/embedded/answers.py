@@ -195,7 +195,7 @@ ASKED: dict[str, Callable[[Pool], tuple[Scene, str, str]]] = {
 """A scene, a question and its answer, by kind of question."""
 SHARES = {
     "thing": 3, "colour": 2, "background": 1, "number": 1, "beside": 1,
-    "is_thing": 4, "is_colour": 3,
+    "is_thing": 6, "is_colour": 5,
 }  # fmt: skip
 """Parts of the questions in training: those of one word for two answers take longest to learn."""
 

@@ -42,16 +42,18 @@ def codebook_use(codes: Tensor, num_codes: int) -> CodebookUse:
 def ssim(reconstruction: Tensor, images: Tensor) -> Tensor:
     """Return the structural similarity of each picture, (B, 3, H, W) in [-1, 1] -> (B,).
 
-    It is 1 for a copy. The Gaussian window has 11 pixels and sigma 1.5 and lies wholly inside the
-    picture; the mean is over positions and channels (Wang et al., doi:10.1109/TIP.2003.819861).
+    It is 1 for a copy, and that of 8-bit pictures: black counts as 0. The Gaussian window has 11
+    pixels and sigma 1.5 and lies wholly inside the picture; the mean is over positions and channels
+    (Wang et al., doi:10.1109/TIP.2003.819861).
 
     Raises:
         ValueError: A side has fewer than 11 pixels.
     """
     if min(images.shape[2:]) < 11:
         raise ValueError(f"images: wanted sides of at least 11 pixels, got {tuple(images.shape)}")
-    x, y = reconstruction.clamp(-1, 1).float(), images.float()
-    offsets = torch.arange(-5.0, 6.0, device=x.device)
+    kind = torch.promote_types(images.dtype, torch.float32)
+    x, y = reconstruction.clamp(-1, 1).to(kind) + 1, images.to(kind) + 1
+    offsets = torch.arange(-5, 6, device=x.device, dtype=kind)
     window = torch.exp(-(offsets**2) / (2 * 1.5**2))
     window = window / window.sum()
 

@@ -1,0 +1,123 @@
+"""What a model made for a task, on disk: chunks that are whole or not there.
+
+    OUT/TASK/task.json            what the outputs are of
+    OUT/TASK/chunk-000000.npz     arrays of the records from this place on
+    OUT/TASK/NAME/000000.png      a picture of each record, for each output NAME that is pictures
+
+Anyone can look at the pictures, and measure them with other tools.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cm3_train.artifact import atomic_file, write_json
+from cm3leon.evaluation.tasks.interface import Outputs
+from cm3leon.stages import read_object
+
+TASK_FILE = "task.json"
+PICTURES = "_pictures"
+"""In a chunk: which of the outputs are pictures."""
+
+
+class SavedPictures:
+    """Pictures (N, H, W, 3) uint8 in a folder, read when they are asked for.
+
+    Args:
+        folder: Has `000000.png` and so on.
+        count: N.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.folder, self.count = folder, count
+
+    def __len__(self) -> int:
+        """Return N."""
+        return self.count
+
+    def __getitem__(self, place: Any) -> np.ndarray:
+        """Return one picture (H, W, 3), or those (n, H, W, 3) of a slice or of places (n,)."""
+        if isinstance(place, slice):
+            place = range(*place.indices(self.count))
+        if np.ndim(place) == 0:
+            return self._read(int(place))
+        return np.stack([self._read(int(one)) for one in place])
+
+    def _read(self, place: int) -> np.ndarray:
+        with Image.open(_picture(self.folder, place)) as picture:
+            return np.asarray(picture.convert("RGB"))
+
+
+def chunked(
+    folder: Path,
+    said: dict[str, Any],
+    count: int,
+    size: int,
+    make: Callable[[int, int], Outputs],
+    progress: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Return the outputs of `count` records, made now where they are not there yet.
+
+    Args:
+        folder: Of the task. What is there of other `said` is removed.
+        said: What the outputs depend on, as JSON values.
+        count: Records.
+        size: Records of a chunk.
+        make: (first, stop) -> outputs of these records.
+        progress: Called with (records done, records in all).
+
+    Returns:
+        Arrays of N rows by name, and `SavedPictures`.
+    """
+    path = folder / TASK_FILE
+    if not path.is_file() or read_object(path) != said:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_json(path, said)
+    parts: list[dict[str, np.ndarray]] = []
+    pictures: set[str] = set()
+    for first in range(0, count, size):
+        stop = min(count, first + size)
+        chunk = folder / f"chunk-{first:06}.npz"
+        if not chunk.is_file():
+            _write(folder, chunk, first, make(first, stop))
+        with np.load(chunk, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        pictures |= set(found.pop(PICTURES).tolist())
+        parts.append(found)
+        progress(stop, count)
+    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return joined | {name: SavedPictures(folder / name, count) for name in pictures}
+
+
+def _write(folder: Path, chunk: Path, first: int, outputs: Outputs) -> None:
+    """Write pictures, then the chunk that says that they are whole."""
+    arrays = {}
+    names = [name for name, values in outputs.items() if values.dtype == np.uint8]
+    for name, values in outputs.items():
+        if name not in names:
+            arrays[name] = values.astype(str) if values.dtype == object else values
+            continue
+        (folder / name).mkdir(exist_ok=True)
+        for place, picture in enumerate(values, first):
+            _save(picture, _picture(folder / name, place))
+    with atomic_file(chunk) as file:
+        np.savez(file, allow_pickle=False, **arrays, **{PICTURES: np.array(names, dtype=str)})
+
+
+def _save(picture: np.ndarray, path: Path) -> None:
+    """Write a PNG; it need not be whole if this is killed, since the chunk is then missing."""
+    try:
+        Image.fromarray(picture).save(path, "PNG", compress_level=1)
+    except OSError as error:
+        raise OSError(error.errno, f"could not write {path}: {error.strerror or error}") from error
+
+
+def _picture(folder: Path, place: int) -> Path:
+    return folder / f"{place:06}.png"

@@ -1,0 +1,119 @@
+"""Captions of held-out pictures, held against what people said of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from cm3_decoding import SamplingConfig, generate
+from cm3leon.drawing.describe import CAPTION_LENGTH, read_captions
+from cm3leon.drawing.prompts import fitting, pairs_of, retrieve, text_to_end
+from cm3leon.evaluation.measures.cider import CiderD
+from cm3leon.evaluation.measures.overlap import bleu, rouge_l
+from cm3leon.evaluation.tasks.following import answered, asked_of
+from cm3leon.evaluation.tasks.interface import Examined, Missing, Outputs, Scores
+
+HOW = {
+    "cider_d": "CIDEr-D (arXiv 1411.5726) as pycocoevalcap computes it, 0..10, on words split as "
+    "cm3leon.evaluation.measures.caption_words says; papers print it times 100. It depends on how "
+    "many pictures there are.",
+    **{
+        f"bleu_{n}": f"BLEU-{n} (doi:10.3115/1073083.1073135) of all captions together, 0..1."
+        for n in (1, 2, 3, 4)
+    },
+    "rouge_l": "Mean ROUGE-L as pycocoevalcap computes it, 0..1.",
+    "exact": "Share of captions that are word for word a reference.",
+}
+CAPTIONED = ("coco_caption", "flickr30k", "image_paragraph", "localized_narratives")
+"""Tasks of instructions that ask for captions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captions:
+    """Describes pictures by the likeliest tokens: held-out pairs', or a set of instructions'."""
+
+    of: Literal["pairs", "sets"] = "pairs"
+    """Pairs of the run, read back as in pretraining; or sets of instructions that ask for it."""
+    task: str = "coco_caption"
+    """The task of the sets."""
+    split: str = "test"
+    """Of the pairs."""
+    number: int = 200
+    """Most pictures."""
+
+    def records(self, examined: Examined) -> list[Any]:
+        """Return rows of pairs, or records of sets with all references of a picture."""
+        if self.of == "sets":
+            return asked_of(examined, "captions", (self.task,), self.number, one_a_picture=True)
+        pairs = examined.captioned("captions").pictures.pairs
+        rows = pairs.rows(self.split)
+        if not len(rows):
+            raise Missing(f"captions: wanted pictures of split {self.split}, got none")
+        return np.random.default_rng(examined.seed).permutation(rows)[: self.number].tolist()
+
+    def data(self, examined: Examined, records: Sequence[Any]) -> str:
+        """Return pictures and references."""
+        return repr(self._references(examined, records))
+
+    def make(self, examined: Examined, records: Sequence[Any], first: int) -> Outputs:
+        """Describe."""
+        if self.of == "sets":
+            return {"said": np.array(answered(examined, records), object)}
+        parts, subject = examined.parts, examined.captioned("captions")
+        tokenizers, layout = parts.tokenizers, parts.tokenizers.layout
+        pixels = subject.pictures.pixels(np.array(records))
+        vectors = parts.encoder.encode_images(list(pixels))
+        prompts = []
+        for codes, vector in zip(tokenizers.encode(pixels), vectors, strict=True):
+            found = retrieve(parts, "image", vector, None)
+            kept = fitting(parts, found, len(layout.caption_prompt(codes)), CAPTION_LENGTH)
+            context = pairs_of(parts.memory, kept)
+            prompts.append(torch.from_numpy(layout.caption_prompt(codes, context)))
+        ids = generate(
+            parts.model,
+            prompts,
+            constraint=text_to_end(tokenizers, CAPTION_LENGTH),
+            config=SamplingConfig(sampler="greedy"),
+            seeds=[examined.seed] * len(prompts),
+            device=parts.device,
+        )
+        return {"said": np.array(read_captions(tokenizers, ids), object)}
+
+    def score(self, examined: Examined, records: Sequence[Any], outputs: dict[str, Any]) -> Scores:
+        """Compare with the references."""
+        said, wanted = outputs["said"].tolist(), self._references(examined, records)
+        values = {
+            "cider_d": CiderD(said, wanted).scores(),
+            "rouge_l": rouge_l(said, wanted),
+            "exact": np.array([one in some for one, some in zip(said, wanted, strict=True)], float),
+        }
+        figures = {name: float(found.mean()) for name, found in values.items()}
+        figures |= {f"bleu_{n}": float(x) for n, x in enumerate(bleu(said, wanted), 1)}
+        return Scores(
+            figures=figures,
+            how=HOW,
+            values=values,
+            tools={"words": "cm3leon.evaluation.measures.caption_words"},
+            sheet=self._sheet(examined, records, said),
+        )
+
+    def _references(self, examined: Examined, records: Sequence[Any]) -> list[list[str]]:
+        if self.of == "sets":
+            return [one.references for one in records]
+        pairs = examined.captioned("captions").pictures.pairs
+        return [[pairs.captions[row]] for row in records]
+
+    def _sheet(self, examined: Examined, records: Sequence[Any], said: Sequence[str]) -> Any:
+        some = range(min(8, len(records)))
+        if self.of == "sets":
+            pictures = examined.parts.tokenizers.decode(
+                np.stack([records[place].record.codes["image"] for place in some])
+            )
+        else:
+            rows = np.array([records[place] for place in some])
+            pictures = examined.captioned("captions").pictures.pixels(rows)
+        return "captions", [(said[place], [pictures[place]]) for place in some], ["picture"]

@@ -1,0 +1,95 @@
+"""Real pictures through the image tokenizer: what drawing could reach at best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cm3leon.evaluation.measures.reconstruction import Lpips, psnr, ssim
+from cm3leon.evaluation.tasks.interface import Examined, Missing, Outputs, Scores
+from cm3leon.evaluation.tasks.likeness import BATCH, likeness
+
+HOW = {
+    "psnr_db": "Mean over pictures of 10 log10(255^2 / mean squared error), in dB.",
+    "ssim": "Mean structural similarity (doi:10.1109/TIP.2003.819861), 1 for a copy.",
+    "lpips": "Mean LPIPS by VGG16 (arXiv 1801.03924), 0 for a copy.",
+    "codes_used": "Share of all codes that these pictures use.",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """Encodes and decodes held-out pictures."""
+
+    split: str = "test"
+    number: int = 1000
+    """Most pictures."""
+    inception: Path | None = None
+    """torch-fidelity's weights of Inception-v3, for rFID; null: features of the run's CLIP."""
+    vgg16: Path | None = None
+    """torchvision's weights of VGG16, for LPIPS."""
+    lpips: Path | None = None
+    """The lpips package's weights of its linear layers for VGG."""
+
+    def records(self, examined: Examined) -> list[int]:
+        """Return rows of pairs."""
+        pairs = examined.captioned("reconstruction").pictures.pairs
+        rows = pairs.rows(self.split)
+        if not len(rows):
+            raise Missing(f"reconstruction: wanted pictures of split {self.split}, got none")
+        return np.random.default_rng(examined.seed).permutation(rows)[: self.number].tolist()
+
+    def data(self, examined: Examined, records: Sequence[int]) -> str:
+        """Return the keys of the pairs."""
+        return repr(examined.captioned("reconstruction").pictures.pairs.keys[records].tolist())
+
+    def make(self, examined: Examined, records: Sequence[int], first: int) -> Outputs:
+        """Encode and decode."""
+        pixels = examined.captioned("reconstruction").pictures.pixels(np.array(records))
+        codes = examined.parts.tokenizers.encode(pixels)
+        return {"rebuilt": examined.parts.tokenizers.decode(codes), "codes": codes}
+
+    def score(self, examined: Examined, records: Sequence[int], outputs: dict[str, Any]) -> Scores:
+        """Compare with the real pictures."""
+        pictures, rebuilt = examined.captioned("reconstruction").pictures, outputs["rebuilt"]
+        tools: dict[str, Any] = {}
+        without: list[str] = []
+        measures: dict[str, Any] = {"psnr_db": psnr, "ssim": ssim}
+        try:
+            if self.vgg16 is None or self.lpips is None:
+                raise ValueError(
+                    "wanted torchvision's vgg16-397923af.pth as `vgg16` and the lpips package's "
+                    "weights/v0.1/vgg.pth as `lpips`"
+                )
+            measures["lpips"] = Lpips(self.vgg16, self.lpips)
+            tools["lpips"] = measures["lpips"].description
+        except ValueError as error:
+            without.append(f"LPIPS: {error}")
+        found: dict[str, list[np.ndarray]] = {name: [] for name in measures}
+        for start in range(0, len(records), BATCH):
+            real = pictures.pixels(np.array(records[start : start + BATCH]))
+            for name, measure in measures.items():
+                found[name].append(measure(np.asarray(rebuilt[start : start + BATCH]), real))
+        values = {name: np.concatenate(parts) for name, parts in found.items()}
+        real = pictures.pixels(np.array(records))
+        alike = likeness(rebuilt, real, examined.parts.encoder, self.inception, examined.seed)
+        used = len(np.unique(outputs["codes"])) / examined.parts.tokenizers.image.num_codes
+        some = range(min(8, len(records)))
+        return Scores(
+            figures={name: float(one.mean()) for name, one in values.items()}
+            | {f"r{name}": value for name, value in alike.figures.items()}
+            | {"codes_used": used},
+            how=HOW | {f"r{name}": how for name, how in alike.how.items()},
+            values=values,
+            tools=tools | alike.tools,
+            without=[*without, *alike.without],
+            sheet=(
+                "reconstruction",
+                [("", [real[place], rebuilt[place]]) for place in some],
+                ["real", "rebuilt"],
+            ),
+        )

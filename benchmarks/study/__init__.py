@@ -1,0 +1,1 @@
+"""The paper's findings at the size that two cores can afford; see `benchmarks/reproduce.py`."""
