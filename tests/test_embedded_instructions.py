@@ -1,7 +1,5 @@
 """The embedded instructions: exact truth, and held out by combination."""
 
-import re
-from ast import literal_eval
 from collections import Counter
 
 import numpy as np
@@ -24,6 +22,7 @@ from cm3leon.instructions.embedded.edits import edits
 from cm3leon.instructions.embedded.pictures import Guide, Writing, pixels_of
 from cm3leon.instructions.embedded.planned import Pool
 from cm3leon.instructions.embedded.writing import plan_records
+from cm3leon.instructions.locations import read_boxes
 from cm3leon.tuning_recipe import EmbeddedRecipe
 
 COMPOSITIONS = CompositionsRecipe(things=60, seed=3)
@@ -109,8 +108,7 @@ def test_things_stand_in_their_boxes(planned):
         image = record.pictures["image"]
         assert isinstance(image, Scene)
         drawn = thing_mask(pixels_of(image, 128))
-        said = re.findall(r"(?:^|, )(.+?) at (\(.+?\)) -> (\(.+?\))", record.texts["boxes"])
-        boxes = [(name, literal_eval(low) + literal_eval(high)) for name, low, high in said]
+        boxes = read_boxes(record.texts["boxes"])
         assert [name for name, _ in boxes] == [
             one.thing.name if one.natural else f"{one.colour} {one.thing.name}"
             for one in image.things

@@ -287,6 +287,15 @@ def test_from_a_download_to_an_edit_an_answer_and_weights_again(base, app_here, 
     done = app_here("generate.py", *options, "--ask", str(tmp_path / "a.png"), "what colour is it?")
     assert done.returncode == 0, done.stderr
 
+    done = app_here(
+        "evaluate.py", "--run", str(run), "--sets", f"[{', '.join(map(str, sets))}]", "--device",
+        "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "edits: left out: edits: wanted a run with a CLIP" in done.stdout
+    result = json.loads((run / "evaluation" / "result.json").read_text())
+    assert list(result["tasks"]) == ["questions"]
+
     done = app_here("published.py", "export", str(run), str(tmp_path / "merged"))
     assert done.returncode == 0, done.stderr
     ids = torch.randint(16384, 16700, (2, 20), generator=torch.Generator().manual_seed(0))

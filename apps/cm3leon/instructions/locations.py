@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 SIDE = 256
 """Places count from 0 to 255 whatever the size of the picture (arXiv 2309.02591, figure 15)."""
+_BOX = re.compile(r"(?:^|, )(.+?) at \((\d+), (\d+)\) -> \((\d+), (\d+)\)(?=, |$)")
 
 
 def said_boxes(boxes: Iterable[tuple[str, Sequence[float]]], side: float, *, grid: int = 1) -> str:
@@ -27,3 +29,23 @@ def place_of(box: Sequence[float], side: float, *, grid: int = 1) -> tuple[int, 
     """Return a box (x0, y0, x1, y1) of a picture of `side` in whole numbers of 0 to 255."""
     x0, y0, x1, y1 = (min(SIDE - 1, max(0, grid * round(at * SIDE / side / grid))) for at in box)
     return x0, y0, x1, y1
+
+
+def read_boxes(text: str) -> list[tuple[str, tuple[int, int, int, int]]]:
+    """Return the names and boxes (x0, y0, x1, y1), 0 to 255, that a text says.
+
+    Raises:
+        ValueError: It is no list of them, or a box is outside or empty.
+    """
+    found = [
+        (name, (int(x0), int(y0), int(x1), int(y1))) for name, x0, y0, x1, y1 in _BOX.findall(text)
+    ]
+    for name, (x0, y0, x1, y1) in found:
+        if not (x0 < x1 < SIDE and y0 < y1 < SIDE):
+            raise ValueError(
+                f"boxes: wanted x0 < x1 and y0 < y1, all at most {SIDE - 1}, got "
+                f"({x0}, {y0}) -> ({x1}, {y1}) of {name}"
+            )
+    if not found or said_boxes(found, SIDE) != text:
+        raise ValueError(f"boxes: wanted `name at (x0, y0) -> (x1, y1), ...`, got {text!r}")
+    return found
