@@ -12,7 +12,9 @@ from PIL import Image
 
 from cm3_imagetok import VQGAN, VQGANConfig, export_vqgan, load_vqgan
 from cm3_model import export_chameleon
-from cm3_texttok import chameleon_codes
+from cm3_texttok import PAPER_TASKS, chameleon_codes
+from cm3_train import write_shards
+from cm3leon.instructions.sets import row_of, write_task
 from cm3leon.parts import open_parts
 from cm3leon.published import export_run, found_in, make_base
 
@@ -258,6 +260,23 @@ def write_sets(base: Path, app_here, folder: Path) -> list[Path]:
         assert (folder / task / "report.png").is_file()
         made.append(folder / task)
     return made
+
+
+def test_records_that_name_documents_are_refused(base, app_here, tmp_path):
+    task, codes = PAPER_TASKS["vqa2"], {"image": np.zeros(16, np.int64)}
+    texts = {"question": "what?", "answer": "fox"}
+    words = open_parts(base, "cpu").tokenizers.vocabulary.sha256
+    for split in ("train", "validation"):
+        rows = [row_of(key, task, texts, codes, near=(3,)) for key in range(4)]
+        write_shards(rows, tmp_path / "a" / split, codes_per_image=16, vocabulary_sha256=words)
+    write_task(tmp_path / "a", task)
+    done = app_here(
+        "sft.py", "--config", "apps/configs/sft-anole.yaml", "--base", str(base), "--runs",
+        str(tmp_path), "--device", "cpu", "--sets", f"[{tmp_path / 'a'}]",
+        "--tokens_per_step", "null",
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "a: wanted records without documents, as" in done.stderr
 
 
 @pytest.mark.slow

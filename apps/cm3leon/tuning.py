@@ -207,8 +207,14 @@ def tune(
 
         train = opened("train")
         if job.stages.first:
-            shown = [one for one in train if tuning.retrieve > 0 and one.has_documents()]
-            write_tasks(out, [one.task for one in train], [one.task.name for one in shown])
+            near = [one for one in train if one.has_documents()]
+            if near and retrieval is None:
+                raise ValueError(
+                    f"{near[0].folder}: wanted records without documents, as {tuning.base} has no "
+                    "memory bank, got some that name them"
+                )
+            shown = [one.task.name for one in near] if tuning.retrieve > 0 else []
+            write_tasks(out, [one.task for one in train], shown)
         mixture = Mixture([len(one) for one in train], up=tuning.up, down=tuning.down)
         keys, documents, replayed = np.empty(0, np.int64), None, None
         if retrieval is not None:

@@ -41,7 +41,7 @@ class Instructions:
         sets: Of one split.
         layout: Of the words.
         mixture: Which record a place of an epoch has; None takes the sets one after another.
-        documents: What may be retrieved; None where the base has no memory bank.
+        documents: What may be retrieved; None retrieves nothing.
         retrieve: How often a record that has found documents is shown behind the best of them.
         max_length: Most ids of a sequence; documents that do not fit, cut-out output and all, are
             left out.
@@ -73,7 +73,7 @@ class Instructions:
         """Return the record of a place in one of the templates that it fills.
 
         Raises:
-            ValueError: It fills none of them, is damaged, or names documents that are not there.
+            ValueError: It fills none of them, or is damaged.
         """
         number, row = self._at(place, epoch)
         one = self.sets[number]
@@ -86,18 +86,12 @@ class Instructions:
             )
         template = fitting[int(rng.integers(len(fitting)))]
         shown = record.near[-1:] if rng.random() < self.retrieve else ()
-        pairs = self._pairs(shown)
+        some = self.documents
+        pairs = [(some.text_ids(key), some.codes(key)) for key in shown if some is not None]
         whole = self.layout.whole(template, record.fields, task.outputs, pairs)
         if pairs and len(whole.ids) + 2 > self.max_length:
             return self.layout.whole(template, record.fields, task.outputs)
         return whole
-
-    def _pairs(self, keys: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        if not keys:
-            return []
-        if self.documents is None:
-            raise ValueError(f"near: wanted none, as the base has no memory bank, got {keys}")
-        return [(self.documents.text_ids(key), self.documents.codes(key)) for key in keys]
 
     def _at(self, place: int, epoch: int) -> tuple[int, int]:
         if self.mixture is not None:
