@@ -8,7 +8,8 @@ tars or Parquet. The tokenizers and the encoder are those of the run, or of a re
 classes. A stopped or killed preparation goes on with the same command.
 
 `python apps/prepare.py --task vqa2 --from VQA --folder sets/vqa2 --parts runs/tiny`; see
-docs/instruction-data.md for the tasks and their files.
+docs/instruction-data.md for the tasks and their files. `--features canny,scribble,hed` in place of
+`--task` makes a set for each feature of captioned pictures.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 
 from cm3_imagetok.exit_status import exit_status
 from cm3leon.preparation.command import read_options
-from cm3leon.preparation.job import Preparation, TaskPreparation
+from cm3leon.preparation.job import FeaturePreparation, Preparation, TaskPreparation
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,6 +38,14 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(json.dumps(prepare_task(recipe, options), indent=2, ensure_ascii=False))
         print(f"Look at {options.folder / 'report.png'}")
+        return 0
+
+    if isinstance(options, FeaturePreparation):
+        from cm3leon.preparation.feature_sets import prepare_features
+
+        reports = prepare_features(recipe, options)
+        print(json.dumps(reports, indent=2, ensure_ascii=False))
+        print(f"made {', '.join(reports)} in {options.folder}")
         return 0
 
     from cm3leon.preparation.driver import prepare

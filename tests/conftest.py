@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import runpy
 import subprocess
@@ -42,6 +43,34 @@ def smoke_tuned(root, smoke_run, tmp_path_factory) -> Path:
     done = subprocess.run([*command, "--runs", str(runs)], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return runs / "smoke-sft"
+
+
+@pytest.fixture(scope="session")
+def parted(root, tmp_path_factory) -> Path:
+    """A run of the smoke recipe that has made its tokenizers; tests must leave it as it is."""
+    from instruction_files import png, write
+
+    from cm3leon.job import start
+    from cm3leon.recipe_file import read_command, save_recipe
+    from cm3leon.tokenizer_stages import make_tokenizers
+
+    base = tmp_path_factory.mktemp("parted")
+    rows = []
+    for n in range(12):
+        split = ("train", "validation", "test")[max(0, n - 9)]
+        write(base / f"data/{n}.png", png(n))
+        rows.append({"file_name": f"{n}.png", "text": f"a dog and a cat {n}", "split": split})
+    write(base / "data/metadata.jsonl", "\n".join(map(json.dumps, rows)))
+    recipe = read_command(
+        None, root / "apps/configs/smoke.yaml",
+        ["--config", str(root / "apps/configs/smoke.yaml"), "--device", "cpu",
+         "--data.folder", str(base / "data"), "--runs", str(base), "--decoder.max_length", "400",
+         "--texttok.vocab_size", "300"],
+    )  # fmt: skip
+    job = start(recipe)
+    save_recipe(job.recipe, recipe.folder)
+    make_tokenizers(job)
+    return recipe.folder
 
 
 @pytest.fixture

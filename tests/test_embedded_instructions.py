@@ -114,8 +114,10 @@ def test_things_stand_in_their_boxes(planned):
             for one in image.things
         ]
         inside = np.zeros_like(drawn)
-        for _, (x0, y0, x1, y1) in boxes:
-            left, top, right, bottom = (round(at / 2) for at in (x0 - 3, y0 - 3, x1 + 4, y1 + 4))
+        for _, (x0, y0, x1, y1) in boxes:  # said in steps of 16, so up to 8 off
+            left, top, right, bottom = (
+                round(at / 2) for at in (x0 - 11, y0 - 11, x1 + 12, y1 + 12)
+            )
             inside[max(0, top) : bottom, max(0, left) : right] = True
         assert (drawn & ~inside).mean() < 0.01
 

@@ -604,7 +604,8 @@ def test_a_run_that_names_code_of_others_is_not_opened_without_trust(unbroken, t
     made = tmp_path / "made"
     named = {"class_path": "os.mkdir", "init_args": {"path": str(made)}}
     recipe["retrieval"]["encoder"] = named
-    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    for folder in (run, run / "decoder"):
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     done = generate(run, "--prompt", "a", "--out", str(tmp_path / "a.png"))
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "retrieval.encoder: this run names 'os.mkdir'" in done.stderr

@@ -26,6 +26,7 @@ from cm3leon.recipe_file import (
 )
 from cm3leon.trainer_recipe import TrainerRecipe
 from cm3leon.tuning import tuned_recipe
+from cm3leon.tuning_recipe import TuningRecipe
 
 CONFIGS = Path(__file__).parents[1] / "apps" / "configs"
 RECIPES = sorted(path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith("sft-"))
@@ -132,11 +133,23 @@ def test_the_papers_tuning_has_its_figures(name, gpus):
     assert tuned.decoder.max_length == 4096
 
 
-@pytest.mark.parametrize("name", ["sft-tiny", "sft-smoke"])
+@pytest.mark.parametrize("name", ["sft-tiny", "sft-smoke", "sft-anole"])
 def test_every_tuning_recipe_is_whole(name, tmp_path):
     recipe = read_tuning_command(None, CONFIGS / f"{name}.yaml", ["--runs", str(tmp_path)])
     save_recipe(recipe, recipe.folder, TUNING_FILE)
     assert read_tuning(recipe.folder) == recipe
+
+
+def test_a_finished_decoder_is_opened_by_the_settings_that_made_it(tmp_path):
+    """A run that was stopped before it began a new decoder has new settings and an old decoder."""
+    folder, old, new = tmp_path / "a", Recipe(seed=1), Recipe(seed=2)
+    save_recipe(new, folder)
+    save_recipe(TuningRecipe(seed=2), folder, TUNING_FILE)
+    assert (read_recipe(folder).seed, read_tuning(folder).seed) == (2, 2)
+    save_recipe(old, folder / "decoder")
+    save_recipe(TuningRecipe(seed=1), folder / "decoder", TUNING_FILE)
+    assert (read_recipe(folder).seed, read_tuning(folder).seed) == (1, 1)
+    assert read_recipe(folder).folder == read_tuning(folder).folder == folder
 
 
 def test_a_batch_in_tokens_must_divide():

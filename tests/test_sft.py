@@ -173,8 +173,8 @@ def test_a_tuned_run_whose_base_was_made_anew_says_so(tuned, smoke_run, tmp_path
     base, run = tmp_path / "smoke", tmp_path / "smoke-sft"
     shutil.copytree(smoke_run, base)
     shutil.copytree(tuned, run)
-    recipe = (run / "recipe.yaml").read_text()
-    (run / "recipe.yaml").write_text(recipe.replace(str(smoke_run), str(base)))
+    path = run / "decoder" / "recipe.yaml"
+    path.write_text(path.read_text().replace(str(smoke_run), str(base)))
     open_parts(run, "cpu")
     stage = base / "decoder" / "stage.json"
     stage.write_text(stage.read_text().replace('"fingerprint": "', '"fingerprint": "0'))

@@ -32,6 +32,24 @@ def test_a_finished_stage_is_kept_and_a_changed_one_is_made_again(tmp_path):
     assert calls == ["a", "b", "a", "b"]
 
 
+def test_settings_come_and_go_with_what_was_made_by_them(tmp_path):
+    def run(config, text, work):
+        stages, settings = Stages(tmp_path, say=lambda _: None), {"recipe.yaml": text}
+        stages.run("a", config, [], work, resumable=True, settings=settings)
+
+    def killed(folder):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "a" / "recipe.yaml"
+    run(1, b"1", lambda folder: None)
+    assert path.read_bytes() == b"1"
+    run(1, b"another report", lambda folder: None)  # what was made is kept
+    assert path.read_bytes() == b"another report"
+    with pytest.raises(KeyboardInterrupt):
+        run(2, b"2", killed)
+    assert not path.exists() and not (tmp_path / "a" / "stage.json").exists()
+
+
 def test_a_failed_stage_leaves_nothing(tmp_path):
     stages = Stages(tmp_path, say=lambda _: None)
 

@@ -17,16 +17,16 @@ from cm3leon import VERSION, generate_instructions, tuning
 from cm3leon.base_run import BASE_STAGE
 from cm3leon.drawing import follow
 from cm3leon.fingerprint import fingerprint_of
-from cm3leon.instructions.sets import Record, row_of, write_task
+from cm3leon.instructions.sets import InstructionSet, Record, row_of, write_task
 from cm3leon.parts import recipe_of
 from cm3leon.preparation.job import TaskPreparation
 from cm3leon.preparation.task_driver import recipe_of_parts
 from cm3leon.prepared_folder import PREPARED_FILE
 from cm3leon.recipe import DataRecipe, Recipe
-from cm3leon.recipe_file import save_recipe
+from cm3leon.recipe_file import TUNING_FILE, save_recipe
 from cm3leon.trainer_recipe import TrainerRecipe
 from cm3leon.training.tuning import Instructions
-from cm3leon.tuned import Tuned
+from cm3leon.tuned import Tuned, open_tuned, write_tasks
 from cm3leon.tuning_recipe import EmbeddedRecipe, GuidanceRecipe, TuningEvaluation
 
 
@@ -123,18 +123,38 @@ def test_a_document_that_does_not_fit_before_an_instruction_is_left_out(max_leng
     assert made.lay_out(0, 0, np.random.default_rng(0)).start == start
 
 
+def test_without_a_memory_bank_nothing_stands_before_a_record():
+    train = Instructions([OneRecord([0])], Lengths(), None, None, 1.0, 320)
+    assert train.lay_out(0, 0, np.random.default_rng(0)).start == 1
+
+
+def test_a_tuning_notes_the_tasks_that_were_shown_with_documents(tmp_path):
+    task = PAPER_TASKS["vqa2"]
+    for name, near in (("with", (3,)), ("without", ())):
+        texts, codes = {"question": "what?", "answer": "fox"}, {"image": np.zeros(4, np.int64)}
+        rows = [row_of(key, task, texts, codes, near=near if key == 7 else ()) for key in range(9)]
+        write_shards(rows, tmp_path / name / "train", codes_per_image=4, vocabulary_sha256="a")
+        write_task(tmp_path / name, task)
+    sets = [InstructionSet(tmp_path / name, "train") for name in ("with", "without")]
+    assert [one.has_documents() for one in sets] == [True, False]
+    (tmp_path / "decoder").mkdir()
+    save_recipe(tuning.TuningRecipe(), tmp_path, TUNING_FILE)
+    write_tasks(tmp_path / "decoder", [task], ["vqa2"])
+    assert open_tuned(tmp_path).with_documents == {"vqa2"}
+
+
 @pytest.mark.parametrize(
-    ("change", "asked", "wanted"),
+    ("shown", "asked", "wanted"),
     [
-        ({}, None, None),
-        ({}, 0, 0),
-        ({"sets": (Path("sets/vqa2"),)}, None, 0),
-        ({"retrieve": 0.0}, None, 0),
-        ({"retrieve": 0.0}, 2, 2),
+        ({"vqa2"}, None, None),
+        ({"vqa2"}, 0, 0),
+        ({"okvqa"}, None, 0),
+        (set(), None, 0),
+        (set(), 2, 2),
     ],
 )
 def test_questions_stand_behind_documents_where_training_had_them(
-    monkeypatch, capsys, change, asked, wanted
+    monkeypatch, capsys, shown, asked, wanted
 ):
     counts = []
     monkeypatch.setattr(generate_instructions, "opened", lambda parts, path: np.zeros((2, 2, 3)))
@@ -143,17 +163,17 @@ def test_questions_stand_behind_documents_where_training_had_them(
     monkeypatch.setattr(generate_instructions, "say_context", lambda parts, keys: None)
     monkeypatch.setattr(
         generate_instructions,
-        "retrieve",
-        lambda parts, kind, vector, count: counts.append(count) or [],
+        "retrieve_for_picture",
+        lambda parts, pixels, count: counts.append(count) or [],
     )
-    parts = SimpleNamespace(encoder=SimpleNamespace(encode_images=lambda pictures: [0]))
     tuned = Tuned(
         folder=Path("runs/a"),
         tasks={"vqa2": PAPER_TASKS["vqa2"]},
-        recipe=tuning.TuningRecipe(**change),
+        recipe=tuning.TuningRecipe(sets=(Path("sets/mine"),)),
+        with_documents=frozenset(shown),
     )
     generate_instructions.answer(
-        parts, tuned, "ask", {"ask": ("a.png", "what?"), "retrieve": asked}
+        SimpleNamespace(), tuned, "ask", {"ask": ("a.png", "what?"), "retrieve": asked}
     )
     assert counts == [wanted]
     assert capsys.readouterr().out == "a fox\n"

@@ -15,6 +15,7 @@ from PIL.Image import Image
 from cm3_imagetok import load_image
 from cm3_train import progress_bar
 from cm3leon.drawing import describe, draw, redraw, sampling, teach
+from cm3leon.drawing.prompts import pairs_of
 from cm3leon.parts import Parts
 from cm3leon.sheets import in_rows, write_sheet
 
@@ -79,11 +80,11 @@ def draw_prompt(
         )
     (context,) = drawn.contexts
     say_context(parts, context)
-    documents = parts.memory.documents
     best_first = np.argsort(-drawn.scores[0], kind="stable")
-    pictures = [parts.tokenizers.decode(documents.codes(key)[None])[0] for key in context]
+    codes = [codes for _, codes in pairs_of(parts, context)]
+    pictures = [parts.tokenizers.decode(row[None])[0] for row in codes]
     pictures += list(drawn.pixels[0, best_first])
-    scores = [f"CLIP {score:.2f}" for score in drawn.scores[0, best_first]]
+    scores = titles_of(parts, drawn.scores[0, best_first].tolist())
     save(out, prompt, pictures, [*["retrieved"] * len(context), *scores])
 
 
@@ -110,7 +111,8 @@ def describe_picture(
         )
     say_context(parts, found.context)
     for caption, score in zip(found.captions, found.scores, strict=True):
-        print(f"{score:6.2f}  {''.join(c if c.isprintable() else ' ' for c in caption)}")
+        judged = "" if parts.retrieval is None else f"{score:6.2f}  "
+        print(f"{judged}{''.join(c if c.isprintable() else ' ' for c in caption)}")
     return found.captions[0]
 
 
@@ -142,13 +144,20 @@ def redraw_picture(
         )
     say_context(parts, redrawn.context)
     hidden = np.where(redrawn.masked[..., None], np.uint8(128), redrawn.original)
-    scores = [f"CLIP {score:.2f}" for score in redrawn.scores]
+    scores = titles_of(parts, redrawn.scores)
     save(
         out,
         caption,
         [redrawn.original, hidden, *redrawn.pixels],
         ["picture", "masked", *scores],
     )
+
+
+def titles_of(parts: Parts, scores: Sequence[float]) -> list[str]:
+    """Return what stands below candidates: CLIP's scores, or their numbers where there is none."""
+    if parts.retrieval is None:
+        return [f"{number}" for number in range(1, len(scores) + 1)]
+    return [f"CLIP {score:.2f}" for score in scores]
 
 
 def say_context(parts: Parts, context: Sequence[int]) -> None:

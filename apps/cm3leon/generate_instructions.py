@@ -13,7 +13,7 @@ import numpy as np
 from cm3_imagetok import load_image, square
 from cm3_train import progress_bar
 from cm3leon.drawing.follow import answer_records, draw_records
-from cm3leon.drawing.prompts import retrieve
+from cm3leon.drawing.prompts import retrieve_for_picture
 from cm3leon.generate import save, say_context
 from cm3leon.instructions.features import open_feature
 from cm3leon.instructions.locations import SIDE, said_boxes
@@ -123,9 +123,9 @@ def answer(parts: Parts, tuned: Tuned, command: str, given: Mapping[str, Any]) -
     if question:
         record["question"] = question
     count = given["retrieve"]
-    if count is None and not tuned.knows_documents:
+    if count is None and task.name not in tuned.with_documents:
         count = 0
-    found = retrieve(parts, "image", parts.encoder.encode_images([pixels])[0], count)
+    found = retrieve_for_picture(parts, pixels, count)
     say_context(parts, found[-1:])
     (said,) = answer_records(parts, task, [record], contexts=[found[-1:]])
     print("".join(c if c.isprintable() else " " for c in said))

@@ -36,8 +36,11 @@ def start(recipe: Recipe) -> Job:
         BlockingIOError: Another run works there.
         FileNotFoundError: There is no finished prepared folder.
         ValueError: This machine has no such device, the prepared folder does not fit, there are no
-            weights to start from, or a logger's class is not there.
+            weights to start from, a logger's class is not there, or a pretraining is to make no
+            memory bank.
     """
+    if recipe.base is None and not recipe.retrieval.bank:
+        raise ValueError("retrieval.bank: wanted true, as a pretraining makes one, got false")
     recipe, trust = settled(recipe)
     # what the decoder's training would stumble over is told before any work
     if recipe.decoder.init_from is not None:

@@ -14,75 +14,27 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from cm3_decoding import CodeBlock, SamplingConfig
-from cm3_imagetok import load_vqgan, to_pixels, to_tensor
+from cm3_decoding import SamplingConfig
+from cm3_imagetok import load_vqgan
 from cm3_imagetok.interface import ImageTokenizer
 from cm3_model import Decoder, load_decoder
 from cm3_retrieval import ClipEncoder, MemoryBank, RetrievalConfig
 from cm3_retrieval.interface import Encoder
-from cm3_texttok import DocumentLayout, TextTokenizer, Vocabulary
+from cm3_texttok import DocumentLayout, TextTokenizer, Vocabulary, chameleon_tokenizer
 from cm3_texttok.interface import Tokenizer
 from cm3_train.sequence import PairSource
 from cm3_train.shards import TokenShards
 from cm3leon.base_run import check_base
 from cm3leon.device import device_of
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.named_parts import part_of
 from cm3leon.prepared_folder import check_prepared
 from cm3leon.recipe import EvaluationRecipe, Recipe
 from cm3leon.recipe_file import read_recipe
 from cm3leon.stages import check_finished, read_object
 
-BATCH = 64
-"""Pictures that go through the image tokenizer at once."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tokenizers:
-    """Both tokenizers and the ids that they share."""
-
-    text: Tokenizer
-    image: ImageTokenizer
-    size: int
-    """Side of a picture in pixels."""
-    device: torch.device
-    """Where the image tokenizer is."""
-    vocabulary: Vocabulary
-    layout: DocumentLayout
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Rows and columns of a picture's codes."""
-        side = self.size // self.image.downsampling
-        return side, side
-
-    @property
-    def num_codes_per_image(self) -> int:
-        """Codes of one picture."""
-        return self.grid[0] * self.grid[1]
-
-    @property
-    def picture(self) -> CodeBlock:
-        """The constraint of one whole picture."""
-        block = self.vocabulary.image
-        return CodeBlock(start=block.offset, stop=block.stop, length=self.num_codes_per_image)
-
-    def encode(self, pixels: np.ndarray) -> np.ndarray:
-        """Encode pixels (N, H, W, 3) uint8 as codes (N, h * w), int64."""
-        parts = [
-            self.image.encode(to_tensor(pixels[start : start + BATCH]).to(self.device)).flatten(1)
-            for start in range(0, len(pixels), BATCH)
-        ]
-        return torch.cat(parts).cpu().numpy()
-
-    def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Decode codes (N, h * w) as pixels (N, H, W, 3) uint8."""
-        grid = torch.from_numpy(np.asarray(codes, np.int64)).view(-1, *self.grid)
-        parts = [to_pixels(self.image.decode(part.to(self.device))) for part in grid.split(BATCH)]
-        return np.concatenate(parts)
-
-    def through(self, pixels: np.ndarray) -> np.ndarray:
-        """Encode and decode pixels (N, H, W, 3) uint8: the best that the decoder could draw."""
-        return self.decode(self.encode(pixels))
+CHAMELEON_TOKENIZER = "tokenizer.json"
+"""In the folder of a text tokenizer that is Chameleon's; ours has other files."""
 
 
 class Documents(PairSource, Protocol):
@@ -115,6 +67,14 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """What finds documents, and judges drawings."""
+
+    encoder: Encoder
+    memory: Memory
+
+
+@dataclass(frozen=True, kw_only=True)
 class Habits:
     """How a run draws where nobody says otherwise."""
 
@@ -129,12 +89,37 @@ class Parts:
     """All that drawing needs."""
 
     tokenizers: Tokenizers
-    encoder: Encoder
-    memory: Memory
+    retrieval: Retrieval | None
+    """None in a run of published weights, which have none."""
     model: Decoder
     device: torch.device
     """Where the model is."""
     habits: Habits
+
+    @property
+    def encoder(self) -> Encoder:
+        """The CLIP; errors as of `memory`."""
+        return self._present().encoder
+
+    @property
+    def memory(self) -> Memory:
+        """What can be retrieved.
+
+        Raises:
+            ValueError: The run has none.
+        """
+        return self._present().memory
+
+    def _present(self) -> Retrieval:
+        if self.retrieval is None:
+            raise ValueError(NO_BANK)
+        return self.retrieval
+
+
+NO_BANK = (
+    "retrieval: wanted a run with a memory bank, got one of published weights, which has none: "
+    "no documents, no --teach, no candidates in CLIP's order"
+)
 
 
 def open_parts(folder: Path, device: str = "auto", *, trust: bool = False) -> Parts:
@@ -172,11 +157,9 @@ def parts_of(recipe: Recipe, device: torch.device, *, trust: bool = False) -> Pa
     text = open_text_tokenizer(recipe, trust=trust)
     image = open_image_tokenizer(recipe, device, trust=trust)
     tokenizers = join_tokenizers(text, image, recipe, device)
-    encoder = open_encoder(recipe, device, trust=trust)
     return Parts(
         tokenizers=tokenizers,
-        encoder=encoder,
-        memory=open_memory(recipe, encoder, tokenizers.vocabulary),
+        retrieval=open_retrieval(recipe, tokenizers, device, trust=trust),
         model=open_decoder(recipe, device),
         device=device,
         habits=habits_of(recipe.evaluation, recipe.folder),
@@ -187,7 +170,10 @@ def open_text_tokenizer(recipe: Recipe, *, trust: bool = False) -> Tokenizer:
     """Open the text tokenizer of stage `texttok`, or the one that the recipe names."""
     if recipe.texttok.tokenizer is not None:
         return part_of(recipe.texttok.tokenizer, "texttok.tokenizer", Tokenizer, trust=trust)
-    return TextTokenizer.load(recipe.parts_folder / "texttok" / "tokenizer")
+    folder = recipe.parts_folder / "texttok" / "tokenizer"
+    if (folder / CHAMELEON_TOKENIZER).is_file():
+        return chameleon_tokenizer(folder / CHAMELEON_TOKENIZER)
+    return TextTokenizer.load(folder)
 
 
 def open_image_tokenizer(
@@ -219,8 +205,25 @@ def join_tokenizers(
     )
 
 
+def open_retrieval(
+    recipe: Recipe, tokenizers: Tokenizers, device: torch.device, *, trust: bool = False
+) -> Retrieval | None:
+    """Open the encoder and the memory bank; None where the recipe has none."""
+    if not recipe.retrieval.bank:
+        return None
+    encoder = open_encoder(recipe, device, trust=trust)
+    memory = open_memory(recipe, encoder, tokenizers.vocabulary)
+    return Retrieval(encoder=encoder, memory=memory)
+
+
 def open_encoder(recipe: Recipe, device: torch.device, *, trust: bool = False) -> Encoder:
-    """Open the CLIP of stage `clip`, or the encoder that the recipe names."""
+    """Open the CLIP of stage `clip`, or the encoder that the recipe names.
+
+    Raises:
+        ValueError: The recipe has none.
+    """
+    if not recipe.retrieval.bank:
+        raise ValueError(f"{recipe.parts_folder}: {NO_BANK}")
     if recipe.retrieval.encoder is not None:
         return part_of(recipe.retrieval.encoder, "retrieval.encoder", Encoder, trust=trust)
     return ClipEncoder.load(recipe.parts_folder / "clip" / "clip", device=device)

@@ -92,6 +92,8 @@ class ImageRecipe:
 class RetrievalRecipe:
     """Encoder, memory bank and strategy."""
 
+    bank: bool = True
+    """Whether there are an encoder and a memory bank; runs of published weights have neither."""
     encoder: dict[str, Any] | None = None
     """Another cm3_retrieval.interface.Encoder; null trains the small CLIP of `clip`."""
     clip: ClipTrainingConfig = field(default_factory=ClipTrainingConfig)

@@ -17,6 +17,8 @@ from cm3leon.recipe import DecoderRecipe, ImageRecipe, Recipe
 from cm3leon.tuning_recipe import TuningRecipe
 
 RECIPE_FILE = "recipe.yaml"
+"""In a run's folder: what it is being made by. In its decoder's: what the decoder there was made
+by, and is drawn with."""
 TUNING_FILE = "tuning.yaml"
 """Beside a tuned run's recipe: how it was tuned."""
 AT_LEAST_ONE = {
@@ -151,21 +153,27 @@ def scaled(recipe: Recipe, minutes: int) -> Recipe:
 
 def save_recipe(recipe: Recipe | TuningRecipe, folder: Path, name: str = RECIPE_FILE) -> None:
     """Write `recipe.yaml`, whole or not at all; every value stands in it."""
-    text = yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False)
     with atomic_file(folder / name) as file:
-        file.write(text.encode())
+        file.write(said_recipe(recipe))
+
+
+def said_recipe(recipe: Recipe | TuningRecipe) -> bytes:
+    """Return a recipe as YAML; every value stands in it."""
+    return yaml.safe_dump(_plain(asdict(recipe)), sort_keys=False).encode()
 
 
 def read_recipe(folder: Path) -> Recipe:
     """Return the recipe that a run was made with; its folder is the one given, wherever it is now.
 
     Reading calls nothing that the file names (`cm3leon.named_parts` does, where it is allowed to).
+    Where a decoder is finished, its own copy counts: the run's may be that of a training which was
+    stopped before it began a new decoder.
 
     Raises:
         FileNotFoundError: There is no run.
         ValueError: The file is no recipe of this version.
     """
-    path = folder / RECIPE_FILE
+    path = _beside_decoder(folder, RECIPE_FILE)
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no run; wanted one that apps/pretrain.py has made")
     return replace(_read(path, Recipe), runs=folder.parent, name=folder.name)
@@ -173,10 +181,15 @@ def read_recipe(folder: Path) -> Recipe:
 
 def read_tuning(folder: Path) -> TuningRecipe:
     """Return the recipe that a run was tuned with; errors as of `read_recipe`."""
-    path = folder / TUNING_FILE
+    path = _beside_decoder(folder, TUNING_FILE)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; wanted a run that apps/sft.py has tuned")
     return replace(_read(path, TuningRecipe), runs=folder.parent, name=folder.name)
+
+
+def _beside_decoder(folder: Path, name: str) -> Path:
+    own = folder / "decoder" / name
+    return own if own.is_file() else folder / name
 
 
 def _read(path: Path, kind: type[Kind]) -> Kind:

@@ -23,8 +23,9 @@ from cm3leon.data.pixels import Pictures
 from cm3leon.data.prepared import open_prepared
 from cm3leon.data.tokens import write_tokens
 from cm3leon.job import Job
-from cm3leon.parts import Memory, Parts, Tokenizers
+from cm3leon.parts import Memory, Parts, Retrieval, Tokenizers
 from cm3leon.recipe import seeded
+from cm3leon.recipe_file import RECIPE_FILE, said_recipe
 from cm3leon.tokenizer_stages import make_tokenizers
 
 
@@ -66,8 +67,7 @@ def joined(
     """Join the parts of a run."""
     return Parts(
         tokenizers=tokenizers,
-        encoder=encoder,
-        memory=memory,
+        retrieval=Retrieval(encoder=encoder, memory=memory),
         model=model,
         device=job.device,
         habits=parts.habits_of(job.recipe.evaluation, job.recipe.folder),
@@ -190,5 +190,13 @@ def make_decoder(
     config = [recipe, seed, job.precision, retrieve]
     if recipe.init_from is not None:
         config.append(read_manifest(recipe.init_from).get("weights"))  # not the path alone
-    job.stages.run("decoder", config, inputs, work, resumable=True, together=True)
+    job.stages.run(
+        "decoder",
+        config,
+        inputs,
+        work,
+        resumable=True,
+        together=True,
+        settings={RECIPE_FILE: said_recipe(job.recipe)},
+    )
     return parts.open_decoder(job.recipe, job.device)

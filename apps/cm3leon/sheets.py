@@ -55,8 +55,9 @@ def sheet(rows: Rows, titles: Sequence[Sequence[str]]) -> Image.Image:
         titles: Over the pictures: one line for the first row, or one for every row.
     """
     shown = [picture for _, pictures in rows for picture in pictures if picture is not None]
-    step = max(1, -(-CELL // max(shown[0].shape[:2])))
-    height, width = (step * side for side in shown[0].shape[:2])
+    sides = shown[0].shape[:2] if shown else (CELL, CELL)
+    step = max(1, -(-CELL // max(sides)))
+    height, width = (step * side for side in sides)
     font = ImageFont.load_default(TEXT)
     columns = max(len(pictures) for _, pictures in rows)
     captions = [_wrapped(caption, font, 240) for caption, _ in rows]

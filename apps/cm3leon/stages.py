@@ -12,13 +12,13 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from cm3_retrieval.text_file import parse_object
-from cm3_train.artifact import write_json
+from cm3_train.artifact import atomic_file, write_json
 from cm3leon import VERSION
 from cm3leon.fingerprint import fingerprint_of
 
@@ -81,6 +81,7 @@ class Stages:
         *,
         resumable: bool = False,
         together: bool = False,
+        settings: Mapping[str, bytes] | None = None,
     ) -> Stage:
         """Return the stage, made now if it is not there yet.
 
@@ -91,12 +92,16 @@ class Stages:
             work: Fills the folder that it is given.
             resumable: An interrupted `work` goes on in the same folder instead of starting over.
             together: All processes do the work, in the same folder; it must be resumable.
+            settings: Files for who opens the finished stage, in its folder from the moment on that
+                it is finished. Those of a stage that is kept are replaced.
         """
         folder = self.root / name
         found = _read(folder / "stage.json")
         fingerprint = fingerprint_of(name, config, [self._fingerprints[i] for i in inputs])
         if found.get("fingerprint") == fingerprint:
             self.say(f"{name}: done before, kept")
+            if self.first:
+                _write_files(folder, settings or {})
             stage = Stage(name, folder, fingerprint, found["seconds"], True, found["resumed"])
         elif not self.first:
             stage = self._follow(name, folder, fingerprint, work if together else None)
@@ -106,7 +111,7 @@ class Stages:
                 "fingerprint": fingerprint,
                 "inputs": {i: self._fingerprints[i] for i in inputs if i in self.done},
             }
-            stage = self._make(name, folder, facts, work, resumable)
+            stage = self._make(name, folder, facts, work, resumable, settings or {})
         self.done[name] = stage
         self._fingerprints[name] = fingerprint
         return stage
@@ -133,6 +138,7 @@ class Stages:
         facts: dict[str, Any],
         work: Callable[[Path], None],
         resumable: bool,
+        settings: Mapping[str, bytes],
     ) -> Stage:
         # Work that cannot go on is done aside, so that the real folder is whole or not there.
         place = folder if resumable else folder.with_name(f".{name}.partial")
@@ -147,6 +153,7 @@ class Stages:
         try:
             work(place)
             seconds = time.perf_counter() - start
+            _write_files(place, settings)
             write_json(place / "stage.json", {**facts, "seconds": seconds, "resumed": goes_on})
         except BaseException:
             if not resumable:
@@ -190,6 +197,12 @@ def check_finished(root: Path, name: str) -> None:
 
 FIRST_SECONDS = 120
 """How long a process waits for the first one to begin."""
+
+
+def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        with atomic_file(folder / name) as file:
+            file.write(content)
 
 
 def _say_nothing(line: str) -> None:

@@ -24,6 +24,8 @@ class Tuned:
     folder: Path
     tasks: Mapping[str, Task]
     recipe: TuningRecipe
+    with_documents: frozenset[str] = frozenset()
+    """Tasks whose records were shown behind retrieved documents."""
 
     def task(self, name: str) -> Task:
         """Return a task.
@@ -39,19 +41,15 @@ class Tuned:
         return self.tasks[name]
 
     @property
-    def knows_documents(self) -> bool:
-        """Whether questions stood behind retrieved documents: published sets name none."""
-        return not self.recipe.sets and self.recipe.retrieve > 0
-
-    @property
     def grid(self) -> int:
         """What the places of boxes are multiples of."""
         return 1 if self.recipe.sets else self.recipe.embedded.grid
 
 
-def write_tasks(folder: Path, tasks: Iterable[Task]) -> None:
-    """Note the tasks of a tuning in the decoder's folder."""
-    write_json(folder / TASKS_FILE, {"tasks": [said_task(task) for task in tasks]})
+def write_tasks(folder: Path, tasks: Iterable[Task], with_documents: Iterable[str]) -> None:
+    """Note the tasks of a tuning in the decoder's folder, and which were shown with documents."""
+    said = {"tasks": [said_task(task) for task in tasks], "documents": [*with_documents]}
+    write_json(folder / TASKS_FILE, said)
 
 
 def open_tuned(folder: Path) -> Tuned:
@@ -63,9 +61,11 @@ def open_tuned(folder: Path) -> Tuned:
     path = folder / "decoder" / TASKS_FILE
     if not path.is_file():
         raise ValueError(f"{folder}: wanted a run that apps/sft.py has tuned, got an untuned one")
-    tasks = [task_of(said, path) for said in read_object(path, "tasks")["tasks"]]
+    said = read_object(path, "tasks", "documents")
+    tasks = [task_of(one, path) for one in said["tasks"]]
     return Tuned(
         folder=folder,
         tasks={task.name: task for task in tasks},
         recipe=read_tuning(folder),
+        with_documents=frozenset(said["documents"]),
     )

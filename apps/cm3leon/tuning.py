@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from cm3_retrieval.interface import Encoder
 from cm3_texttok import PAPER_TASKS, InstructionLayout, Task
 from cm3_train import Mixture, progress_bar
 from cm3_train.shard_files import MANIFEST
@@ -25,8 +24,9 @@ from cm3leon.data.pairs import Pairs, read_pairs
 from cm3leon.data.prepared import open_prepared
 from cm3leon.instructions.sets import TASK_FILE, InstructionSet, Split, read_task
 from cm3leon.job import Job, start
-from cm3leon.parts import Memory, Tokenizers
+from cm3leon.parts import Retrieval, Tokenizers
 from cm3leon.recipe import Recipe, seeded
+from cm3leon.recipe_file import RECIPE_FILE, TUNING_FILE, said_recipe
 from cm3leon.tuned import write_tasks
 from cm3leon.tuning_recipe import TuningRecipe
 
@@ -44,14 +44,30 @@ def begin(tuning: TuningRecipe) -> TuningJob:
     """Take hold of the tuned run's folder; errors as of `job.start`, and `parts.recipe_of`.
 
     Raises:
-        ValueError: The report would be drawn by guidance that the objective does not teach.
+        ValueError: The report would be drawn by guidance that the objective does not teach, or the
+            base has no memory bank and its pairs are wanted.
     """
     if not tuning.sets:
         for name, number in tuning.embedded.numbers.items():
             if number and PAPER_TASKS[name].outputs == ("image",):
                 tuning.check_streams(tuning.guidance.sampling(name))
     base = parts.recipe_of(tuning.base)
+    if not base.retrieval.bank:
+        check_without_bank(tuning)
     return TuningJob(job=start(tuned_recipe(tuning, base)), tuning=tuning)
+
+
+def check_without_bank(tuning: TuningRecipe) -> None:
+    """Refuse what needs the pairs or the memory bank of a base that has none.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    why = f"as {tuning.base} is of published weights and has neither pairs nor a memory bank"
+    if not tuning.sets:
+        raise ValueError(f"sets: wanted sets of apps/prepare.py --task, {why}, got none")
+    if tuning.replay:
+        raise ValueError(f"replay: wanted 0, {why}, got {tuning.replay}")
 
 
 def tuned_recipe(tuning: TuningRecipe, base: Recipe) -> Recipe:
@@ -100,27 +116,26 @@ def make_tuned(made: TuningJob) -> list[Path]:
     job.stages.run(BASE_STAGE, base_fingerprint(tuning.base), [], lambda out: None)
     base = open_base(job)
     sets = make_sets(made, *base)
-    tune(made, base[0], base[2], sets)
+    tune(made, *base, sets)
     return sets
 
 
-def open_base(job: Job) -> tuple[Tokenizers, Encoder, Memory]:
-    """Open the base's tokenizers, encoder and memory."""
+def open_base(job: Job) -> tuple[Tokenizers, Retrieval | None]:
+    """Open the base's tokenizers, encoder and memory; None where it has no memory."""
     text = parts.open_text_tokenizer(job.recipe, trust=job.trust)
     image = parts.open_image_tokenizer(job.recipe, job.device, trust=job.trust)
     tokenizers = parts.join_tokenizers(text, image, job.recipe, job.device)
-    encoder = parts.open_encoder(job.recipe, job.device, trust=job.trust)
-    return tokenizers, encoder, parts.open_memory(job.recipe, encoder, tokenizers.vocabulary)
+    retrieval = parts.open_retrieval(job.recipe, tokenizers, job.device, trust=job.trust)
+    return tokenizers, retrieval
 
 
-def make_sets(
-    made: TuningJob, tokenizers: Tokenizers, encoder: Encoder, memory: Memory
-) -> list[Path]:
+def make_sets(made: TuningJob, tokenizers: Tokenizers, retrieval: Retrieval | None) -> list[Path]:
     """Stage `instructions`: the embedded sets, where the recipe names none."""
     job, tuning = made.job, made.tuning
     if tuning.sets:
         job.stages.run("instructions", said_by(tuning.sets), [BASE_STAGE], lambda out: None)
         return list(tuning.sets)
+    assert retrieval is not None, "check_without_bank has looked"
     compositions = seeded(job.recipe.data.compositions, parts.recipe_of(tuning.base).seed)
 
     def work(out: Path) -> None:
@@ -132,8 +147,8 @@ def make_sets(
                 out,
                 tokenizers,
                 Retriever(
-                    encoder=encoder,
-                    memory=memory,
+                    encoder=retrieval.encoder,
+                    memory=retrieval.memory,
                     groups=groups_of(job.recipe),
                     seed=tuning.seed,
                 ),
@@ -172,7 +187,9 @@ def said_by(sets: Sequence[Path]) -> list[str]:
     return found
 
 
-def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Path]) -> None:
+def tune(
+    made: TuningJob, tokenizers: Tokenizers, retrieval: Retrieval | None, sets: list[Path]
+) -> None:
     """Stage `decoder`: the base's decoder, tuned."""
     job, tuning = made.job, made.tuning
     recipe = job.recipe.decoder
@@ -190,11 +207,20 @@ def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Pat
 
         train = opened("train")
         if job.stages.first:
-            write_tasks(out, [one.task for one in train])
+            near = [one for one in train if one.has_documents()]
+            if near and retrieval is None:
+                raise ValueError(
+                    f"{near[0].folder}: wanted records without documents, as {tuning.base} has no "
+                    "memory bank, got some that name them"
+                )
+            shown = [one.task.name for one in near] if tuning.retrieve > 0 else []
+            write_tasks(out, [one.task for one in train], shown)
         mixture = Mixture([len(one) for one in train], up=tuning.up, down=tuning.down)
-        keys, neighbours = pretraining_pairs(job.recipe)
-        documents = memory.documents
-        replayed = training_sequences(recipe, tokenizers, documents, neighbours, tuning.seed)
+        keys, documents, replayed = np.empty(0, np.int64), None, None
+        if retrieval is not None:
+            keys, neighbours = pretraining_pairs(job.recipe)
+            documents = retrieval.memory.documents
+            replayed = training_sequences(recipe, tokenizers, documents, neighbours, tuning.seed)
         tune_decoder(
             recipe,
             tuning.objective,
@@ -219,7 +245,10 @@ def tune(made: TuningJob, tokenizers: Tokenizers, memory: Memory, sets: list[Pat
         tuning.replay, tuning.val_records, tuning.lora, tuning.seed, job.precision,
     ]  # fmt: skip
     inputs = [BASE_STAGE, "instructions"]
-    job.stages.run("decoder", config, inputs, work, resumable=True, together=True)
+    settings = {RECIPE_FILE: said_recipe(job.recipe), TUNING_FILE: said_recipe(tuning)}
+    job.stages.run(
+        "decoder", config, inputs, work, resumable=True, together=True, settings=settings
+    )
 
 
 def pretraining_pairs(recipe: Recipe) -> tuple[np.ndarray, Neighbours]:

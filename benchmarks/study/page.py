@@ -21,9 +21,9 @@ this page:
 {command}
 ```
 
-Every point is the mean over {seeds} seeds of training and drawing; bars, and intervals of claims, are
-95 % intervals of Student's t over the seeds. A claim holds here if its interval is above
-0, and does not hold if it is below 0; otherwise this study is too small to tell. All numbers:
+Every point is the mean over {seeds} seeds of training and drawing; bars, and intervals of claims,
+are 95 % intervals of Student's t over the seeds. A claim holds here if its interval is above 0, and
+does not hold if it is below 0; otherwise this study is too small to tell. All numbers:
 `{results}`. {machine}
 
 | finding | verdict |

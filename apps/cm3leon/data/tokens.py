@@ -16,7 +16,8 @@ import torch
 from cm3_train import CM3Config, SequenceBuilder, progress_bar, write_shards
 from cm3leon.data.pairs import SPLITS
 from cm3leon.data.pixels import Pictures
-from cm3leon.parts import BATCH, Documents, Tokenizers
+from cm3leon.joined_tokenizers import BATCH, Tokenizers
+from cm3leon.parts import Documents
 
 Retrieve = Callable[[int, int], Sequence[int]]
 """(key of a pair, epoch) -> keys of the documents that stand before it, the best last."""

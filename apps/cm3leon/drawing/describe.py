@@ -13,7 +13,7 @@ from PIL.Image import Image
 from cm3_decoding import SamplingConfig, candidate_pool
 from cm3_imagetok import square
 from cm3leon.drawing.draw import Progress
-from cm3leon.drawing.prompts import fitting, pairs_of, retrieve, text_to_end
+from cm3leon.drawing.prompts import fitting, pairs_of, retrieve_for_picture, text_to_end
 from cm3leon.parts import Parts, Tokenizers
 
 CAPTION_LENGTH = 48
@@ -26,7 +26,7 @@ class Descriptions:
 
     captions: list[str]
     scores: list[float]
-    """Cosines of each caption's CLIP vector with the picture's."""
+    """Cosines of each caption's CLIP vector with the picture's; all 0 where the run has no CLIP."""
     context: list[int]
     """Keys of the documents that stood before the picture, the best last."""
 
@@ -54,12 +54,14 @@ def describe(
     """
     tokenizers = parts.tokenizers
     pixels, codes = read_picture(tokenizers, picture)
-    vector = parts.encoder.encode_images([pixels])[0]
-    found = retrieve(parts, "image", vector, retrieved)
+    found = retrieve_for_picture(parts, pixels, retrieved)
     context = fitting(parts, found, len(tokenizers.layout.caption_prompt(codes)), CAPTION_LENGTH)
-    prompt = tokenizers.layout.caption_prompt(codes, pairs_of(parts.memory, context))
+    prompt = tokenizers.layout.caption_prompt(codes, pairs_of(parts, context))
 
     def clip_score(ids: Sequence[torch.Tensor]) -> torch.Tensor:
+        if parts.retrieval is None:
+            return torch.zeros(len(ids))
+        vector = parts.encoder.encode_images([pixels])[0]
         texts = read_captions(tokenizers, ids)
         return torch.from_numpy(parts.encoder.encode_texts(texts).dot(vector))
 

@@ -23,9 +23,9 @@ class Drawings:
     pixels: np.ndarray
     """(N, C, H, W, 3) uint8."""
     vectors: np.ndarray
-    """(N, C, dim) CLIP image vectors."""
+    """(N, C, dim) CLIP image vectors; dim is 0 where the run has no CLIP."""
     scores: np.ndarray
-    """(N, C) cosines with the caption's CLIP text vector."""
+    """(N, C) cosines with the caption's CLIP text vector; all 0 where the run has no CLIP."""
     contexts: list[list[int]]
     """Keys of the documents that stood before each prompt, the best last."""
 
@@ -100,10 +100,15 @@ def draw(
         )
         codes[rows, members] = tokenizers.vocabulary.ids_to_codes(torch.stack(ids).numpy())
     pixels = tokenizers.decode(codes.reshape(count * candidates, -1))
-    vectors = parts.encoder.encode_images(list(pixels)).reshape(count, candidates, -1)
+    if parts.retrieval is None:  # nobody judges
+        vectors = np.empty((count, candidates, 0), np.float32)
+        scores = np.zeros((count, candidates), np.float32)
+    else:
+        vectors = parts.encoder.encode_images(list(pixels)).reshape(count, candidates, -1)
+        scores = np.einsum("ncd,nd->nc", vectors, parts.encoder.encode_texts(captions))
     return Drawings(
         pixels=pixels.reshape(count, candidates, *pixels.shape[1:]),
         vectors=vectors,
-        scores=np.einsum("ncd,nd->nc", vectors, parts.encoder.encode_texts(captions)),
+        scores=scores,
         contexts=prompts.kept,
     )

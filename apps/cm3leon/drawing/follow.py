@@ -121,7 +121,7 @@ def answer_records(
     prompts = []
     for record, keys in zip(records, contexts or [()] * len(records), strict=True):
         bare = layout.prompt(chosen, record, task.outputs)
-        pairs = pairs_of(parts.memory, fitting(parts, keys, len(bare), min(most, SHORT)))
+        pairs = pairs_of(parts, fitting(parts, keys, len(bare), min(most, SHORT)))
         whole = layout.prompt(chosen, record, task.outputs, context=pairs)
         prompts.append(torch.from_numpy(whole))
     said: list[str] = []

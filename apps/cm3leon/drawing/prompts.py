@@ -11,7 +11,7 @@ import torch
 
 from cm3_decoding import SamplingConfig, TextUntil
 from cm3_retrieval import inference_context
-from cm3leon.parts import Memory, Parts, Tokenizers
+from cm3leon.parts import Parts, Tokenizers
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Text ids and codes of one document."""
@@ -31,9 +31,10 @@ def retrieve(
         count: Most documents; None takes as many as the run is used to.
         text: The prompt, if there is one.
     """
-    count, memory = parts.habits.retrieve if count is None else count, parts.memory
+    count = parts.habits.retrieve if count is None else count
     if count == 0:
         return []
+    memory = parts.memory
     found = inference_context(memory.bank, {kind: vector}, memory.strategy, count)
     if memory.taught:
         words = set(words_of(text))
@@ -52,6 +53,7 @@ def words_of(text: str) -> list[str]:
 
 def retrieve_for_caption(parts: Parts, caption: str, count: int | None) -> list[int]:
     """Return the keys of the documents that stand before a caption; see `retrieve`."""
+    count = parts.habits.retrieve if count is None else count
     if count == 0:
         return []  # nothing to encode the caption for
     return retrieve(parts, "text", parts.encoder.encode_texts([caption])[0], count, caption)
@@ -68,6 +70,8 @@ def fitting(parts: Parts, keys: Sequence[int], prompt_length: int, new_ids: int)
         prompt_length: Ids of the prompt without documents.
         new_ids: Ids of the answer with its `<eos>`.
     """
+    if not keys:
+        return []
     documents = parts.memory.documents
     room = parts.model.config.max_length - prompt_length - new_ids
     kept: list[int] = []
@@ -79,9 +83,20 @@ def fitting(parts: Parts, keys: Sequence[int], prompt_length: int, new_ids: int)
     return kept
 
 
-def pairs_of(memory: Memory, keys: Sequence[int]) -> list[Pair]:
+def retrieve_for_picture(parts: Parts, pixels: np.ndarray, count: int | None) -> list[int]:
+    """Return the keys of the documents that stand before pixels (H, W, 3); see `retrieve`."""
+    count = parts.habits.retrieve if count is None else count
+    if count == 0:
+        return []
+    return retrieve(parts, "image", parts.encoder.encode_images([pixels])[0], count)
+
+
+def pairs_of(parts: Parts, keys: Sequence[int]) -> list[Pair]:
     """Return text ids and codes of documents."""
-    return [(memory.documents.text_ids(key), memory.documents.codes(key)) for key in keys]
+    if not keys:
+        return []
+    documents = parts.memory.documents
+    return [(documents.text_ids(key), documents.codes(key)) for key in keys]
 
 
 def text_to_end(tokenizers: Tokenizers, most: int) -> TextUntil:
@@ -141,7 +156,7 @@ def image_prompts(
         fitting(parts, keys, len(layout.image_prompt(text)), answer)
         for text, keys in zip(texts, contexts, strict=True)
     ]
-    pairs = [pairs_of(parts.memory, keys) for keys in kept]
+    pairs = [pairs_of(parts, keys) for keys in kept]
     return ImagePrompts(
         conditional=[
             torch.from_numpy(layout.image_prompt(text, context))

@@ -23,7 +23,7 @@ class Redrawings:
     pixels: np.ndarray
     """(C, H, W, 3) uint8; what lies outside of the masked codes is the picture's own."""
     scores: list[float]
-    """Cosines of each candidate's CLIP vector with the caption's."""
+    """Cosines of each candidate's CLIP vector with the caption's; all 0 where there is no CLIP."""
     original: np.ndarray
     """(H, W, 3) uint8, the picture at the run's size."""
     masked: np.ndarray
@@ -58,9 +58,11 @@ def redraw(
         progress: Called with (steps done, steps in all).
 
     Raises:
-        ValueError: The rectangle is empty or lies outside of the picture.
+        ValueError: The rectangle is empty or lies outside of the picture, or the run's image
+            tokenizer gives no pictures.
     """
     tokenizers = parts.tokenizers
+    tokenizers.check_draws()
     layout, vocabulary = tokenizers.layout, tokenizers.vocabulary
     masked = masked_codes(tokenizers, rectangle, picture.size)
     pixels, codes = read_picture(tokenizers, picture)
@@ -70,7 +72,7 @@ def redraw(
     found = retrieve_for_caption(parts, caption, retrieved)
     bare = len(layout.infill_prompt(text_ids, codes, masked))
     context = fitting(parts, found, bare, new_ids)
-    prompt = layout.infill_prompt(text_ids, codes, masked, pairs_of(parts.memory, context))
+    prompt = layout.infill_prompt(text_ids, codes, masked, pairs_of(parts, context))
     side = tokenizers.image.downsampling
     inside = masked.repeat(side, 0).repeat(side, 1)
 
@@ -80,9 +82,10 @@ def redraw(
         whole[:, masked.ravel()] = vocabulary.ids_to_codes(drawn[:, vocabulary.is_image(drawn[0])])
         return np.where(inside[..., None], tokenizers.decode(whole), pixels)
 
-    target = parts.encoder.encode_texts([caption])[0]
-
     def clip_score(ids: Sequence[torch.Tensor]) -> torch.Tensor:
+        if parts.retrieval is None:
+            return torch.zeros(len(ids))
+        target = parts.encoder.encode_texts([caption])[0]
         return torch.from_numpy(parts.encoder.encode_images(list(filled(ids))).dot(target))
 
     ids, scores = candidate_pool(

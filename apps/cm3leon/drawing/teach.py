@@ -21,7 +21,7 @@ from cm3_retrieval.text_file import read_objects, read_text
 from cm3_train.artifact import atomic_file
 from cm3leon.data.pairs import key_of
 from cm3leon.drawing.describe import read_picture
-from cm3leon.parts import Documents, Parts, Taught
+from cm3leon.parts import Documents, Parts, Retrieval, Taught
 
 FOLDER = "taught"
 SCALE = 2.0
@@ -81,7 +81,8 @@ def learn(parts: Parts, picture: Image.Image, text: str) -> Parts:
         text: What it is called, such as "zorp". A prompt with all its words gets the picture.
 
     Raises:
-        ValueError: The text is empty, or the document leaves no room for a drawing.
+        ValueError: The text is empty, the document leaves no room for a drawing, or the run has no
+            memory bank.
     """
     if not text.split():
         raise ValueError(f"text: wanted a name for the picture, got {text!r}")
@@ -104,10 +105,13 @@ def learn(parts: Parts, picture: Image.Image, text: str) -> Parts:
     lesson = Lesson(text, np.asarray(text_ids), codes)
     return replace(
         parts,
-        memory=replace(
-            memory,
-            documents=TaughtDocuments(below, {**known, key: lesson}),
-            taught=(*memory.taught, Taught(key=key, text=text, vector=vector)),
+        retrieval=Retrieval(
+            encoder=parts.encoder,
+            memory=replace(
+                memory,
+                documents=TaughtDocuments(below, {**known, key: lesson}),
+                taught=(*memory.taught, Taught(key=key, text=text, vector=vector)),
+            ),
         ),
     )
 

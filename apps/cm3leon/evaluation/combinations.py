@@ -192,7 +192,7 @@ def caption_figures(subject: Subject) -> dict[str, float]:
             parts, "image", subject.neighbours.image_vectors[row], subject.recipe.retrieve
         )
         kept = fitting(parts, found, len(layout.caption_prompt(codes)), 16)
-        prompts.append(torch.from_numpy(layout.caption_prompt(codes, pairs_of(parts.memory, kept))))
+        prompts.append(torch.from_numpy(layout.caption_prompt(codes, pairs_of(parts, kept))))
     greedy = replace(unguided(subject.recipe.sampling), top_k=1)
     said: list[str] = []
     with progress_bar("describing") as progress:

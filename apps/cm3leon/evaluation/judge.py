@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cm3_train import progress_bar
 from cm3leon.data.palette import colour_of_paper, colour_of_thing
 from cm3leon.data.pixels import Pictures
-from cm3leon.parts import BATCH, Tokenizers
+from cm3leon.joined_tokenizers import BATCH, Tokenizers
 
 SIZE = 64
 """Side in pixels that the network sees."""

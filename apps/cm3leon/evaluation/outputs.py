@@ -9,7 +9,9 @@ Anyone can look at the pictures, and measure them with other tools.
 
 from __future__ import annotations
 
+import io
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cm3_imagetok import load_image
 from cm3_train.artifact import atomic_file, write_json
 from cm3leon.evaluation.tasks.interface import Outputs
 from cm3leon.stages import read_object
@@ -50,8 +53,7 @@ class SavedPictures:
         return np.stack([self._read(int(one)) for one in place])
 
     def _read(self, place: int) -> np.ndarray:
-        with Image.open(_picture(self.folder, place)) as picture:
-            return np.asarray(picture.convert("RGB"))
+        return np.asarray(load_image(_picture(self.folder, place)))
 
 
 def chunked(
@@ -87,13 +89,23 @@ def chunked(
         chunk = folder / f"chunk-{first:06}.npz"
         if not chunk.is_file():
             _write(folder, chunk, first, make(first, stop))
-        with np.load(chunk, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
+        found = _read(chunk)
         pictures |= set(found.pop(PICTURES).tolist())
         parts.append(found)
         progress(stop, count)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return joined | {name: SavedPictures(folder / name, count) for name in pictures}
+
+
+def _read(chunk: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(chunk.read_bytes()), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{chunk}: wanted what an evaluation has kept, got a damaged file ({error}); remove "
+            "it, and it is made again"
+        ) from None
 
 
 def _write(folder: Path, chunk: Path, first: int, outputs: Outputs) -> None:

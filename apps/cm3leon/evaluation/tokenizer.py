@@ -10,7 +10,7 @@ import torch
 
 from cm3_imagetok import codebook_use, frechet_distance, psnr, to_pixels, to_tensor
 from cm3leon.data.pixels import Pictures
-from cm3leon.parts import BATCH, Tokenizers
+from cm3leon.joined_tokenizers import BATCH, Tokenizers
 
 HOW = {
     "imagetok.heldout_psnr_db": "Mean over the test pictures of 10 log10(255^2 / mean squared "

@@ -27,6 +27,8 @@ from cm3leon.stages import read_object
 COMPONENT = "cm3leon/instruction-set"
 VERSION = "1.0"
 TASK_FILE = "task.json"
+LOOKED_AT = 1000
+"""Records that say whether a set's records name documents."""
 SPLITS = ("train", "validation", "test")
 Split = Literal["train", "validation", "test"]
 
@@ -76,6 +78,11 @@ class InstructionSet:
     def keys(self) -> np.ndarray:
         """Keys of the records, int64 (N,)."""
         return self.shards.keys
+
+    def has_documents(self) -> bool:
+        """Tell whether records name documents, by up to `LOOKED_AT` of them."""
+        some = self.keys[:: max(1, len(self) // LOOKED_AT)].tolist()
+        return any(self.record(key).near for key in some)
 
     def record(self, key: int) -> Record:
         """Return a record.

@@ -15,6 +15,7 @@ from cm3_train.artifact import write_json
 from cm3leon import VERSION
 from cm3leon.fingerprint import fingerprint_of
 from cm3leon.named_parts import fingerprint_of_part
+from cm3leon.parts import NO_BANK
 from cm3leon.preparation.image_folder import fingerprint_of_pictures
 from cm3leon.preparation.job import Preparation
 from cm3leon.preparation.source import files_of
@@ -35,8 +36,10 @@ def origins_of(recipe: Recipe, options: Preparation) -> dict[str, str]:
 
     Raises:
         FileNotFoundError: A part is neither made nor named.
-        ValueError: The run's stages do not fit each other.
+        ValueError: The run's stages do not fit each other, or it has no encoder.
     """
+    if not recipe.retrieval.bank:
+        raise ValueError(f"--parts {options.parts}: {NO_BANK}")
     origins = {}
     for group, (stage, _) in PARTS.items():
         named = named_part(recipe, group)

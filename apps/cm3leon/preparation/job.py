@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
-from cm3_texttok import Task
+from cm3_texttok import PAPER_TASKS, Task
 from cm3leon.preparation.source import Shard
 from cm3leon.recipe import Recipe
 
@@ -90,6 +91,28 @@ class TaskPreparation(Work):
     feature_weights: Path | None = None
     """File or folder of the network that makes the task's feature pictures; see
     `cm3leon.instructions.features`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeaturePreparation(Work):
+    """Captioned pictures to a set of instructions for each of several features."""
+
+    features: tuple[str, ...]
+    """Of `cm3leon.instructions.features.NAMES`; the sets are folders of these names."""
+    images: Path | None = None
+    """As of `TaskPreparation`."""
+    feature_weights: Mapping[str, Path] = field(default_factory=dict)
+    """By the feature: as of `TaskPreparation`."""
+
+    def alone(self, name: str) -> TaskPreparation:
+        """Return the preparation of one feature's set."""
+        both = {f.name: getattr(self, f.name) for f in fields(Work)}
+        return TaskPreparation(
+            **{**both, "folder": self.folder / name},
+            task=PAPER_TASKS[name],
+            images=self.images,
+            feature_weights=self.feature_weights.get(name),
+        )
 
 
 class Works(Protocol):

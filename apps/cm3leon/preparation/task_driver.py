@@ -218,5 +218,7 @@ def write_samples(job: TaskJob, tokenizers: Tokenizers) -> None:
         for key in shards.keys[:SHOWN].tolist():
             codes = np.split(shards.codes(key), len(task.pictures))
             said = " / ".join(json.loads(shards.caption(key))["texts"].values())
-            lines.append((f"{split}: {said}", list(tokenizers.decode(np.stack(codes)))))
+            shown_codes = np.stack(codes)
+            drawn = tokenizers.decode(shown_codes) if tokenizers.draws else [None] * len(codes)
+            lines.append((f"{split}: {said}", list(drawn)))
     write_sheet(folder / "report.png", lines, [task.pictures])

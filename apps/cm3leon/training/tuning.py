@@ -41,7 +41,7 @@ class Instructions:
         sets: Of one split.
         layout: Of the words.
         mixture: Which record a place of an epoch has; None takes the sets one after another.
-        documents: What may be retrieved.
+        documents: What may be retrieved; None retrieves nothing.
         retrieve: How often a record that has found documents is shown behind the best of them.
         max_length: Most ids of a sequence; documents that do not fit, cut-out output and all, are
             left out.
@@ -52,7 +52,7 @@ class Instructions:
         sets: Sequence[InstructionSet],
         layout: InstructionLayout,
         mixture: Mixture | None,
-        documents: Documents,
+        documents: Documents | None,
         retrieve: float,
         max_length: int,
     ) -> None:
@@ -86,7 +86,8 @@ class Instructions:
             )
         template = fitting[int(rng.integers(len(fitting)))]
         shown = record.near[-1:] if rng.random() < self.retrieve else ()
-        pairs = [(self.documents.text_ids(key), self.documents.codes(key)) for key in shown]
+        some = self.documents
+        pairs = [(some.text_ids(key), some.codes(key)) for key in shown if some is not None]
         whole = self.layout.whole(template, record.fields, task.outputs, pairs)
         if pairs and len(whole.ids) + 2 > self.max_length:
             return self.layout.whole(template, record.fields, task.outputs)

@@ -10,6 +10,8 @@ from cm3_texttok import (
     DocumentLayout,
     HFTokenizer,
     Vocabulary,
+    chameleon_codes,
+    chameleon_names,
     chameleon_tokenizer,
     chameleon_vocabulary,
     check_tokenizer,
@@ -117,6 +119,36 @@ def test_ids_stand_where_chameleon_has_them(tokenizer):
     assert vocabulary.size == 65536
     assert vocabulary.codes_to_ids([0, 8191]).tolist() == [4, 8195]
     assert (END_OF_IMAGE_ID, BEGIN_OF_IMAGE_ID, END_OF_TURN_ID) == (8196, 8197, 8710)
+
+
+def test_names_say_which_code_an_image_id_means(settings, path, tmp_path):
+    assert np.array_equal(chameleon_codes(path), np.arange(8192))
+    vocab = dict(settings["model"]["vocab"])
+    vocab[image_name(0)], vocab[image_name(9)] = vocab[image_name(9)], vocab[image_name(0)]
+    other = tmp_path / "tokenizer.json"
+    other.write_text(json.dumps({**settings, "model": {**settings["model"], "vocab": vocab}}))
+    assert chameleon_codes(other)[[0, 1, 9]].tolist() == [9, 1, 0]
+    del vocab[image_name(3)]
+    other.write_text(json.dumps({**settings, "model": {**settings["model"], "vocab": vocab}}))
+    with pytest.raises(ValueError, match="wanted a name IMGIMG...Z of each code 0 to 8191"):
+        chameleon_codes(other)
+    bare = {name: place for name, place in vocab.items() if not name.startswith("IMGIMG")}
+    other.write_text(json.dumps({**settings, "model": {**settings["model"], "vocab": bare}}))
+    assert np.array_equal(chameleon_codes(other), np.arange(8192))
+
+
+def test_names_have_added_tokens_among_them(path):
+    names = chameleon_names(path)
+    assert (names["<s>"], names["<racm3:break>"], names["the last piece"]) == (0, 8197, 65535)
+    path.with_name("other.json").write_text("{}")
+    with pytest.raises(ValueError, match="wanted a tokenizer.json"):
+        chameleon_names(path.with_name("other.json"))
+
+
+def test_the_tokenizer_says_where_image_ids_begin(tokenizer):
+    assert tokenizer.image_offset == 4
+    assert Vocabulary.from_tokenizer(tokenizer, 8192) == chameleon_vocabulary(tokenizer)
+    assert Vocabulary.from_tokenizer(tokenizer, 10, image_offset=9000).image.offset == 9000
 
 
 def test_only_text_is_text_in_chameleons_vocabulary(tokenizer):

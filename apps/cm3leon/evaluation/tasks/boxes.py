@@ -96,7 +96,7 @@ class Boxes:
         if self.detector is not None:
             from cm3leon.evaluation.objects.learned import LearnedDetector
 
-            return LearnedDetector(self.detector, examined.parts.encoder, examined.parts.device)
+            return LearnedDetector(self.detector, examined.judge("boxes"), examined.parts.device)
         if not all("things" in one.record.facts for one in records):
             raise Missing("boxes: wanted a `detector` for real pictures, got none")
         from cm3leon.evaluation.objects.measured import train_detector

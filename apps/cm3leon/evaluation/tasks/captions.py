@@ -71,7 +71,7 @@ class Captions:
         for codes, vector in zip(tokenizers.encode(pixels), vectors, strict=True):
             found = retrieve(parts, "image", vector, None)
             kept = fitting(parts, found, len(layout.caption_prompt(codes)), CAPTION_LENGTH)
-            context = pairs_of(parts.memory, kept)
+            context = pairs_of(parts, kept)
             prompts.append(torch.from_numpy(layout.caption_prompt(codes, context)))
         ids = generate(
             parts.model,

@@ -80,6 +80,7 @@ class Drawing:
 
     def records(self, examined: Examined) -> list[Caption]:
         """Return the prompts."""
+        examined.judge("drawing")
         if self.prompts is not None:
             found = read_prompts(self.prompts)
             return [Caption(one.text, None, one) for one in found[: self.number]]

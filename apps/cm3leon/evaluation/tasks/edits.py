@@ -41,6 +41,7 @@ class Edits:
 
     def records(self, examined: Examined) -> list[Asked]:
         """Return the edits."""
+        examined.judge("edits")
         return asked_of(examined, "edits", ("edit",), self.number)
 
     def data(self, examined: Examined, records: Sequence[Asked]) -> str:
@@ -56,7 +57,7 @@ class Edits:
         self, examined: Examined, records: Sequence[Asked], outputs: dict[str, Any]
     ) -> Scores:
         """Compare with sources and true pictures."""
-        tokenizers, encoder = examined.parts.tokenizers, examined.parts.encoder
+        tokenizers, encoder = examined.parts.tokenizers, examined.judge("edits")
         sources, true = (
             tokenizers.decode(np.stack([one.record.codes[name] for one in records]))
             for name in ("source", "image")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from cm3_retrieval.interface import Encoder
 from cm3leon.evaluation.subject import Subject
 from cm3leon.instructions.sets import InstructionSet
 from cm3leon.parts import Parts
@@ -49,6 +50,16 @@ class Examined:
         if self.pairs is None:
             raise Missing(f"{task}: wanted captioned pictures, got a run that has none")
         return self.pairs
+
+    def judge(self, task: str) -> Encoder:
+        """Return the CLIP by which figures are computed.
+
+        Raises:
+            Missing: There is none.
+        """
+        if self.parts.retrieval is None:
+            raise Missing(f"{task}: wanted a run with a CLIP, got one of published weights")
+        return self.parts.encoder
 
     def following(self, task: str) -> Tuned:
         """Return what the model was tuned on.

@@ -23,19 +23,22 @@ def open_examined(recipe: EvaluateRecipe) -> Examined:
     """
     run, device = recipe.run, device_of(recipe.device)
     said = parts.recipe_of(run)
-    subject = open_subject(said.base or run, recipe.device)
-    tuned = None
-    if said.base is not None:
-        tuned = open_tuned(run)
-        subject = replace(
-            subject, parts=replace(subject.parts, model=parts.open_decoder(said, device))
-        )
+    tuned = None if said.base is None else open_tuned(run)
+    if not said.retrieval.bank:  # published weights, which come without pairs
+        subject, opened = None, parts.parts_of(said, device)
+    else:
+        subject = open_subject(said.base or run, recipe.device)
+        if said.base is not None:
+            subject = replace(
+                subject, parts=replace(subject.parts, model=parts.open_decoder(said, device))
+            )
+        opened = subject.parts
     if recipe.set_split not in SPLITS:
         raise ValueError(f"set_split: wanted one of {SPLITS}, got {recipe.set_split!r}")
-    vocabulary = subject.parts.tokenizers.vocabulary.sha256
+    vocabulary = opened.tokenizers.vocabulary.sha256
     return Examined(
         run=run,
-        parts=subject.parts,
+        parts=opened,
         tuned=tuned,
         pairs=subject,
         sets=[

@@ -18,7 +18,7 @@ from cm3leon.instructions.embedded.pictures import Drawing, pixels_of
 from cm3leon.instructions.embedded.planned import Painted, Planned, Pool
 from cm3leon.instructions.retrieving import Retriever
 from cm3leon.instructions.sets import SPLITS, codes_per_row, row_of, write_task
-from cm3leon.parts import BATCH, Tokenizers
+from cm3leon.joined_tokenizers import BATCH, Tokenizers
 from cm3leon.tuning_recipe import EmbeddedRecipe
 
 Progress = Callable[[int, int], None]

@@ -1,7 +1,8 @@
 """Soft edges by holistically-nested edge detection (HED, arXiv 1504.06375).
 
 Takes the weights that ControlNet's authors trained and published as `ControlNetHED.pth`; gives an
-extractor. The network is VGG-16's convolutions, each of its five stages with a side output.
+extractor, whose edges are black on white as all lines here (see `edges`). The network is VGG-16's
+convolutions, each of its five stages with a side output.
 """
 
 from __future__ import annotations
@@ -77,6 +78,6 @@ def open_hed(weights: Path, device: str) -> Callable[[np.ndarray], np.ndarray]:
     def hed(pixels: np.ndarray) -> np.ndarray:
         picture = torch.from_numpy(pixels.copy()).to(device).permute(2, 0, 1)[None].float()
         edges = (model(picture)[0, 0] * 255).byte().cpu().numpy()  # (H, W)
-        return np.repeat(edges[:, :, None], 3, axis=2)
+        return np.repeat(255 - edges[:, :, None], 3, axis=2)
 
     return hed

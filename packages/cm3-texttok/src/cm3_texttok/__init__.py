@@ -1,6 +1,12 @@
 """Text tokenizer, the joint id space of text and image codes, and document layouts."""
 
-from cm3_texttok.chameleon import ChameleonLayout, chameleon_tokenizer, chameleon_vocabulary
+from cm3_texttok.chameleon import (
+    ChameleonLayout,
+    chameleon_codes,
+    chameleon_names,
+    chameleon_tokenizer,
+    chameleon_vocabulary,
+)
 from cm3_texttok.contract import check_tokenizer
 from cm3_texttok.corpus import read_texts
 from cm3_texttok.document import DocumentLayout
@@ -30,6 +36,8 @@ __all__ = [
     "TextTokenizer",
     "Tokenizer",
     "Vocabulary",
+    "chameleon_codes",
+    "chameleon_names",
     "chameleon_tokenizer",
     "chameleon_vocabulary",
     "check_tokenizer",

@@ -2,9 +2,11 @@
 
 A `Tokenizer` and a `Vocabulary` from the published `tokenizer.json`, and a layout: a document is
 `<s> T <begin of image> I <end of image> T ... </s>`; a turn of a dialogue ends with an id of its
-own. Image code c has id 4 + c, text starts at 16384, and there are 65536 ids.
+own. Image ids are 4 to 8195, text starts at 16384, and there are 65536 ids. Which code of the image
+tokenizer an image id means, its name in the file says: `chameleon_codes`.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from numpy.typing import ArrayLike
 from cm3_texttok.arrays import integer_array, require
 from cm3_texttok.huggingface import HFTokenizer
 from cm3_texttok.reading import Segment
+from cm3_texttok.text_file import parse_object
 from cm3_texttok.vocabulary import IdBlock, Vocabulary
 
 BEGIN_ID = 0
@@ -39,6 +42,9 @@ INFILL_ID = 8709
 MASK_IDS = tuple(range(8198, 8214))
 
 
+_DIGITS = str.maketrans("ABCDEFGHIJ", "0123456789")
+
+
 def chameleon_tokenizer(path: str | Path) -> HFTokenizer:
     """Load a Chameleon or Anole `tokenizer.json`; no text gets an id below 16384.
 
@@ -53,6 +59,7 @@ def chameleon_tokenizer(path: str | Path) -> HFTokenizer:
         infill_id=INFILL_ID,
         mask_ids=MASK_IDS,
         reserved=range(TEXT.offset),
+        image_offset=IMAGE.offset,
     )
     if tokenizer.vocab_size != TEXT.stop:
         wanted = f"Chameleon's {TEXT.stop} ids"
@@ -60,9 +67,49 @@ def chameleon_tokenizer(path: str | Path) -> HFTokenizer:
     return tokenizer
 
 
+def chameleon_codes(path: str | Path) -> np.ndarray:
+    """Return the code of the image tokenizer that each image id means, int64 (8192,).
+
+    An image id is named `IMGIMG...Z`; A to J in the middle are the digits of its code. Where the
+    file names none, id 4 + c is code c.
+
+    Raises:
+        ValueError: The names are not those of all codes, each once.
+    """
+    names = chameleon_names(path)
+    said = {
+        place: int(found[1].translate(_DIGITS))
+        for name, place in names.items()
+        if (found := re.fullmatch(r"IMGIMG([A-J]+)Z", name))
+    }
+    if not said:
+        return np.arange(IMAGE.size)
+    codes = np.array([said.get(place, -1) for place in range(IMAGE.offset, IMAGE.stop)])
+    if len(said) != IMAGE.size or not np.array_equal(np.sort(codes), np.arange(IMAGE.size)):
+        raise ValueError(
+            f"{path}: wanted a name IMGIMG...Z of each code 0 to {IMAGE.size - 1} at the ids "
+            f"{IMAGE.offset} to {IMAGE.stop - 1}, got {len(said)} names that are not these"
+        )
+    return codes
+
+
+def chameleon_names(path: str | Path) -> dict[str, int]:
+    """Return the id of every name in a `tokenizer.json`, added tokens among them.
+
+    Raises:
+        ValueError: The file is no `tokenizer.json`.
+    """
+    settings = parse_object(Path(path).read_bytes(), Path(path))
+    try:
+        added = {token["content"]: token["id"] for token in settings.get("added_tokens", [])}
+        return {**settings["model"]["vocab"], **added}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: wanted a tokenizer.json, got one without {error}") from None
+
+
 def chameleon_vocabulary(tokenizer: HFTokenizer) -> Vocabulary:
     """Return Chameleon's joint id space, for a `DocumentLayout` over its ids."""
-    return Vocabulary.from_tokenizer(tokenizer, IMAGE.size, image_offset=IMAGE.offset)
+    return Vocabulary.from_tokenizer(tokenizer, IMAGE.size)
 
 
 class ChameleonLayout:

@@ -43,6 +43,7 @@ class HFTokenizer:
         infill_id: int,
         mask_ids: Sequence[int],
         reserved: Iterable[int] = (),
+        image_offset: int | None = None,
     ) -> None:
         """Read the file and remove the ids that no text may produce.
 
@@ -55,6 +56,8 @@ class HFTokenizer:
             mask_ids: The ids in place of the spans that were cut out.
             reserved: Further ids that no text may produce, such as image ids. The file's added
                 tokens are always reserved.
+            image_offset: Where image code 0 has its id, if the file leaves room for the codes; kept
+                for `Vocabulary.from_tokenizer`.
 
         Raises:
             ImportError: The `tokenizers` library is not installed.
@@ -69,6 +72,7 @@ class HFTokenizer:
             raise ImportError(message) from error
         self.pad_id, self.eos_id, self.break_id = pad_id, eos_id, break_id
         self.infill_id, self.mask_ids = infill_id, tuple(mask_ids)
+        self.image_offset = image_offset
         settings = _read(Path(path))
         silent = {pad_id, eos_id, break_id, infill_id, *self.mask_ids, *reserved}
         silent |= {token["id"] for token in settings["added_tokens"]}

@@ -23,9 +23,10 @@ VOCABULARY_COMPONENT = "cm3-texttok/vocabulary"
 class Tokenizer(Protocol):
     """Text to ids and back without loss; no text can produce a structural id.
 
-    It may also have `sha256`, a str that tells it from other tokenizers of its size, and
-    `silent_ranges`, a tuple of ranges (start, stop) of the ids that no text has;
-    `Vocabulary.from_tokenizer` asks for both.
+    It may also have `sha256`, a str that tells it from other tokenizers of its size,
+    `silent_ranges`, a tuple of ranges (start, stop) of the ids that no text has, and
+    `image_offset`, the id of image code 0 where it leaves room for the codes;
+    `Vocabulary.from_tokenizer` asks for all three.
     """
 
     @property

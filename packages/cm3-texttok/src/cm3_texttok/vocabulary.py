@@ -150,11 +150,13 @@ class Vocabulary:
         """Join the tokenizer's ids and `num_codes` image ids, after them or from `image_offset`.
 
         Args:
-            tokenizer: Its `sha256` and `silent_ranges` are taken, if it has them.
+            tokenizer: Its `sha256`, `silent_ranges` and `image_offset` are taken, if it has them.
             num_codes: Size of the image tokenizer's codebook.
-            image_offset: Id of image code 0.
+            image_offset: Id of image code 0, instead of the tokenizer's.
             codes_sha256: What tells the codebook from others of its size.
         """
+        if image_offset is None:
+            image_offset = getattr(tokenizer, "image_offset", None)
         return cls(
             silent_ranges=getattr(tokenizer, "silent_ranges", ()),
             text_sha256=getattr(tokenizer, "sha256", None),
