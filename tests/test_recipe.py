@@ -29,7 +29,8 @@ from cm3leon.tuning import tuned_recipe
 from cm3leon.tuning_recipe import TuningRecipe
 
 CONFIGS = Path(__file__).parents[1] / "apps" / "configs"
-RECIPES = sorted(path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith("sft-"))
+OTHERS = ("sft-", "evaluate")
+RECIPES = sorted(path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(OTHERS))
 
 
 def test_a_saved_recipe_is_the_same_recipe(tmp_path):
