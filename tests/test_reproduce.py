@@ -30,8 +30,6 @@ def test_a_claim_holds_where_its_interval_is_above_nothing(study):
     assert mean == 2 and high - mean == pytest.approx(4.303 / 3**0.5, rel=1e-3)
     assert mean - low == pytest.approx(high - mean)
     holds, fails, small = claim(1.0, 1.1), claim(-1.0, -1.1), claim(1.0, -1.0)
-    assert [one.verdict for one in (holds, fails)] == ["too small to tell"] * 2  # two seeds
-    holds, fails = claim(1.0, 1.001), claim(-1.0, -1.001)
     assert verdict_of([holds, holds]) == "holds here"
     assert verdict_of([holds, small]) == "too small to tell"
     assert verdict_of([holds, small, fails]) == "does not hold here"

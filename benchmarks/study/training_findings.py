@@ -153,7 +153,8 @@ def edit_scales(study: Study, seed: int) -> Curves:
             scales = replace(guidance, edit_text=text, edit_image=picture)
             pixels = drawn_for(parts, asked, scales.sampling, 128)
             found = score_edits(pixels, source, asked.facts, study.judge)
-            right[name][text], drift[name][text] = found["colour"], found["drift"]
+            right[name][text] = found["colour"]
+            drift[name][text] = found.get("drift", 0.0)  # none where things fill their pictures
     return {
         "right": {name: said(values) for name, values in right.items()},
         "drift": {name: said(values) for name, values in drift.items()},
