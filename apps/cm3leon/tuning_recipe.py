@@ -21,7 +21,7 @@ class EmbeddedRecipe:
     """Another colour, background or thing, or no change."""
     boxes: int = 8000
     """One to three things at drawn boxes."""
-    write: int = 2000
+    write: int = 3000
     """Letters, digits and short words."""
     canny: int = 1200
     """Pictures after their Canny edges."""
@@ -33,7 +33,7 @@ class EmbeddedRecipe:
     """Short captions."""
     image_paragraph: int = 400
     """Long captions."""
-    vqa2: int = 9000
+    vqa2: int = 8000
     """Questions: what, which colour, what behind, how many, what beside, is it."""
     science_qa: int = 1000
     """Choices of three with a reason."""

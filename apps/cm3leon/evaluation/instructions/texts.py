@@ -20,7 +20,7 @@ HOW = {
     "ask.background": "What is behind it: share of answers that are the background's colour.",
     "ask.number": "How many are there: share of right answers.",
     "ask.beside": "What is left of, right of, above or below a thing: share of right answers.",
-    "ask.yes_no": "Is it a thing, is it a colour: share of right answers.",
+    "ask.yes_no": "Is it a thing, is it a colour: share whose last word, yes or no, is right.",
     "choice.answer": "Choices of three, asked for the answer alone: share of right letters.",
     "choice.reasoned": "The same, asked for the reason first: share of right letters.",
     "choice.reason": "Share of right reasons.",
@@ -38,8 +38,11 @@ def score_answers(said: Sequence[str], records: Sequence[Mapping[str, Any]]) -> 
     """
     found: dict[str, list[bool]] = {}
     for text, record in zip(said, records, strict=True):
-        right = _plain(text) == _plain(record["texts"]["answer"])
-        found.setdefault(ASKED[record["facts"]["question"]], []).append(right)
+        kind = ASKED[record["facts"]["question"]]
+        one, true = _plain(text), _plain(record["texts"]["answer"])
+        if kind == "yes_no":  # it stands behind what is seen
+            one, true = one.rpartition(" ")[2], true.rpartition(" ")[2]
+        found.setdefault(kind, []).append(one == true)
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 

@@ -99,7 +99,4 @@ class Boxes:
             return LearnedDetector(self.detector, examined.judge("boxes"), examined.parts.device)
         if not all("things" in one.record.facts for one in records):
             raise Missing("boxes: wanted a `detector` for real pictures, got none")
-        from cm3leon.evaluation.objects.measured import train_detector
-
-        pairs = examined.captioned("boxes")
-        return train_detector(pairs.pictures, examined.parts.tokenizers, examined.seed)
+        return examined.measured

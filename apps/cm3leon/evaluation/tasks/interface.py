@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from cm3_retrieval.interface import Encoder
+from cm3leon.evaluation.objects.check import Detector
 from cm3leon.evaluation.subject import Subject
 from cm3leon.instructions.sets import InstructionSet
 from cm3leon.parts import Parts
@@ -60,6 +62,18 @@ class Examined:
         if self.parts.retrieval is None:
             raise Missing(f"{task}: wanted a run with a CLIP, got one of published weights")
         return self.parts.encoder
+
+    @cached_property
+    def measured(self) -> Detector:
+        """The detector of embedded compositions, trained when it is first asked for.
+
+        Raises:
+            Missing: There are no captioned pictures.
+        """
+        from cm3leon.evaluation.objects.measured import train_detector
+
+        pictures = self.captioned("objects").pictures
+        return train_detector(pictures, self.parts.tokenizers, self.seed)
 
     def following(self, task: str) -> Tuned:
         """Return what the model was tuned on.
