@@ -136,6 +136,24 @@ def test_what_a_run_cannot_do_is_left_out_by_name(smoke_run, tmp_path, app_here)
     assert done.returncode == 1 and "tasks: none could be done" in done.stderr
 
 
+def test_a_folder_of_captioned_pictures_takes_the_place_of_the_runs_own(smoke_run, tmp_path):
+    folder, lines = tmp_path / "pictures", []
+    folder.mkdir()
+    for number, colour in enumerate(("red", "blue", "green", "grey") * 3):
+        Image.new("RGB", (40 + number, 30), colour).save(folder / f"{number}.png")
+        for text in (f"{colour} thing {number}", f"a thing in {colour} {number}"):
+            lines.append(json.dumps({"file_name": f"{number}.png", "text": text}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    asked = {"folder": folder, "number": 5}
+    tasks = {name: asked for name in ("drawing", "reconstruction", "captions")}
+    found = evaluate(recipe(smoke_run, tmp_path / "out", tasks), print)["tasks"]
+    assert {one["records"] for one in found.values()} == {5}
+    assert {"clip_fid", "clip_score"} <= found["drawing"]["figures"].keys()
+    assert not any(name.startswith("objects") for name in found["drawing"]["figures"])
+    with pytest.raises(ValueError, match="metadata.jsonl: no such file"):
+        evaluate(recipe(smoke_run, tmp_path / "o", {"captions": {"folder": tmp_path}}), print)
+
+
 @pytest.mark.parametrize(
     ("tasks", "words"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,8 +15,9 @@ from cm3leon.drawing.describe import CAPTION_LENGTH, read_captions
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve, text_to_end
 from cm3leon.evaluation.measures.cider import CiderD
 from cm3leon.evaluation.measures.overlap import bleu, rouge_l
+from cm3leon.evaluation.tasks.captioned import RealPictures, captioned
 from cm3leon.evaluation.tasks.following import answered, asked_of
-from cm3leon.evaluation.tasks.interface import Examined, Missing, Outputs, Scores
+from cm3leon.evaluation.tasks.interface import Examined, Outputs, Scores
 
 HOW = {
     "cider_d": "CIDEr-D (arXiv 1411.5726) as pycocoevalcap computes it, 0..10, on words split as "
@@ -28,8 +30,6 @@ HOW = {
     "rouge_l": "Mean ROUGE-L as pycocoevalcap computes it, 0..1.",
     "exact": "Share of captions that are word for word a reference.",
 }
-CAPTIONED = ("coco_caption", "flickr30k", "image_paragraph", "localized_narratives")
-"""Tasks of instructions that ask for captions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,30 +42,28 @@ class Captions:
     """The task of the sets."""
     split: str = "test"
     """Of the pairs."""
+    folder: Path | None = None
+    """Pictures with a `metadata.jsonl` in place of the run's own."""
     number: int = 200
     """Most pictures."""
 
     def records(self, examined: Examined) -> list[Any]:
-        """Return rows of pairs, or records of sets with all references of a picture."""
+        """Return pictures, or records of sets, with all captions of each."""
         if self.of == "sets":
             return asked_of(examined, "captions", (self.task,), self.number, one_a_picture=True)
-        pairs = examined.captioned("captions").pictures.pairs
-        rows = pairs.rows(self.split)
-        if not len(rows):
-            raise Missing(f"captions: wanted pictures of split {self.split}, got none")
-        return np.random.default_rng(examined.seed).permutation(rows)[: self.number].tolist()
+        return captioned(examined, "captions", self.split, self.number, self.folder)
 
     def data(self, examined: Examined, records: Sequence[Any]) -> str:
         """Return pictures and references."""
-        return repr(self._references(examined, records))
+        return repr([(one.key, one.references) for one in records])
 
     def make(self, examined: Examined, records: Sequence[Any], first: int) -> Outputs:
         """Describe."""
         if self.of == "sets":
             return {"said": np.array(answered(examined, records), object)}
-        parts, subject = examined.parts, examined.captioned("captions")
+        parts = examined.parts
         tokenizers, layout = parts.tokenizers, parts.tokenizers.layout
-        pixels = subject.pictures.pixels(np.array(records))
+        pixels = RealPictures(examined, records)[:]
         vectors = parts.encoder.encode_images(list(pixels))
         prompts = []
         for codes, vector in zip(tokenizers.encode(pixels), vectors, strict=True):
@@ -85,7 +83,7 @@ class Captions:
 
     def score(self, examined: Examined, records: Sequence[Any], outputs: dict[str, Any]) -> Scores:
         """Compare with the references."""
-        said, wanted = outputs["said"].tolist(), self._references(examined, records)
+        said, wanted = outputs["said"].tolist(), [list(one.references) for one in records]
         values = {
             "cider_d": CiderD(said, wanted).scores(),
             "rouge_l": rouge_l(said, wanted),
@@ -101,12 +99,6 @@ class Captions:
             sheet=self._sheet(examined, records, said),
         )
 
-    def _references(self, examined: Examined, records: Sequence[Any]) -> list[list[str]]:
-        if self.of == "sets":
-            return [one.references for one in records]
-        pairs = examined.captioned("captions").pictures.pairs
-        return [[pairs.captions[row]] for row in records]
-
     def _sheet(self, examined: Examined, records: Sequence[Any], said: Sequence[str]) -> Any:
         some = range(min(8, len(records)))
         if self.of == "sets":
@@ -114,6 +106,5 @@ class Captions:
                 np.stack([records[place].record.codes["image"] for place in some])
             )
         else:
-            rows = np.array([records[place] for place in some])
-            pictures = examined.captioned("captions").pictures.pixels(rows)
+            pictures = RealPictures(examined, records)[: len(some)]
         return "captions", [(said[place], [pictures[place]]) for place in some], ["picture"]

@@ -15,6 +15,7 @@ from cm3leon.drawing.draw import draw
 from cm3leon.evaluation.objects.check import ASPECTS, Detector, check
 from cm3leon.evaluation.objects.prompts import Prompt, prompt_of_facts, read_prompts
 from cm3leon.evaluation.subject import Subject
+from cm3leon.evaluation.tasks.captioned import Captioned, RealPictures, captioned
 from cm3leon.evaluation.tasks.interface import Examined, Missing, Outputs, Scores
 from cm3leon.evaluation.tasks.likeness import BATCH, Pictures, likeness
 
@@ -28,16 +29,17 @@ HOW = {
 }  # fmt: skip
 OF_KIND = "objects.correct."
 CHANGED = ("guidance_scale", "image_guidance_scale", "temperature", "top_p", "cd_k", "cd_alpha")
+CHANGED = ("guidance_scale", "image_guidance_scale", "temperature", "top_p", "cd_k", "cd_alpha")
 
 
-@dataclass(frozen=True)
-class Caption:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
     """A prompt."""
 
     text: str
-    row: int | None
-    """Of the pair whose caption it is; None of a prompt of a file."""
-    asked: Prompt | None
+    picture: Captioned | None
+    """Whose caption it is; None of a prompt of a file."""
+    shows: Prompt | None
     """What is to be seen, where that is known."""
 
 
@@ -49,6 +51,8 @@ class Drawing:
     """Whose captions."""
     number: int = 200
     """Most captions."""
+    folder: Path | None = None
+    """Pictures with a `metadata.jsonl` in place of the run's own: all of it, whatever the split."""
     kinds: tuple[str, ...] = ()
     """Of embedded compositions: only captions of these kinds, such as `two`; none: all."""
     prompts: Path | None = None
@@ -78,35 +82,32 @@ class Drawing:
                 f"number, candidates: wanted at least 1, got {self.number} and {self.candidates}"
             )
 
-    def records(self, examined: Examined) -> list[Caption]:
+    def records(self, examined: Examined) -> list[Asked]:
         """Return the prompts."""
         examined.judge("drawing")
         if self.prompts is not None:
             found = read_prompts(self.prompts)
-            return [Caption(one.text, None, one) for one in found[: self.number]]
-        pairs = examined.captioned("drawing").pictures.pairs
-        rows = [
-            row for row in pairs.rows(self.split)
-            if not self.kinds or (pairs.facts[row] or {}).get("kind") in self.kinds
-        ]  # fmt: skip
-        if not rows:
-            raise Missing(f"drawing: wanted captions of split {self.split}, got none")
-        chosen = np.random.default_rng(examined.seed).permutation(np.array(rows))[: self.number]
-        found = []
-        for row in chosen.tolist():
-            facts, text = pairs.facts[row], pairs.captions[row]
-            found.append(Caption(text, row, prompt_of_facts(text, facts) if facts else None))
-        return found
+            return [Asked(text=one.text, picture=None, shows=one) for one in found[: self.number]]
+        found = captioned(examined, "drawing", self.split, self.number, self.folder, self.kinds)
+        return [
+            Asked(
+                text=one.text,
+                picture=one,
+                shows=prompt_of_facts(one.text, one.facts) if one.facts else None,
+            )
+            for one in found
+        ]
 
-    def data(self, examined: Examined, records: Sequence[Caption]) -> str:
-        """Return the prompts, and the keys of their pairs."""
-        return repr([(one.text, one.row) for one in records])
+    def data(self, examined: Examined, records: Sequence[Asked]) -> str:
+        """Return the prompts, and the keys of their pictures."""
+        return repr([(one.text, one.picture and one.picture.key) for one in records])
 
-    def make(self, examined: Examined, records: Sequence[Caption], first: int) -> Outputs:
+    def make(self, examined: Examined, records: Sequence[Asked], first: int) -> Outputs:
         """Draw, and keep the best candidate of each."""
         contexts = None
-        if examined.pairs is not None and all(one.row is not None for one in records):
-            contexts = [self._context(examined.pairs, one.row) for one in records]
+        rows = [one.picture.row if one.picture else None for one in records]
+        if examined.pairs is not None and None not in rows:
+            contexts = [self._context(examined.pairs, row) for row in rows if row is not None]
         drawn = draw(
             examined.parts,
             [one.text for one in records],
@@ -123,28 +124,19 @@ class Drawing:
             "clip_score": 100 * np.maximum(drawn.scores.max(1), 0).astype(np.float64),
         }
 
-    def _context(self, subject: Subject, row: int | None) -> list[int]:
-        assert row is not None  # the caller has looked
+    def _context(self, subject: Subject, row: int) -> list[int]:
         if self.retrieve is None:
             return subject.context(row)
         key = int(subject.pictures.pairs.keys[row])
         return subject.neighbours.for_caption(key, self.retrieve)
 
     def _samplers(self, examined: Examined) -> list[SamplingConfig]:
-        names = (
-            "guidance_scale",
-            "image_guidance_scale",
-            "temperature",
-            "top_p",
-            "cd_k",
-            "cd_alpha",
-        )
-        changes = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        changes = {name: getattr(self, name) for name in CHANGED if getattr(self, name) is not None}
         found = [replace(one, **changes) for one in examined.parts.habits.samplers]
         return [replace(found[0], sampler=name) for name in self.samplers] or found
 
     def score(
-        self, examined: Examined, records: Sequence[Caption], outputs: dict[str, Any]
+        self, examined: Examined, records: Sequence[Asked], outputs: dict[str, Any]
     ) -> Scores:
         """Compare the drawn pictures with the real ones and with what the prompts ask for."""
         drawn = outputs["drawn"]
@@ -152,14 +144,14 @@ class Drawing:
         figures: dict[str, float] = {}
         how, tools = dict(HOW), dict[str, Any](clip=examined.parts.encoder.encoder_id)
         without: list[str] = []
-        rows = [one.row for one in records]
-        if examined.pairs is not None and None not in rows:
-            real = examined.pairs.pictures.pixels(np.array(rows))
+        pictures = [one.picture for one in records if one.picture]
+        if pictures:
+            real = RealPictures(examined, pictures)
             alike = likeness(drawn, real, examined.parts.encoder, self.inception, examined.seed)
             figures, without = dict(alike.figures), alike.without
             how |= alike.how
             tools |= alike.tools
-        if any(one.asked for one in records):
+        if any(one.shows for one in records):
             try:
                 detector = self._detector(examined)
             except Missing as error:
@@ -185,20 +177,17 @@ class Drawing:
 
         return LearnedDetector(self.detector, examined.parts.encoder, examined.parts.device)
 
-    def _sheet(self, examined: Examined, records: Sequence[Caption], drawn: Pictures) -> Any:
-        some = range(min(8, len(records)))
+    def _sheet(self, examined: Examined, records: Sequence[Asked], drawn: Pictures) -> Any:
         rows: list[Any] = []
-        for place in some:
-            row, cells = records[place].row, [drawn[place]]
-            if row is not None and examined.pairs is not None:
-                cells.append(examined.pairs.pictures.pixels(np.array([row]))[0])
-            rows.append((records[place].text, cells))
+        for place, one in enumerate(records[:8]):
+            cells = [drawn[place]]
+            if one.picture is not None:
+                cells.append(RealPictures(examined, [one.picture])[:][0])
+            rows.append((one.text, cells))
         return "drawing", rows, ["drawn", "real"][: len(rows[0][1])]
 
 
-def objects(
-    detector: Detector, records: Sequence[Caption], drawn: Pictures
-) -> dict[str, np.ndarray]:
+def objects(detector: Detector, records: Sequence[Asked], drawn: Pictures) -> dict[str, np.ndarray]:
     """Return which aspects of each record are right, (N,) by figure; NaN where not asked for."""
     found = {
         name: np.full(len(records), np.nan)
@@ -207,11 +196,11 @@ def objects(
     for start in range(0, len(records), BATCH):
         part = range(start, min(len(records), start + BATCH))
         for place, seen in zip(part, detector(np.asarray(drawn[start : part.stop])), strict=True):
-            asked = records[place].asked
+            asked = records[place].shows
             if asked is not None:
                 for name, right in check(asked, seen).items():
                     found[f"objects.{name}"][place] = right
-    tags = [one.asked.tag if one.asked else None for one in records]
+    tags = [one.shows.tag if one.shows else None for one in records]
     for tag in sorted({tag for tag in tags if tag}):
         mine = np.array([one == tag for one in tags])
         found[OF_KIND + tag] = np.where(mine, found["objects.correct"], np.nan)

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from cm3leon.evaluation.measures.reconstruction import Lpips, psnr, ssim
-from cm3leon.evaluation.tasks.interface import Examined, Missing, Outputs, Scores
+from cm3leon.evaluation.tasks.captioned import Captioned, RealPictures, captioned, said_data
+from cm3leon.evaluation.tasks.interface import Examined, Outputs, Scores
 from cm3leon.evaluation.tasks.likeness import BATCH, likeness
 
 HOW = {
@@ -26,6 +27,8 @@ class Reconstruction:
     """Encodes and decodes held-out pictures."""
 
     split: str = "test"
+    folder: Path | None = None
+    """Pictures with a `metadata.jsonl` in place of the run's own."""
     number: int = 1000
     """Most pictures."""
     inception: Path | None = None
@@ -35,27 +38,24 @@ class Reconstruction:
     lpips: Path | None = None
     """The lpips package's weights of its linear layers for VGG."""
 
-    def records(self, examined: Examined) -> list[int]:
-        """Return rows of pairs."""
-        pairs = examined.captioned("reconstruction").pictures.pairs
-        rows = pairs.rows(self.split)
-        if not len(rows):
-            raise Missing(f"reconstruction: wanted pictures of split {self.split}, got none")
-        return np.random.default_rng(examined.seed).permutation(rows)[: self.number].tolist()
+    def records(self, examined: Examined) -> list[Captioned]:
+        """Return pictures."""
+        return captioned(examined, "reconstruction", self.split, self.number, self.folder)
 
-    def data(self, examined: Examined, records: Sequence[int]) -> str:
-        """Return the keys of the pairs."""
-        return repr(examined.captioned("reconstruction").pictures.pairs.keys[records].tolist())
+    def data(self, examined: Examined, records: Sequence[Captioned]) -> str:
+        """Return keys or file names."""
+        return said_data(records)
 
-    def make(self, examined: Examined, records: Sequence[int], first: int) -> Outputs:
+    def make(self, examined: Examined, records: Sequence[Captioned], first: int) -> Outputs:
         """Encode and decode."""
-        pixels = examined.captioned("reconstruction").pictures.pixels(np.array(records))
-        codes = examined.parts.tokenizers.encode(pixels)
+        codes = examined.parts.tokenizers.encode(RealPictures(examined, records)[:])
         return {"rebuilt": examined.parts.tokenizers.decode(codes), "codes": codes}
 
-    def score(self, examined: Examined, records: Sequence[int], outputs: dict[str, Any]) -> Scores:
+    def score(
+        self, examined: Examined, records: Sequence[Captioned], outputs: dict[str, Any]
+    ) -> Scores:
         """Compare with the real pictures."""
-        pictures, rebuilt = examined.captioned("reconstruction").pictures, outputs["rebuilt"]
+        real, rebuilt = RealPictures(examined, records), outputs["rebuilt"]
         tools: dict[str, Any] = {}
         without: list[str] = []
         measures: dict[str, Any] = {"psnr_db": psnr, "ssim": ssim}
@@ -71,14 +71,13 @@ class Reconstruction:
             without.append(f"LPIPS: {error}")
         found: dict[str, list[np.ndarray]] = {name: [] for name in measures}
         for start in range(0, len(records), BATCH):
-            real = pictures.pixels(np.array(records[start : start + BATCH]))
+            pair = rebuilt[start : start + BATCH], real[start : start + BATCH]
             for name, measure in measures.items():
-                found[name].append(measure(np.asarray(rebuilt[start : start + BATCH]), real))
+                found[name].append(measure(*pair))
         values = {name: np.concatenate(parts) for name, parts in found.items()}
-        real = pictures.pixels(np.array(records))
         alike = likeness(rebuilt, real, examined.parts.encoder, self.inception, examined.seed)
         used = len(np.unique(outputs["codes"])) / examined.parts.tokenizers.image.num_codes
-        some = range(min(8, len(records)))
+        shown = zip(real[:8], rebuilt[:8], strict=True)
         return Scores(
             figures={name: float(one.mean()) for name, one in values.items()}
             | {f"r{name}": value for name, value in alike.figures.items()}
@@ -89,7 +88,7 @@ class Reconstruction:
             without=[*without, *alike.without],
             sheet=(
                 "reconstruction",
-                [("", [real[place], rebuilt[place]]) for place in some],
+                [("", list(pair)) for pair in shown],
                 ["real", "rebuilt"],
             ),
         )
