@@ -151,7 +151,9 @@ def test_a_folder_of_captioned_pictures_takes_the_place_of_the_runs_own(smoke_ru
     assert {"clip_fid", "clip_score"} <= found["drawing"]["figures"].keys()
     assert not any(name.startswith("objects") for name in found["drawing"]["figures"])
     with pytest.raises(ValueError, match="metadata.jsonl: no such file"):
-        evaluate(recipe(smoke_run, tmp_path / "o", {"captions": {"folder": tmp_path}}), print)
+        evaluate(
+            recipe(smoke_run, tmp_path / "o", {"captions": {"folder": tmp_path / "no"}}), print
+        )
 
 
 @pytest.mark.parametrize(
