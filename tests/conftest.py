@@ -5,7 +5,6 @@ import io
 import json
 import os
 import runpy
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
+import warm
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
 
@@ -29,7 +29,7 @@ def smoke_run(root, tmp_path_factory) -> Path:
     runs = tmp_path_factory.mktemp("smoke")
     command = [sys.executable, str(root / "apps/pretrain.py")]
     command += ["--config", "apps/configs/smoke.yaml", "--runs", str(runs)]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    done = warm.run(command, cwd=root)
     assert done.returncode == 0, done.stderr
     return runs / "smoke"
 
@@ -40,7 +40,7 @@ def smoke_tuned(root, smoke_run, tmp_path_factory) -> Path:
     runs = tmp_path_factory.mktemp("tuned")
     command = [sys.executable, str(root / "apps/sft.py"), "--device", "cpu"]
     command += ["--config", "apps/configs/sft-smoke.yaml", "--base", str(smoke_run)]
-    done = subprocess.run([*command, "--runs", str(runs)], cwd=root, capture_output=True, text=True)
+    done = warm.run([*command, "--runs", str(runs)], cwd=root)
     assert done.returncode == 0, done.stderr
     return runs / "smoke-sft"
 

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import signal
-import subprocess
 import sys
 import tarfile
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from PIL import Image
 
 from cm3_train.shards import TokenShards
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.slow
 
 def run(root, app, *arguments, **options):
     command = [sys.executable, str(root / "apps" / app), *map(str, arguments)]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, **options)
+    return warm.run(command, cwd=root, **options)
 
 
 def picture(rng: np.random.Generator) -> tuple[bytes, str, list[list[float]]]:
@@ -179,7 +179,7 @@ def test_killed_driver_and_workers_end_in_the_same_bytes(root, raw, parted, unbr
         return len(list(folder.glob(f"work/{task}/*/manifest.json")))
 
     for task in ("encoded", "finished"):
-        with subprocess.Popen(arguments, cwd=root, stdout=subprocess.DEVNULL) as job:
+        with warm.Popen(arguments, cwd=root) as job:
 
             def wait_for(count: int, job=job, task=task) -> None:
                 while sealed(task) < count and job.poll() is None:
@@ -200,7 +200,7 @@ def test_killed_driver_and_workers_end_in_the_same_bytes(root, raw, parted, unbr
             time.sleep(0.05)
         assert not any(alive(pid) for pid in workers)  # none works on without a driver
         assert sealed(task) < TARS
-    last = subprocess.run(arguments, cwd=root, capture_output=True, text=True)
+    last = warm.run(arguments, cwd=root)
     assert last.returncode == 0, last.stderr
     assert digests(folder) == digests(unbroken)
 
@@ -233,11 +233,9 @@ def test_a_shard_whose_workers_all_die_is_named(root, raw, parted, tmp_path):
     script, app = tmp_path / "dying.py", root / "apps/prepare.py"
     script.write_text(DYING)
     arguments = command(raw, parted, tmp_path / "dead", "--workers", 1, "--attempts", 2)
-    done = subprocess.run(
+    done = warm.run(
         [sys.executable, str(script), str(app), *map(str, arguments)],
         cwd=root,
-        capture_output=True,
-        text=True,
     )
     died = "RuntimeError: shard 0: its worker died 2 times, at last with exit status 9"
     assert done.returncode == 1 and died in done.stderr

@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from instruction_files import png, write
 from PIL import Image
 from prepared_here import SIZE, prepare_here, records
@@ -199,8 +199,8 @@ def test_killed_worker_and_driver_end_in_the_same_bytes(root, coco, parted, unbr
         command = [sys.executable, script, root / "apps/prepare.py", "--task", "boxes", "--from",
                    coco, "--folder", made, "--parts", parted, "--workers", workers, "--max-bad",
                    "20%"]  # fmt: skip
-        return subprocess.run(
-            list(map(str, command)), cwd=root, capture_output=True, text=True,
+        return warm.run(
+            list(map(str, command)), cwd=root,
             env={**os.environ, "FLAGS": str(flags)},
         )  # fmt: skip
 

@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -17,6 +16,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+import warm
 import yaml
 from PIL import Image
 
@@ -47,6 +47,7 @@ LITTLE = [
 
 LOGGER = """
 from lightning.pytorch.loggers import Logger
+import warm
 
 class Lines(Logger):
     def __init__(self, path):
@@ -66,9 +67,7 @@ def command(root, runs, *arguments):
 
 
 def pretrain(root, runs, *arguments, **options):
-    return subprocess.run(
-        command(root, runs, *arguments), cwd=root, capture_output=True, text=True, **options
-    )
+    return warm.run(command(root, runs, *arguments), cwd=root, **options)
 
 
 def digests(run: Path) -> dict[str, str]:
@@ -422,12 +421,7 @@ def test_killed_at_four_stages_it_ends_bit_for_bit_as_unbroken(root, unbroken, t
         lambda: (run / "decoder" / "last.ckpt").is_file(),
     ]
     for reached in moments:
-        with subprocess.Popen(
-            command(root, tmp_path, *LITTLE),
-            cwd=root,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as job:
+        with warm.Popen(command(root, tmp_path, *LITTLE), cwd=root) as job:
             while not reached() and job.poll() is None:
                 time.sleep(0.002)
             job.send_signal(signal.SIGKILL)
@@ -442,13 +436,7 @@ def test_killed_at_four_stages_it_ends_bit_for_bit_as_unbroken(root, unbroken, t
 @pytest.mark.slow
 def test_a_stopped_run_says_how_to_go_on(root, unbroken, tmp_path):
     steps = "--imagetok.optim.total_steps=100000"
-    with subprocess.Popen(
-        command(root, tmp_path, steps),
-        cwd=root,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as job:
+    with warm.Popen(command(root, tmp_path, steps), cwd=root) as job:
         while not (tmp_path / "smoke/imagetok/last.ckpt").is_file() and job.poll() is None:
             time.sleep(0.01)
         job.send_signal(signal.SIGINT)
@@ -567,7 +555,7 @@ def test_generate_captions_and_redraws(root, unbroken, tmp_path, generate):
     file = next((unbroken / "data" / "pictures").glob("*.png"))
     options = ["--caption", str(file), "--candidates", "3", "--retrieve", "0"]
     app = [sys.executable, str(root / "apps/generate.py"), "--run", str(unbroken)]
-    captions = subprocess.run([*app, *options], cwd=root, capture_output=True, text=True)
+    captions = warm.run([*app, *options], cwd=root)
     assert captions.returncode == 0, captions.stderr
     assert len(captions.stdout.splitlines()) == 3
     out = tmp_path / "redrawn.png"

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from PIL import Image
 
 from cm3_model import load_decoder
@@ -35,7 +35,7 @@ def command(root, base, runs, *arguments):
 
 def sft(root, base, runs, *arguments):
     line = command(root, base, runs, *arguments)
-    return subprocess.run(line, cwd=root, capture_output=True, text=True)
+    return warm.run(line, cwd=root)
 
 
 @pytest.fixture
@@ -99,9 +99,8 @@ def test_a_second_tuning_keeps_what_is_done(root, tuned, smoke_run):
 def test_killed_it_ends_bit_for_bit_as_unbroken(root, tuned, smoke_run, tmp_path):
     run = tmp_path / "smoke-sft"
     shutil.copytree(tuned, run, ignore=shutil.ignore_patterns("decoder", "report", "report.json"))
-    process = subprocess.Popen(
-        command(root, smoke_run, tmp_path), cwd=root, stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+    process = warm.Popen(
+        command(root, smoke_run, tmp_path), cwd=root
     )  # fmt: skip
     while not (run / "decoder" / "last.ckpt").exists():
         assert process.poll() is None
