@@ -2,11 +2,11 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
 import torch
+import warm
 
 SETUP = """
 import torch
@@ -79,12 +79,9 @@ with open(f"{folder}/{trainer.global_rank}.json", "w") as file:
 def test_two_processes_of_lightning_learn_what_one_learns(tmp_path, data, tensor, sharded):
     script = tmp_path / "worker.py"  # Lightning starts the second process by running it again
     script.write_text(WORKER)
-    worker = subprocess.run(
+    worker = warm.run(
         [sys.executable, str(script), str(data), str(tensor), str(tmp_path)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
     )
     assert worker.returncode == 0, worker.stderr
     scope: dict = {}

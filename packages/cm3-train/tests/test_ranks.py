@@ -3,11 +3,11 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 
 import pytest
 import torch
+import warm
 
 from cm3_train import (
     AtomicCheckpointIO,
@@ -104,13 +104,7 @@ def start(folder, devices, *arguments, script=WORKER):
         environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
         environment |= {"WORLD_SIZE": str(devices)}
     workers = [
-        subprocess.Popen(
-            command,
-            env=environment | ({"LOCAL_RANK": str(rank)} if devices > 1 else {}),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        warm.Popen(command, env=environment | ({"LOCAL_RANK": str(rank)} if devices > 1 else {}))
         for rank in range(devices)
     ]
     for worker in workers:
