@@ -91,10 +91,12 @@ class GuidanceRecipe:
     """Guidance of an edit by its picture."""
     structure: float = 3.0
     """Guidance by the text where there is a guide, such as edges, and where there are boxes."""
+    write: float = 3.0
+    """Guidance of writing by its text."""
 
     def __post_init__(self) -> None:
         """Refuse what nobody could draw with."""
-        for task in ("edit", "boxes"):
+        for task in ("edit", "boxes", "write"):
             try:
                 self.sampling(task)
             except ValueError as error:
@@ -102,11 +104,11 @@ class GuidanceRecipe:
 
     def sampling(self, task: str) -> SamplingConfig:
         """Return how to draw what a task asks for."""
-        edit = task == "edit"
+        edit, scales = task == "edit", {"edit": self.edit_text, "write": self.write}
         return SamplingConfig(
             top_p=self.top_p,
             temperature=self.temperature,
-            guidance_scale=self.edit_text if edit else self.structure,
+            guidance_scale=scales.get(task, self.structure),
             image_guidance_scale=self.edit_image if edit else None,
         )
 
