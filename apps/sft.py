@@ -1,6 +1,6 @@
 """Tune a pretrained run on instructions: edit, draw by boxes and guides, answer (paper 4).
 
-`python apps/sft.py` tunes `runs/tiny` on the embedded instructions, in about 15 minutes on two CPU
+`python apps/sft.py` tunes `runs/tiny` on the embedded instructions, in about 20 minutes on two CPU
 cores, and writes `runs/tiny-sft`: `report.json` and a sheet of edits, scenes and answers. Your own:
 `apps/prepare.py --task` makes sets, `--sets` names them. A stopped or killed tuning goes on with
 the same command.

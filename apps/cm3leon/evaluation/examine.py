@@ -145,7 +145,7 @@ def how_of(figure: str, how: Mapping[str, str]) -> str:
 
 
 def settings_of(task: EvaluationTask) -> dict[str, Any]:
-    """Return a task's class and settings as JSON values; a setting that is a file by its bytes."""
+    """Return a task's class and settings as JSON values."""
     kind = type(task)
     values = asdict(task) if is_dataclass(task) and not isinstance(task, type) else vars(task)
     return json.loads(

@@ -105,5 +105,7 @@ class RealPictures:
 
 
 def said_data(records: Sequence[Captioned]) -> str:
-    """Return a text that tells records from others."""
-    return repr([(one.key, one.references) for one in records])
+    """Return a text that tells records from others: keys, captions, and the sizes of files."""
+    return repr([
+        (one.key, one.references, one.file.stat().st_size if one.file else None) for one in records
+    ])  # fmt: skip
