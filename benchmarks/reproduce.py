@@ -26,6 +26,7 @@ from study.subjects import Study
 from timing import machine_facts
 
 from cm3_train.artifact import write_json
+from cm3leon.base_run import base_fingerprint
 
 FINDINGS = [*drawing_findings.FINDINGS, *training_findings.FINDINGS]
 
@@ -86,7 +87,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure(study: Study, finding: Finding, seed: int) -> Curves:
     """Measure a finding, or take what was measured with these settings before."""
-    path = study.work / f"finding-{finding.number}-{study.steps}-{study.prompts}-{seed}.json"
+    name = f"finding-{finding.number}-{study.steps}-{study.prompts}-{seed}"
+    if finding.tuned:
+        name += "-" + base_fingerprint(training_findings.tuned_run(study, seed))[:12]
+    path = study.kept(f"{name}.json")
     if path.is_file():
         return json.loads(path.read_bytes())
     print(f"finding {finding.number}, seed {seed}", file=sys.stderr)

@@ -13,7 +13,7 @@ from cm3leon.evaluation.objects.prompts import (
     Wanted,
     prompt_of_facts,
     read_prompts,
-    relation,
+    relations,
 )
 
 LEFT, RIGHT = (0, 20, 20, 40), (40, 20, 60, 40)
@@ -27,22 +27,25 @@ def thing(name, box=LEFT, colour=None, score=1.0):
     return Detected(name=name, box=box, colour=colour, score=score)
 
 
-def asked(*include, exclude=(), background=None):
-    return Prompt(text="", tag="", include=include, exclude=exclude, background=background)
+def asked(*include, exclude=(), background=None, tag=""):
+    return Prompt(text="", tag=tag, include=include, exclude=exclude, background=background)
 
 
 @pytest.mark.parametrize(
-    ("other", "word"),
+    ("other", "words"),
     [
-        ((40, 0, 50, 10), "left of"),
-        ((-40, 0, -30, 10), "right of"),
-        ((0, 40, 10, 50), "above"),
-        ((0, -40, 10, -30), "below"),
-        ((1, 1, 11, 11), None),
+        ((40, 0, 50, 10), {"left of"}),
+        ((-40, 0, -30, 10), {"right of"}),
+        ((0, 40, 10, 50), {"above"}),
+        ((0, -40, 10, -30), {"below"}),
+        ((60, 50, 70, 60), {"left of", "above"}),
+        ((40, 10, 50, 20), {"left of"}),  # ten down of forty to the side
+        ((1, 1, 11, 11), set()),
+        ((0, 0, 10, 10), set()),
     ],
 )
-def test_how_one_box_stands_to_another(other, word):
-    assert relation((0, 0, 10, 10), other) == word
+def test_how_one_box_stands_to_another(other, words):
+    assert relations((0, 0, 10, 10), other) == words
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -55,7 +58,9 @@ def test_things_are_counted_exactly_where_more_are_excluded(count):
 def test_counting_wants_surer_detections_than_naming():
     sure, unsure = thing("fox", score=0.95), thing("fox", score=0.5)
     assert check(asked(Wanted(name="fox")), seen(unsure))["correct"]
-    assert not check(asked(Wanted(name="fox", count=2)), seen(sure, unsure))["correct"]
+    two = Wanted(name="fox", count=2)
+    assert check(asked(two, tag="two"), seen(sure, unsure))["correct"]
+    assert not check(asked(two, tag="counting"), seen(sure, unsure))["correct"]
 
 
 def test_colour_must_be_the_things_own():
@@ -67,11 +72,21 @@ def test_colour_must_be_the_things_own():
     assert found["thing"] and not found["colour"] and not found["correct"]
 
 
+def test_the_surest_detections_count():
+    prompt = asked(Wanted(name="fox", colour="red"))
+    blue, red = thing("fox", colour="blue", score=0.9), thing("fox", colour="red", score=0.5)
+    assert not check(prompt, seen(red, blue))["correct"]
+    assert check(prompt, seen(blue, thing("fox", colour="red", score=0.95)))["correct"]
+
+
 def test_position_is_that_of_the_named_things():
-    prompt = asked(Wanted(name="fox", position=("left of", 1)), Wanted(name="hat"))
+    prompt = asked(Wanted(name="hat"), Wanted(name="fox", position=("left of", 0)))
     assert check(prompt, seen(thing("fox", LEFT), thing("hat", RIGHT)))["correct"]
     assert not check(prompt, seen(thing("fox", RIGHT), thing("hat", LEFT)))["position"]
     assert not check(prompt, seen(thing("fox", LEFT)))["position"]
+    red = asked(Wanted(name="hat", colour="red"), Wanted(name="fox", position=("left of", 0)))
+    found = check(red, seen(thing("fox", LEFT), thing("hat", RIGHT, colour="blue")))
+    assert not found["position"]  # the hat that is asked for is not there
 
 
 def test_a_background_counts_where_the_detector_says_one():
@@ -87,7 +102,8 @@ def test_facts_of_a_composition_become_a_prompt():
     two = {"kind": "two", "things": [fact("fox", LEFT), fact("hat", RIGHT)], "background": "blue"}
     prompt = prompt_of_facts("a red fox left of a red hat on blue", two)
     assert prompt is not None and prompt.background == "blue"
-    assert prompt.include[0].position == ("left of", 1)
+    assert [one.name for one in prompt.include] == ["hat", "fox"]
+    assert prompt.include[1].position == ("left of", 0)
     many = {"kind": "count", "things": [fact("fox", LEFT)] * 3, "background": "blue"}
     prompt = prompt_of_facts("three red foxes on blue", many)
     assert prompt is not None and [one.count for one in prompt.include] == [3]
@@ -112,7 +128,7 @@ def test_genevals_file_is_read_and_a_broken_line_named(tmp_path):
     for wrong in (
         {"prompt": "x"},
         line | {"include": [{"class": "hat", "position": ["beside", 0]}]},
-        line | {"include": [{"class": "hat", "position": ["above", 7]}]},
+        line | {"include": [{"class": "hat", "position": ["above", 0]}]},
         line | {"include": [{"class": "hat", "count": 0}]},
         line | {"prompt": 3},
     ):

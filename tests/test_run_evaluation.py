@@ -32,7 +32,8 @@ FIGURES = {
                 "objects.thing", "objects.colour", "objects.background"},
     "captions": {"cider_d", "rouge_l", "bleu_4"},
     "captions-of-sets": {"cider_d", "rouge_l", "bleu_4"},
-    "questions": {"accuracy_official", "accuracy_always_normalised", "accuracy_official.colour"},
+    "questions": {"accuracy_official", "accuracy_always_normalised",
+                  "accuracy_official.question.colour"},
     "choices": {"accuracy", "accuracy_reasoned"},
     "edits": {"clip_direction", "drift", "changed"},
     "boxes": {"iou", "found_30", "placed_30"},
@@ -159,6 +160,9 @@ def test_a_folder_of_captioned_pictures_takes_the_place_of_the_runs_own(smoke_ru
 @pytest.mark.parametrize(
     ("tasks", "words"),
     [
+        ({"..": {"kind": "captions"}}, "tasks: wanted names of letters"),
+        ({"a/b": {"kind": "captions"}}, "tasks: wanted names of letters"),
+        ({"captions": {"number": 0}}, "tasks.captions: number: wanted at least 1"),
         ({"singing": {}}, "tasks.singing: wanted a kind of drawing, "),
         ({"drawing": {"numbr": 3}}, "tasks.drawing: .*numbr"),
         ({"drawing": {"number": 0}}, "tasks.drawing: number, candidates: wanted at least 1"),
@@ -179,6 +183,25 @@ def test_a_damaged_chunk_is_named(smoke_run, tmp_path):
     chunk.write_bytes(chunk.read_bytes()[:50])
     with pytest.raises(ValueError, match="chunk-000003.npz: wanted"):
         evaluate(recipe(smoke_run, out, tasks), print)
+
+
+def test_a_picture_that_is_gone_is_made_again(smoke_run, tmp_path):
+    out, tasks = tmp_path / "out", {"reconstruction": {"number": 4}}
+    evaluate(recipe(smoke_run, out, tasks), print)
+    before = (out / "result.json").read_bytes()
+    (out / "reconstruction/rebuilt/000001.png").write_bytes(b"")
+    (out / "reconstruction/rebuilt/000003.png").unlink()
+    evaluate(recipe(smoke_run, out, tasks), print)
+    assert (out / "result.json").read_bytes() == before
+
+
+def test_other_files_are_never_removed(smoke_run, tmp_path):
+    mine = tmp_path / "captions" / "mine.txt"
+    mine.parent.mkdir()
+    mine.write_text("kept")
+    with pytest.raises(ValueError, match="captions: wanted the folder of a task, or none"):
+        evaluate(recipe(smoke_run, tmp_path, {"captions": {"number": 2}}), print)
+    assert mine.read_text() == "kept"
 
 
 def test_texts_of_other_scripts_are_kept_as_they_are(tmp_path, smoke_run, monkeypatch):

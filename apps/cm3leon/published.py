@@ -65,7 +65,7 @@ def found_in(
     Raises:
         FileNotFoundError: There is no tokenizer of texts, or of pictures.
     """
-    around = [folder, folder / "tokenizer", folder.parent.parent / "tokenizer"]
+    around = [folder, folder / "tokenizer", folder.resolve().parents[1] / "tokenizer"]
     if tokenizer is None:
         names = (CHAMELEON_TOKENIZER, "text_tokenizer.json")
         tokenizer = _first(place / name for place in around for name in names)

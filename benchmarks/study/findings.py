@@ -59,10 +59,14 @@ class Finding:
     """Measures one seed."""
     claims: Callable[[Sequence[Curves]], list[Claim]]
     """Makes claims of all seeds' curves."""
+    tuned: bool = False
+    """Whether it is about a tuned run."""
 
 
 def verdict_of(claims: Sequence[Claim]) -> str:
     """Return the plain verdict of several claims: all must hold; one that fails decides."""
+    if not claims:
+        return VERDICTS[2]
     verdicts = [claim.verdict for claim in claims]
     for one in (VERDICTS[1], VERDICTS[2]):
         if one in verdicts:

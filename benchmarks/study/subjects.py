@@ -16,6 +16,7 @@ import numpy as np
 
 from cm3_model import load_decoder
 from cm3leon import parts
+from cm3leon.base_run import base_fingerprint
 from cm3leon.decoder_recipe import DecoderRecipe
 from cm3leon.device import precision_on
 from cm3leon.evaluation.judge import Judge, alone, train_judge
@@ -87,7 +88,7 @@ class Study:
     def parts(self, variant: str, seed: int) -> Parts:
         """Return a decoder's parts."""
         base = self.base.parts
-        folder = self.work / f"{variant.replace(' ', '-')}-{self.steps}-{seed}"
+        folder = self._folder(variant, seed)
         if not (folder / "model").is_dir():
             self._train(variant, seed, folder)
         return replace(base, model=load_decoder(folder / "model", base.device))
@@ -95,7 +96,14 @@ class Study:
     def log_folder(self, variant: str, seed: int) -> Path:
         """Return the folder of a decoder's training."""
         self.parts(variant, seed)
-        return self.work / f"{variant.replace(' ', '-')}-{self.steps}-{seed}"
+        return self._folder(variant, seed)
+
+    def kept(self, name: str) -> Path:
+        """Return where something that was made of this very base is kept."""
+        return self.work / base_fingerprint(self.run)[:12] / name
+
+    def _folder(self, variant: str, seed: int) -> Path:
+        return self.kept(f"{variant.replace(' ', '-')}-{self.steps}-{seed}")
 
     def _train(self, variant: str, seed: int, folder: Path) -> None:
         recipe, subject = parts.recipe_of(self.run), self.base

@@ -131,6 +131,8 @@ def tuned_run(study: Study, seed: int) -> Path:
             f"{run}: wanted a tuned run; make it: python apps/sft.py --base {study.run} --runs "
             f"{study.tuned} --name sft-{seed} --seed {seed}"
         )
+    if recipe_of(run).base != study.run.resolve():
+        raise FileNotFoundError(f"{run}: wanted a run tuned from {study.run}, got one of another")
     return run
 
 
@@ -219,6 +221,7 @@ FINDINGS = [
         },
         measure=edit_scales,
         claims=edit_claims,
+        tuned=True,
     ),
     Finding(
         number=6,
@@ -228,6 +231,7 @@ FINDINGS = [
         axes={"share": " | share right"},
         measure=tuning,
         claims=tuning_claims,
+        tuned=True,
     ),
     Finding(
         number=7,

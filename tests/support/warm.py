@@ -33,11 +33,11 @@ class Popen:
     Args:
         command: The interpreter, the script, its arguments.
         cwd: Where it runs.
-        env: Its environment; None: that of the tests.
-        options: Unused.
+        env: Its environment; None: that of the tests. What libraries read of it when they are
+            imported, such as OMP_NUM_THREADS, is that of the tests.
     """
 
-    def __init__(self, command, *, cwd=".", env=None, **options):
+    def __init__(self, command, *, cwd=".", env=None):
         self._where = Path(tempfile.mkdtemp())
         self._files = self._where / "out", self._where / "err"
         line = [str(part) for part in command[1:]]
@@ -88,10 +88,10 @@ class Popen:
         shutil.rmtree(self._where, ignore_errors=True)
 
 
-def run(command, *, cwd=".", env=None, **options):
+def run(command, *, cwd=".", env=None, timeout=None):
     """Run a script to its end; gives `returncode`, `stdout` and `stderr`."""
     with Popen(command, cwd=cwd, env=env) as job:
-        out, err = job.communicate()
+        out, err = job.communicate(timeout)
         return SimpleNamespace(returncode=job.returncode, stdout=out, stderr=err)
 
 

@@ -54,6 +54,7 @@ def evaluate(recipe: EvaluateRecipe, say: Callable[[str], None]) -> dict[str, An
     """
     tasks = {name: task_of(name, settings) for name, settings in recipe.tasks.items()}
     lock_folder(recipe.folder)
+    (recipe.folder / RESULT_FILE).unlink(missing_ok=True)  # values of tasks are about to change
     examined = open_examined(recipe)
     made_by = base_fingerprint(recipe.run)
     done: dict[str, Any] = {}
@@ -102,6 +103,8 @@ def examine(
     settings = settings_of(task)
     said = {
         "run": made_by,
+        "habits": asdict(examined.parts.habits),
+        "guidance": examined.tuned and asdict(examined.tuned.recipe.guidance),
         "settings": settings,
         "data_sha256": data,
         "seed": recipe.seed,
@@ -122,7 +125,7 @@ def examine(
         np.savez(file, allow_pickle=False, **scores.values)
     intervals = {}
     for figure, values in scores.values.items():
-        known = values[~np.isnan(values)]
+        known = values[np.isfinite(values)]
         if figure in scores.figures and len(known) > 1:
             found = bootstrap_mean(known, seed=recipe.seed)
             intervals[figure] = [found.low, found.high]
@@ -130,18 +133,21 @@ def examine(
         "settings": settings,
         "records": len(records),
         "data_sha256": data,
-        "figures": dict(scores.figures),
+        "figures": {name: x for name, x in scores.figures.items() if np.isfinite(x)},
         "intervals": intervals,
-        "how": {figure: how_of(figure, scores.how) for figure in scores.figures},
+        "how": {
+            name: how_of(name, scores.how) for name, x in scores.figures.items() if np.isfinite(x)
+        },
         "tools": dict(scores.tools),
         "without": list(scores.without),
     }
 
 
 def how_of(figure: str, how: Mapping[str, str]) -> str:
-    """Return what a figure is; of `accuracy.colour`, what `accuracy` is."""
-    whole, _, part = figure.rpartition(".")
-    return how[figure] if figure in how else f"{how[whole]} Of these records: {part}."
+    """Return what a figure is; of `accuracy.question.colour`, what `accuracy` is."""
+    whole = max((name for name in how if f"{figure}.".startswith(f"{name}.")), key=len)
+    part = figure.removeprefix(whole).removeprefix(".")
+    return f"{how[whole]} Of these records: {part}." if part else how[whole]
 
 
 def settings_of(task: EvaluationTask) -> dict[str, Any]:

@@ -58,27 +58,33 @@ class Cm3Leon(lmms):
         super().__init__()
         self.parts = open_parts(Path(run), device)
         self.task = open_tuned(Path(run)).task(task)
-        self.batch_size = int(batch_size)
+        self.batch_size = 32 if batch_size == "auto" else int(batch_size)
 
     def generate_until(self, requests: Sequence[Instance]) -> list[str]:
         """Answer requests; each ends before the first of its `until`, if it has some."""
-        answers: list[str] = []
+        answers = [""] * len(requests)
+        # requests of one limit together: what is answered does not depend on neighbours
+        of_limit: dict[int, list[int]] = {}
+        for place, one in enumerate(requests):
+            limit = int(one.args[1].get("max_new_tokens", TEXT_LENGTH))
+            of_limit.setdefault(limit, []).append(place)
+        done = 0
         with progress_bar("answering") as progress:
-            for start in range(0, len(requests), self.batch_size):
-                part = [one.args for one in requests[start : start + self.batch_size]]
-                most = max(int(args[1].get("max_new_tokens", TEXT_LENGTH)) for args in part)
-                said = answer_records(
-                    self.parts,
-                    self.task,
-                    [self._record(args[0], self._pictures(*args[2:6])) for args in part],
-                    batch_size=self.batch_size,
-                    most=most,
-                )
-                answers += [
-                    _before(text, args[1].get("until") or [])
-                    for text, args in zip(said, part, strict=True)
-                ]
-                progress(len(answers), len(requests))
+            for limit, places in of_limit.items():
+                for start in range(0, len(places), self.batch_size):
+                    some = places[start : start + self.batch_size]
+                    part = [requests[place].args for place in some]
+                    said = answer_records(
+                        self.parts,
+                        self.task,
+                        [self._record(args[0], self._pictures(*args[2:6])) for args in part],
+                        batch_size=self.batch_size,
+                        most=limit,
+                    )
+                    for place, text, args in zip(some, said, part, strict=True):
+                        answers[place] = _before(text, args[1].get("until") or [])
+                    done += len(some)
+                    progress(done, len(requests))
         return answers
 
     def loglikelihood(self, requests: Sequence[Instance]) -> list[tuple[float, bool]]:

@@ -10,6 +10,7 @@ Anyone can look at the pictures, and measure them with other tools.
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -67,7 +68,7 @@ def chunked(
     """Return the outputs of `count` records, made now where they are not there yet.
 
     Args:
-        folder: Of the task. What is there of other `said` is removed.
+        folder: Of the task. Outputs of other `said` that are there are removed.
         said: What the outputs depend on, as JSON values.
         count: Records.
         size: Records of a chunk.
@@ -76,9 +77,14 @@ def chunked(
 
     Returns:
         Arrays of N rows by name, and `SavedPictures`.
+
+    Raises:
+        ValueError: The folder holds other files, or a chunk is damaged.
     """
     path = folder / TASK_FILE
-    if not path.is_file() or read_object(path) != said:
+    if not path.is_file() and folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"{folder}: wanted the folder of a task, or none, got one of other files")
+    if not path.is_file() or read_object(path) != json.loads(json.dumps(said)):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         write_json(path, said)
@@ -87,7 +93,7 @@ def chunked(
     for first in range(0, count, size):
         stop = min(count, first + size)
         chunk = folder / f"chunk-{first:06}.npz"
-        if not chunk.is_file():
+        if not _whole(folder, chunk, range(first, stop)):
             _write(folder, chunk, first, make(first, stop))
         found = _read(chunk)
         pictures |= set(found.pop(PICTURES).tolist())
@@ -95,6 +101,14 @@ def chunked(
         progress(stop, count)
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return joined | {name: SavedPictures(folder / name, count) for name in pictures}
+
+
+def _whole(folder: Path, chunk: Path, places: range) -> bool:
+    """Tell whether a chunk is there, with all its pictures: a power cut may leave empty ones."""
+    if not chunk.is_file():
+        return False
+    files = [_picture(folder / name, at) for name in _read(chunk)[PICTURES] for at in places]
+    return all(file.is_file() and file.stat().st_size for file in files)
 
 
 def _read(chunk: Path) -> dict[str, np.ndarray]:

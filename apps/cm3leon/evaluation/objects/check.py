@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from cm3leon.evaluation.objects.prompts import Prompt, Wanted, relation
+from cm3leon.evaluation.objects.prompts import Prompt, relations
 
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1) in pixels."""
@@ -54,37 +53,39 @@ ASPECTS = ("thing", "count", "colour", "position", "background")
 def check(prompt: Prompt, seen: Seen) -> dict[str, bool]:
     """Return which of the aspects that a prompt asks for are right, and whether all are.
 
+    GenEval's rule: of each thing that is asked for the surest detections count, as many as are
+    asked for. All of them must have the colour, and stand to all of the other thing's as is said; a
+    thing that was not found, or not in its colour, is nothing to stand to.
+
     Returns:
-        "correct", and those of `ASPECTS` that are asked for. A thing that is missing makes its
-        colour and position wrong, too.
+        "correct", and those of `ASPECTS` that are asked for.
     """
-    counting = any(one.count > 1 for one in prompt.include)
-    least = COUNTED if counting else SURE
-    sure = [thing for thing in seen.things if thing.score >= least]
+    least = COUNTED if prompt.tag == "counting" else SURE
+    sure = sorted((one for one in seen.things if one.score >= least), key=lambda one: -one.score)
     found: dict[str, list[bool]] = {}
+    matched: list[list[Detected]] = []
     for one in prompt.include:
-        named = [thing for thing in sure if thing.name == one.name]
-        found.setdefault("thing", []).append(bool(named))
+        mine = [thing for thing in sure if thing.name == one.name][: one.count]
+        right = len(mine) == one.count
+        found.setdefault("thing", []).append(bool(mine))
         if one.count > 1:
-            found.setdefault("count", []).append(len(named) >= one.count)
+            found.setdefault("count", []).append(right)
         if one.colour is not None:
-            of_colour = [thing for thing in named if thing.colour == one.colour]
-            found.setdefault("colour", []).append(len(of_colour) >= one.count)
+            right = right and all(thing.colour == one.colour for thing in mine)
+            found.setdefault("colour", []).append(right)
         if one.position is not None:
-            found.setdefault("position", []).append(_stands(one, named, prompt, sure))
+            word, place = one.position
+            stands = right and bool(matched[place])
+            stands = stands and all(
+                word in relations(a.box, b.box) for a in mine for b in matched[place]
+            )
+            found.setdefault("position", []).append(stands)
+            right = right and stands
+        matched.append(mine if right else [])
     for one in prompt.exclude:
-        named = [thing for thing in sure if thing.name == one.name]
-        found.setdefault("count", []).append(len(named) < one.count)
+        number = sum(thing.name == one.name for thing in sure)
+        found.setdefault("count", []).append(number < one.count)
     if prompt.background is not None and seen.background is not None:
         found["background"] = [seen.background == prompt.background]
     aspects = {name: all(values) for name, values in found.items()}
     return {"correct": all(aspects.values()), **aspects}
-
-
-def _stands(
-    one: Wanted, named: Sequence[Detected], prompt: Prompt, sure: Sequence[Detected]
-) -> bool:
-    assert one.position is not None  # the caller has looked
-    word, place = one.position
-    others = [thing for thing in sure if thing.name == prompt.include[place].name]
-    return any(relation(a.box, b.box) == word for a in named for b in others if a is not b)

@@ -7,6 +7,7 @@ these are of.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ COLOURS = (
     "red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white",
 )  # fmt: skip
 """GenEval's."""
+GENEVALS = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
+"""What GenEval calls things that COCO calls otherwise."""
 BATCH = 8
 
 
@@ -30,14 +33,14 @@ class LearnedDetector:
 
     Args:
         folder: As `save_pretrained` of transformers writes it, with weights as safetensors.
-        encoder: A CLIP.
+        encoder: A CLIP; None: colours are not told.
         device: Where the detector runs.
 
     Raises:
         Missing: transformers is not installed, or the folder has no such model.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, device: torch.device) -> None:
+    def __init__(self, folder: Path, encoder: Encoder | None, device: torch.device) -> None:
         """Load the model; nothing is fetched, and no code of the folder is run."""
         weights = folder / "model.safetensors"
         if not weights.is_file():
@@ -65,7 +68,7 @@ class LearnedDetector:
         self.description = {
             "tool": "transformers " + str(config.get("architectures")),
             "weights_sha256": sha256_of_file(weights),
-            "colours": encoder.encoder_id,
+            "colours": "" if encoder is None else encoder.encoder_id,
         }
 
     def __call__(self, pixels: np.ndarray) -> list[Seen]:
@@ -84,7 +87,8 @@ class LearnedDetector:
         return found
 
     def _seen(self, picture: np.ndarray, boxes: dict[str, torch.Tensor]) -> Seen:
-        names = [self.model.config.id2label[int(label)] for label in boxes["labels"]]
+        labels = [str(self.model.config.id2label[int(label)]) for label in boxes["labels"]]
+        names = [GENEVALS.get(label, label) for label in labels]
         places = [_inside(tuple(box.tolist()), picture) for box in boxes["boxes"]]
         colours = self._colours(picture, names, places)
         return Seen(
@@ -96,10 +100,12 @@ class LearnedDetector:
             )
         )
 
-    def _colours(self, picture: np.ndarray, names: list[str], places: list[Box]) -> list[str]:
+    def _colours(
+        self, picture: np.ndarray, names: list[str], places: list[Box]
+    ) -> Sequence[str | None]:
         """Return the colour of each thing, by its part of the picture."""
-        if not names:
-            return []
+        if not names or self.encoder is None:
+            return [None] * len(names)
         cut = [
             picture[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))]
             for x0, y0, x1, y1 in places

@@ -6,6 +6,7 @@ on plain paper, so that no weights of others are needed.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +35,13 @@ class MeasuredDetector:
     @property
     def description(self) -> dict[str, str]:
         """What stands behind the figures."""
-        return {"tool": "parts on plain paper, named by a network trained on the run's pictures"}
+        weights = hashlib.sha256()
+        for weight in self.judge.network.state_dict().values():
+            weights.update(weight.numpy().tobytes())
+        return {
+            "tool": "parts on plain paper, named by a network trained on the run's pictures",
+            "weights_sha256": weights.hexdigest(),
+        }
 
     def __call__(self, pixels: np.ndarray) -> list[Seen]:
         """Return what is in each of some pictures (N, H, W, 3) uint8."""

@@ -6,9 +6,10 @@ read as it is; a background is ours.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Wanted:
     """How many at least; of things that shall not be there: how many are too many."""
     colour: str | None = None
     position: tuple[str, int] | None = None
-    """One of `POSITIONS`, and the place of the thing among `Prompt.include` that it is of."""
+    """One of `POSITIONS`, and the place of the thing, before it in `Prompt.include`, it is of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,10 +76,11 @@ def prompt_of(said: Mapping[str, Any], where: str) -> Prompt:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{where}: wanted a prompt of GenEval's form, got {error!r}") from None
-    for one in include:
-        if one.position is not None and not 0 <= one.position[1] < len(include):
+    for place, one in enumerate(include):
+        if one.position is not None and not 0 <= one.position[1] < place:
             raise ValueError(
-                f"{where}: wanted a position of a thing 0..{len(include) - 1}, got {one.position}"
+                f"{where}: wanted a position of a thing before it, got {one.position} of the "
+                f"thing {place}"
             )
     return found
 
@@ -98,42 +100,41 @@ def prompt_of_facts(text: str, facts: Mapping[str, Any]) -> Prompt | None:
     )
     names = Counter(thing["name"] for thing in things)
     exclude = tuple(Wanted(name=name, count=count + 1) for name, count in names.items())
-    if kind == "two" and len(include) == 2:
-        position = relation(things[0]["box"], things[1]["box"])
-        first = Wanted(
-            name=include[0].name,
-            colour=include[0].colour,
-            position=(position, 1) if position else None,
-        )
-        include = (first, include[1])
+    stands = relations(things[0]["box"], things[1]["box"]) if kind == "two" else set()
+    if len(include) == 2 and len(stands) == 1:
+        first, second = include
+        include = (second, replace(first, position=(stands.pop(), 0)))
     return Prompt(
-        text=text, tag=kind, include=include, exclude=exclude, background=facts["background"]
+        text=text,
+        tag="counting" if kind == "count" else kind,
+        include=include,
+        exclude=exclude,
+        background=facts["background"],
     )
 
 
 APART = 0.1
-"""Share of both things' sides by which their middles must differ beyond to be beside each other."""
+"""Share of both things' sides by which the way between their middles is shortened."""
 
 
-def relation(one: Any, other: Any) -> str | None:
-    """Return how a box (x0, y0, x1, y1) stands to another, None if in no clear way.
+def relations(one: Any, other: Any) -> set[str]:
+    """Return how a box (x0, y0, x1, y1) stands to another: none, one or two of `POSITIONS`.
 
-    GenEval's rule: the way between the middles, shortened on each axis by a tenth of the boxes'
-    sides; the axis must make up more than half of what is left.
+    GenEval's rule: of the way between the middles, shortened on each axis by a tenth of the boxes'
+    sides, an axis counts that makes up more than half of the whole way's length.
     """
-    away = []
+    whole, left = [], []
     for axis in (0, 1):
         middle = (one[axis] + one[axis + 2] - other[axis] - other[axis + 2]) / 2
-        sides = one[axis + 2] - one[axis] + other[axis + 2] - other[axis]
-        left = max(abs(middle) - APART * sides, 0.0)
-        away.append(left if middle > 0 else -left)
-    length = (away[0] ** 2 + away[1] ** 2) ** 0.5
-    if not length:
-        return None
-    x, y = away[0] / length, away[1] / length
-    if abs(x) >= abs(y):
-        return "left of" if x < 0 else "right of"
-    return "above" if y < 0 else "below"
+        sides = abs(one[axis + 2] - one[axis]) + abs(other[axis + 2] - other[axis])
+        whole.append(middle)
+        left.append(math.copysign(max(abs(middle) - APART * sides, 0.0), middle))
+    length = math.hypot(*whole)
+    if not length or max(map(abs, left)) < 1e-3:
+        return set()
+    x, y = left[0] / length, left[1] / length
+    sides = {"left of": x < -0.5, "right of": x > 0.5, "above": y < -0.5, "below": y > 0.5}
+    return {name for name, holds in sides.items() if holds}
 
 
 def _wanted(said: Mapping[str, Any]) -> Wanted:

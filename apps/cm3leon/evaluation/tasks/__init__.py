@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,8 @@ def task_of(name: str, settings: Mapping[str, Any]) -> EvaluationTask:
     Raises:
         ValueError: There is no such kind, or it has no such setting or value.
     """
+    if not re.fullmatch(r"\w[\w.-]*", name):  # it names a folder, too
+        raise ValueError(f"tasks: wanted names of letters, digits, . _ and -, got {name!r}")
     given = dict(settings)
     kind = given.pop("kind", name)
     if not isinstance(kind, str) or (kind not in KINDS and "." not in kind):
@@ -39,6 +42,9 @@ def task_of(name: str, settings: Mapping[str, Any]) -> EvaluationTask:
     parser.add_class_arguments(made, nested_key=None)  # pyright: ignore[reportArgumentType]
     try:
         values = parser.instantiate(parser.parse_object(given)).as_dict()
-        return made(**values)
+        task = made(**values)
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
         raise ValueError(f"{role}: {error}") from None
+    if getattr(task, "number", 1) < 1:
+        raise ValueError(f"{role}: number: wanted at least 1, got {task.number}")
+    return task

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from cm3leon.evaluation.measures.choices import right_choices
 from cm3leon.evaluation.measures.vqa import PEOPLE, normalised_answer, vqa_accuracy
 from cm3leon.evaluation.tasks.following import Asked, answered, asked_of
 from cm3leon.evaluation.tasks.interface import Examined, Outputs, Scores
+from cm3leon.instructions.sets import Record
 
 QUESTIONS = {
     "accuracy_official": "VQA accuracy as the official code computes it (arXiv 1505.00468): "
@@ -40,8 +42,19 @@ class Questions:
     """Most questions of a set."""
 
     def records(self, examined: Examined) -> list[Asked]:
-        """Return the questions."""
-        return asked_of(examined, "questions", self.of, self.number)
+        """Return the questions that have answers.
+
+        Raises:
+            ValueError: One has neither one answer nor ten.
+        """
+        found = asked_of(examined, "questions", self.of, self.number)
+        for one in found:
+            if len(one.references) not in (1, PEOPLE):
+                raise ValueError(
+                    f"questions: {one.set_name}, record {one.key}: wanted one answer or {PEOPLE}, "
+                    f"got {len(one.references)}"
+                )
+        return found
 
     def data(self, examined: Examined, records: Sequence[Asked]) -> str:
         """Return keys, questions and answers."""
@@ -124,8 +137,17 @@ class Choices:
 
 
 def said_data(records: Sequence[Asked]) -> str:
-    """Return a text that tells records from others."""
-    return repr([(one.set_name, one.key, dict(one.record.texts)) for one in records])
+    """Return a text that tells records from others: keys, texts, and the pictures' codes."""
+    return repr([
+        (one.set_name, one.key, dict(one.record.texts), one.references, codes_sha256(one.record))
+        for one in records
+    ])  # fmt: skip
+
+
+def codes_sha256(record: Record) -> str:
+    """Return the SHA-256 of a record's pictures as codes."""
+    joined = b"".join(codes.tobytes() for _, codes in sorted(record.codes.items()))
+    return hashlib.sha256(joined).hexdigest()
 
 
 def by_group(figure: str, values: np.ndarray, records: Sequence[Asked]) -> dict[str, np.ndarray]:
@@ -139,7 +161,7 @@ def by_group(figure: str, values: np.ndarray, records: Sequence[Asked]) -> dict[
             continue
         for kind in kinds:
             here = np.array([one is not None and str(one) == kind for one in mine])
-            found[f"{figure}.{kind}"] = np.where(here, values, np.nan)
+            found[f"{figure}.{name}.{kind}"] = np.where(here, values, np.nan)
     return found
 
 
@@ -157,4 +179,4 @@ def sheet(examined: Examined, heading: str, records: Sequence[Asked], said: Sequ
 
 def _ten(answers: list[str]) -> list[str]:
     """Return ten answers: those of ten people, or the only one ten times."""
-    return answers if len(answers) == PEOPLE else (answers * PEOPLE)[:PEOPLE]
+    return answers * PEOPLE if len(answers) == 1 else answers

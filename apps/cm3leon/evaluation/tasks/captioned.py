@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from cm3_imagetok import load_image, square
-from cm3leon.data.pairs import read_pairs
+from cm3_retrieval.metadata_file import read_metadata
+from cm3_train.artifact import sha256_of_file
+from cm3leon.data.pairs import DataError, rows_of
 from cm3leon.evaluation.tasks.interface import Examined, Missing
 
 
@@ -54,10 +56,12 @@ def captioned(
         Missing: There are none.
     """
     if folder is not None:
-        pairs = read_pairs(folder)
         of_file: dict[str, list[str]] = {}
-        for file, text in zip(pairs.files, pairs.captions, strict=True):
-            of_file.setdefault(file, []).append(text)
+        for row in (row for listed in read_metadata(folder) for row in rows_of(listed)):
+            of_file.setdefault(row["file_name"], []).append(row["text"])
+        for file in of_file:
+            if not (folder / file).is_file():
+                raise DataError(f"{folder / file}: wanted the picture of a caption, got no file")
         found = [
             Captioned(text=texts[0], key=file, file=folder / file, references=tuple(texts))
             for file, texts in of_file.items()
@@ -105,7 +109,8 @@ class RealPictures:
 
 
 def said_data(records: Sequence[Captioned]) -> str:
-    """Return a text that tells records from others: keys, captions, and the sizes of files."""
+    """Return a text that tells records from others: keys, captions, and the bytes of files."""
     return repr([
-        (one.key, one.references, one.file.stat().st_size if one.file else None) for one in records
+        (one.key, one.references, sha256_of_file(one.file) if one.file else None)
+        for one in records
     ])  # fmt: skip

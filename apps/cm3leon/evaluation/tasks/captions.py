@@ -15,7 +15,8 @@ from cm3leon.drawing.describe import CAPTION_LENGTH, read_captions
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve, text_to_end
 from cm3leon.evaluation.measures.cider import CiderD
 from cm3leon.evaluation.measures.overlap import bleu, rouge_l
-from cm3leon.evaluation.tasks.captioned import RealPictures, captioned
+from cm3leon.evaluation.tasks.answers import said_data as said_of_records
+from cm3leon.evaluation.tasks.captioned import RealPictures, captioned, said_data
 from cm3leon.evaluation.tasks.following import answered, asked_of
 from cm3leon.evaluation.tasks.interface import Examined, Outputs, Scores
 
@@ -51,11 +52,14 @@ class Captions:
         """Return pictures, or records of sets, with all captions of each."""
         if self.of == "sets":
             return asked_of(examined, "captions", (self.task,), self.number, one_a_picture=True)
+        examined.judge("captions")  # finds documents
         return captioned(examined, "captions", self.split, self.number, self.folder)
 
     def data(self, examined: Examined, records: Sequence[Any]) -> str:
         """Return pictures and references."""
-        return repr([(one.key, one.references) for one in records])
+        if self.of == "sets":
+            return said_of_records(records)
+        return said_data(records)
 
     def make(self, examined: Examined, records: Sequence[Any], first: int) -> Outputs:
         """Describe."""

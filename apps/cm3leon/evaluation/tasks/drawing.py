@@ -15,7 +15,7 @@ from cm3leon.drawing.draw import draw
 from cm3leon.evaluation.objects.check import ASPECTS, Detector, check
 from cm3leon.evaluation.objects.prompts import Prompt, prompt_of_facts, read_prompts
 from cm3leon.evaluation.subject import Subject
-from cm3leon.evaluation.tasks.captioned import Captioned, RealPictures, captioned
+from cm3leon.evaluation.tasks.captioned import Captioned, RealPictures, captioned, said_data
 from cm3leon.evaluation.tasks.interface import Examined, Missing, Outputs, Scores
 from cm3leon.evaluation.tasks.likeness import BATCH, Pictures, likeness
 
@@ -99,8 +99,9 @@ class Drawing:
         ]
 
     def data(self, examined: Examined, records: Sequence[Asked]) -> str:
-        """Return the prompts, and the keys of their pictures."""
-        return repr([(one.text, one.picture and one.picture.key) for one in records])
+        """Return the prompts, what they ask for, and their pictures."""
+        pictures = [one.picture for one in records if one.picture]
+        return repr([(one.text, one.shows) for one in records]) + said_data(pictures)
 
     def make(self, examined: Examined, records: Sequence[Asked], first: int) -> Outputs:
         """Draw, and keep the best candidate of each."""

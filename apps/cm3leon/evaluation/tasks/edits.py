@@ -12,6 +12,7 @@ from cm3leon.evaluation.measures.clip_scores import clip_directions, clip_simila
 from cm3leon.evaluation.tasks.answers import said_data
 from cm3leon.evaluation.tasks.following import Asked, asked_of, drawn_for
 from cm3leon.evaluation.tasks.interface import Examined, Outputs, Scores
+from cm3leon.evaluation.tasks.likeness import BATCH
 
 HOW = {
     "clip_direction": "Mean cosine of the change in the run's CLIP vectors of pictures and of "
@@ -57,26 +58,14 @@ class Edits:
         self, examined: Examined, records: Sequence[Asked], outputs: dict[str, Any]
     ) -> Scores:
         """Compare with sources and true pictures."""
-        tokenizers, encoder = examined.parts.tokenizers, examined.judge("edits")
-        sources, true = (
-            tokenizers.decode(np.stack([one.record.codes[name] for one in records]))
-            for name in ("source", "image")
-        )
-        edited = outputs["edited"][:]
-        asked = _apart(true, sources)
-        kept = asked <= SAME
-        drift = [
-            float(one[same].mean()) if same.any() else np.nan
-            for one, same in zip(_apart(edited, sources), kept, strict=True)
-        ]
-        before, after = (encoder.encode_images(list(some)) for some in (sources, edited))
-        values = {
-            "clip_kept": clip_similarities(before, after),
-            "changed": _apart(edited, sources).mean((1, 2)),
-            "changed_true": asked.mean((1, 2)),
-            "error": _apart(edited, true).mean((1, 2)),
-            "drift": np.array(drift),
-        }
+        encoder = examined.judge("edits")
+        parts = []
+        for start in range(0, len(records), BATCH):
+            edited = outputs["edited"][start : start + BATCH]
+            parts.append(self._compared(examined, records[start : start + BATCH], edited))
+        values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        before, after = values.pop("before"), values.pop("after")
+        values["clip_kept"] = clip_similarities(before, after)
         texts = [captions_of(one) for one in records]
         if any(texts):
             having = [place for place, one in enumerate(texts) if one]
@@ -88,11 +77,13 @@ class Edits:
                 *(encoder.encode_texts(list(side)) for side in zip(*some, strict=True)),
             )
             values["clip_direction"] = direction
+        sources, true = _given(examined, records[:8])
         rows = [
-            (records[place].record.texts["instruction"],
-             [sources[place], edited[place], true[place]])
-            for place in range(min(8, len(records)))
-        ]  # fmt: skip
+            (one.record.texts["instruction"], list(pictures))
+            for one, *pictures in zip(
+                records[:8], sources, outputs["edited"][:8], true, strict=True
+            )
+        ]
         return Scores(
             figures={name: float(np.nanmean(found)) for name, found in values.items()},
             how=HOW,
@@ -100,6 +91,26 @@ class Edits:
             tools={"clip": encoder.encoder_id},
             sheet=("edits", rows, ["source", "edited", "true"]),
         )
+
+    def _compared(
+        self, examined: Examined, records: Sequence[Asked], edited: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Return figures and CLIP vectors of some edits (n, H, W, 3)."""
+        sources, true = _given(examined, records)
+        changed, asked = _apart(edited, sources), _apart(true, sources)
+        encoder = examined.judge("edits")
+        drift = [
+            float(one[same].mean()) if same.any() else np.nan
+            for one, same in zip(changed, asked <= SAME, strict=True)
+        ]
+        return {
+            "before": encoder.encode_images(list(sources)),
+            "after": encoder.encode_images(list(edited)),
+            "changed": changed.mean((1, 2)),
+            "changed_true": asked.mean((1, 2)),
+            "error": _apart(edited, true).mean((1, 2)),
+            "drift": np.array(drift),
+        }
 
 
 def captions_of(asked: Asked) -> tuple[str, str] | None:
@@ -115,6 +126,15 @@ def captions_of(asked: Asked) -> tuple[str, str] | None:
 
 def _said(facts: Mapping[str, Any]) -> str:
     return f"{facts['colour']} {facts['thing']} on {facts['background']}"
+
+
+def _given(examined: Examined, records: Sequence[Asked]) -> tuple[np.ndarray, np.ndarray]:
+    """Return source and true pictures (n, H, W, 3) of records, through the tokenizer."""
+    decode = examined.parts.tokenizers.decode
+    return (
+        decode(np.stack([one.record.codes["source"] for one in records])),
+        decode(np.stack([one.record.codes["image"] for one in records])),
+    )
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> np.ndarray:

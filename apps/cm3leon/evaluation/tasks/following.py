@@ -35,7 +35,9 @@ class Asked:
 def asked_of(
     examined: Examined, role: str, names: Sequence[str], number: int, *, one_a_picture: bool = False
 ) -> list[Asked]:
-    """Return records of the sets of some tasks, at most `number` of each set.
+    """Return records of the sets of some tasks, at most `number` of each set, drawn by the seed.
+
+    Records that ask for a text and have none, as published tests have, are left out.
 
     Args:
         examined: The run and its sets.
@@ -53,10 +55,14 @@ def asked_of(
     for one in examined.sets_of(role, *names):
         task = tuned.task(one.task.name) if one.task.name in tuned.tasks else one.task
         of_set: dict[Any, Asked] = {}
-        for key in one.keys.tolist():
+        for key in np.random.default_rng(examined.seed).permutation(one.keys).tolist():
+            if len(of_set) == number and not one_a_picture:
+                break
             record = one.record(key)
             text = record.texts.get(task.outputs[-1], "")
             said = list(record.facts.get("answers", [text] if text else []))
+            if task.outputs[-1] in task.texts and not said:
+                continue  # of a test whose answers are not published
             same: Any = key
             if one_a_picture:
                 same = (

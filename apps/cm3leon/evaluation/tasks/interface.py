@@ -63,6 +63,11 @@ class Examined:
             raise Missing(f"{task}: wanted a run with a CLIP, got one of published weights")
         return self.parts.encoder
 
+    @property
+    def encoder(self) -> Encoder | None:
+        """The CLIP, None of published weights."""
+        return None if self.parts.retrieval is None else self.parts.encoder
+
     @cached_property
     def measured(self) -> Detector:
         """The detector of embedded compositions, trained when it is first asked for.

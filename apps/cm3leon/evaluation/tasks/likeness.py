@@ -54,7 +54,7 @@ class Likeness:
 def likeness(
     pictures: Pictures,
     real: Pictures,
-    encoder: Encoder,
+    encoder: Encoder | None,
     inception: Path | None,
     seed: int,
 ) -> Likeness:
@@ -63,12 +63,12 @@ def likeness(
     Args:
         pictures: N.
         real: M.
-        encoder: Its features are used, under its name, where there is no Inception.
+        encoder: Its features are used, under its name, where there is no Inception; None: no CLIP.
         inception: File of Inception-v3's weights; None: not at hand.
         seed: Of the subsets.
     """
     without = []
-    features: Features = ClipFeatures(encoder)
+    features: Features | None = None if encoder is None else ClipFeatures(encoder)
     if inception is None:
         without.append(
             "FID: wanted torch-fidelity's weights-inception-2015-12-05-6726825d.pth as the task's "
@@ -79,6 +79,9 @@ def likeness(
             features = InceptionFeatures(inception)
         except ValueError as error:
             without.append(f"FID: {error}")
+    if features is None or min(len(pictures), len(real)) < 2:
+        without.append("distances of sets: wanted features, and at least 2 pictures on either side")
+        return Likeness(figures={}, how={}, tools={}, without=without)
     one, other = features_of(features, pictures), features_of(features, real)
     prefix = "" if features.name == "inception" else f"{features.name}_"
     distance = fid(one, other)

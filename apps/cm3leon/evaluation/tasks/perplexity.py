@@ -90,6 +90,7 @@ class Perplexity:
             figures=figures | {KINDS[name]: 2**value for name, value in figures.items()},
             how=HOW,
             values=values,
+            tools={"vocabulary": examined.parts.tokenizers.vocabulary.sha256},
         )
 
 
