@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cm3_imagetok import load_image, square
-from cm3_retrieval.metadata_file import read_metadata
+from cm3_retrieval.metadata_file import metadata_files, read_metadata
 from cm3_train.artifact import sha256_of_file
 from cm3leon.data.pairs import DataError, rows_of
 from cm3leon.evaluation.tasks.interface import Examined, Missing
@@ -56,6 +56,8 @@ def captioned(
         Missing: There are none.
     """
     if folder is not None:
+        if not folder.is_dir() or not metadata_files(folder):
+            raise DataError(f"{folder / 'metadata.jsonl'}: no such file; wanted captioned pictures")
         of_file: dict[str, list[str]] = {}
         for row in (row for listed in read_metadata(folder) for row in rows_of(listed)):
             of_file.setdefault(row["file_name"], []).append(row["text"])
