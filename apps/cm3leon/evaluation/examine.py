@@ -69,7 +69,7 @@ def evaluate(recipe: EvaluateRecipe, say: Callable[[str], None]) -> dict[str, An
         for line in scores.without:
             say(f"{name}: {line}")
         if scores.sheet is not None:
-            sheets.append(scores.sheet)
+            sheets.append((name, *scores.sheet))
         done[name] = facts
     if not done:
         raise ValueError(f"tasks: none could be done: {'; '.join(left_out.values())}")

@@ -83,7 +83,7 @@ class Questions:
             figures={name: float(np.nanmean(found)) for name, found in values.items()},
             how=QUESTIONS,
             values=values,
-            sheet=sheet(examined, "questions", records, said),
+            sheet=sheet(examined, records, said),
         )
 
 
@@ -132,7 +132,7 @@ class Choices:
             figures={name: float(np.nanmean(one)) for name, one in values.items()},
             how=CHOICES,
             values=values,
-            sheet=sheet(examined, "choices", records, outputs["reasoned"].tolist()),
+            sheet=sheet(examined, records, outputs["reasoned"].tolist()),
         )
 
 
@@ -165,7 +165,7 @@ def by_group(figure: str, values: np.ndarray, records: Sequence[Asked]) -> dict[
     return found
 
 
-def sheet(examined: Examined, heading: str, records: Sequence[Asked], said: Sequence[str]) -> Any:
+def sheet(examined: Examined, records: Sequence[Asked], said: Sequence[str]) -> Any:
     """Return what was asked and said of the first pictures."""
     some = range(min(8, len(records)))
     codes = np.stack([records[place].record.codes["image"] for place in some])
@@ -174,7 +174,7 @@ def sheet(examined: Examined, heading: str, records: Sequence[Asked], said: Sequ
         (f"{records[place].record.texts['question']} {said[place]}", [pictures[place]])
         for place in some
     ]
-    return heading, rows, ["picture"]
+    return rows, ["picture"]
 
 
 def _ten(answers: list[str]) -> list[str]:

@@ -92,7 +92,7 @@ class Boxes:
             how=HOW,
             values=values,
             tools={"detector": detector.description},
-            sheet=("boxes", rows, ["drawn", "real"]),
+            sheet=(rows, ["drawn", "real"]),
         )
 
     def _detector(self, examined: Examined, records: Sequence[Asked]) -> Detector:

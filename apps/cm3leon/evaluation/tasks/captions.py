@@ -111,4 +111,4 @@ class Captions:
             )
         else:
             pictures = RealPictures(examined, records)[: len(some)]
-        return "captions", [(said[place], [pictures[place]]) for place in some], ["picture"]
+        return [(said[place], [pictures[place]]) for place in some], ["picture"]

@@ -185,7 +185,7 @@ class Drawing:
             if one.picture is not None:
                 cells.append(RealPictures(examined, [one.picture])[:][0])
             rows.append((one.text, cells))
-        return "drawing", rows, ["drawn", "real"][: len(rows[0][1])]
+        return rows, ["drawn", "real"][: len(rows[0][1])]
 
 
 def objects(detector: Detector, records: Sequence[Asked], drawn: Pictures) -> dict[str, np.ndarray]:

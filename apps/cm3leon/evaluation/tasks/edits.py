@@ -89,7 +89,7 @@ class Edits:
             how=HOW,
             values=values,
             tools={"clip": encoder.encoder_id},
-            sheet=("edits", rows, ["source", "edited", "true"]),
+            sheet=(rows, ["source", "edited", "true"]),
         )
 
     def _compared(

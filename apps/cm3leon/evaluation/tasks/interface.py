@@ -122,8 +122,8 @@ class Scores:
     """Tool, version and weights behind figures: two results of different ones are not compared."""
     without: Sequence[str] = ()
     """Figures that could not be computed: a line each, saying which file is wanted and where."""
-    sheet: tuple[str, Rows, Sequence[str]] | None = None
-    """Heading, rows and titles of pictures to look at."""
+    sheet: tuple[Rows, Sequence[str]] | None = None
+    """Rows of pictures to look at, and titles over them."""
 
 
 class EvaluationTask(Protocol):

@@ -90,7 +90,6 @@ class Reconstruction:
             tools=tools | alike.tools,
             without=[*without, *alike.without],
             sheet=(
-                "reconstruction",
                 [("", list(pair)) for pair in shown],
                 ["real", "rebuilt"],
             ),
