@@ -4,10 +4,17 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from cm3leon.data.palette import PAPERS, rgb
+from cm3leon.evaluation.judge import Judge, new_network
 from cm3leon.evaluation.objects.check import Detected, Seen, check
-from cm3leon.evaluation.objects.measured import cut_out, things_in
+from cm3leon.evaluation.objects.measured import (
+    MeasuredDetector,
+    cut_out,
+    kept_detector,
+    things_in,
+)
 from cm3leon.evaluation.objects.prompts import (
     Prompt,
     Wanted,
@@ -164,3 +171,22 @@ def test_a_thing_is_cut_out_to_one_size_in_the_middle():
     assert found.shape == (64, 64, 3)
     assert len(rows) == pytest.approx(0.85 * 64, abs=1) and len(columns) == len(rows) // 2
     assert rows[0] + rows[-1] == pytest.approx(63, abs=1)
+
+
+def test_a_detector_is_trained_once_and_again_for_another_run(tmp_path):
+    path, trained = tmp_path / "detector.safetensors", []
+
+    def train():
+        trained.append(torch.manual_seed(len(trained)))
+        judge = Judge(network=new_network(3).eval(), names=["fox", "hat", "owl"])
+        return MeasuredDetector(judge)
+
+    first = kept_detector(path, "run 0", train)
+    again = kept_detector(path, "run 0", train)
+    assert len(trained) == 1 and again.description == first.description
+    pixels = picture((5, 5, 25, 25), (40, 30, 60, 60))[None]
+    assert again(pixels) == first(pixels)
+    assert kept_detector(path, "run 1", train).description != first.description
+    path.write_bytes(path.read_bytes()[:100])
+    kept_detector(path, "run 1", train)
+    assert len(trained) == 3

@@ -24,7 +24,6 @@ import torch
 from cm3_train import progress_bar
 from cm3_train.artifact import atomic_file, stamp, write_json
 from cm3leon import VERSION
-from cm3leon.base_run import base_fingerprint
 from cm3leon.evaluate_recipe import EvaluateRecipe
 from cm3leon.evaluation.measures.intervals import bootstrap_mean
 from cm3leon.evaluation.outputs import chunked
@@ -56,7 +55,7 @@ def evaluate(recipe: EvaluateRecipe, say: Callable[[str], None]) -> dict[str, An
     lock_folder(recipe.folder)
     (recipe.folder / RESULT_FILE).unlink(missing_ok=True)  # values of tasks are about to change
     examined = open_examined(recipe)
-    made_by = base_fingerprint(recipe.run)
+    made_by = examined.made_by
     done: dict[str, Any] = {}
     sheets, left_out = [], {}
     for name, task in tasks.items():

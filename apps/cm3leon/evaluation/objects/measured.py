@@ -7,12 +7,19 @@ on plain paper, so that no weights of others are needed.
 from __future__ import annotations
 
 import hashlib
+import json
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 
+from cm3_train.artifact import atomic_file
 from cm3leon.data.palette import PAPERS, colour_of_paper, colour_of_thing, rgb
 from cm3leon.data.pixels import Pictures
 from cm3leon.evaluation.instructions.shapes import around, parts_of, thing_mask
@@ -95,6 +102,32 @@ def train_detector(pictures: Pictures, tokenizers: Tokenizers, seed: int) -> Mea
         network = new_network(len(known))
         fit_network(network, as_input(np.stack(cut)), torch.from_numpy(classes))
     return MeasuredDetector(Judge(network=network.eval(), names=known.tolist()))
+
+
+def kept_detector(
+    path: Path, made_of: str, train: Callable[[], MeasuredDetector]
+) -> MeasuredDetector:
+    """Return the detector that a file keeps, or train it and keep it.
+
+    Args:
+        path: The file, of safetensors.
+        made_of: What the detector depends on; a file of another, or a damaged one, is replaced.
+        train: Makes it.
+    """
+    if path.is_file():
+        with suppress(SafetensorError), safe_open(path, "pt") as file:
+            said = file.metadata() or {}
+            if said.get("made_of") == made_of:
+                names = json.loads(said["names"])
+                network = new_network(len(names))
+                network.load_state_dict({name: file.get_tensor(name) for name in file.keys()})
+                return MeasuredDetector(Judge(network=network.eval(), names=names))
+    found = train()
+    said = {"made_of": made_of, "names": json.dumps(found.judge.names)}
+    weights = {name: one.contiguous() for name, one in found.judge.network.state_dict().items()}
+    with atomic_file(path) as file:
+        file.write(save(weights, said))
+    return found
 
 
 def _inside(box: Box, side: int) -> Box:

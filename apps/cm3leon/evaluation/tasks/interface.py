@@ -42,6 +42,10 @@ class Examined:
     """Sets of instructions."""
     seed: int
     batch_size: int
+    folder: Path
+    """Of the evaluation."""
+    made_by: str
+    """Fingerprint of the run."""
 
     def captioned(self, task: str) -> Subject:
         """Return the captioned pictures.
@@ -70,15 +74,19 @@ class Examined:
 
     @cached_property
     def measured(self) -> Detector:
-        """The detector of embedded compositions, trained when it is first asked for.
+        """The detector of embedded compositions, trained when it is first asked for, and kept.
 
         Raises:
             Missing: There are no captioned pictures.
         """
-        from cm3leon.evaluation.objects.measured import train_detector
+        from cm3leon.evaluation.objects.measured import kept_detector, train_detector
 
         pictures = self.captioned("objects").pictures
-        return train_detector(pictures, self.parts.tokenizers, self.seed)
+        return kept_detector(
+            self.folder / "detector.safetensors",
+            f"{self.made_by} {self.seed}",
+            lambda: train_detector(pictures, self.parts.tokenizers, self.seed),
+        )
 
     def following(self, task: str) -> Tuned:
         """Return what the model was tuned on.

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cm3leon import parts
+from cm3leon.base_run import base_fingerprint
 from cm3leon.device import device_of
 from cm3leon.evaluate_recipe import EvaluateRecipe
 from cm3leon.evaluation.subject import open_subject
@@ -47,6 +48,8 @@ def open_examined(recipe: EvaluateRecipe) -> Examined:
         ],
         seed=recipe.seed,
         batch_size=recipe.batch_size,
+        folder=recipe.folder,
+        made_by=base_fingerprint(run),
     )
 
 
