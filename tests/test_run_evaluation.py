@@ -196,6 +196,12 @@ def test_a_picture_that_is_gone_is_made_again(smoke_run, tmp_path):
     assert (out / "result.json").read_bytes() == before
 
 
+def test_no_run_is_told_and_leaves_nothing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none/decoder: no finished stage"):
+        evaluate(EvaluateRecipe(run=tmp_path / "none", tasks=TASKS), print)
+    assert not list(tmp_path.iterdir())
+
+
 def test_other_files_are_never_removed(smoke_run, tmp_path):
     mine = tmp_path / "captions" / "mine.txt"
     mine.parent.mkdir()

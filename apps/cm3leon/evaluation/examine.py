@@ -24,6 +24,7 @@ import torch
 from cm3_train import progress_bar
 from cm3_train.artifact import atomic_file, stamp, write_json
 from cm3leon import VERSION
+from cm3leon.base_run import base_fingerprint
 from cm3leon.evaluate_recipe import EvaluateRecipe
 from cm3leon.evaluation.measures.intervals import bootstrap_mean
 from cm3leon.evaluation.outputs import chunked
@@ -52,6 +53,7 @@ def evaluate(recipe: EvaluateRecipe, say: Callable[[str], None]) -> dict[str, An
         ValueError: No task could be done; or as of `task_of` and `open_examined`.
     """
     tasks = {name: task_of(name, settings) for name, settings in recipe.tasks.items()}
+    base_fingerprint(recipe.run)  # no folder is made beside a run that is not there
     lock_folder(recipe.folder)
     (recipe.folder / RESULT_FILE).unlink(missing_ok=True)  # values of tasks are about to change
     examined = open_examined(recipe)
