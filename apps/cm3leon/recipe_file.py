@@ -64,9 +64,7 @@ def read_command(
         default: The recipe of a command line that names none.
         arguments: Default: those of the program.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    named = any(a == "--config" or a.startswith("--config=") for a in arguments)
-    parser = recipe_parser(description, None if named else default)
+    parser, arguments, named = _command(description, default, arguments, Recipe)
     parser.add_argument(
         "--minutes",
         type=int,
@@ -90,9 +88,7 @@ def read_tuning_command(
     description: str | None, default: Path, arguments: Sequence[str] | None = None
 ) -> TuningRecipe:
     """Return the recipe of a command line of instruction tuning; arguments as of `read_command`."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    named = any(a == "--config" or a.startswith("--config=") for a in arguments)
-    parser = recipe_parser(description, None if named else default, TuningRecipe)
+    parser, arguments, _ = _command(description, default, arguments, TuningRecipe)
     given = parser.parse_args(arguments)
     _check_files(parser, given, TuningRecipe)
     return recipe_from(parser, given, TuningRecipe)
@@ -102,9 +98,7 @@ def read_evaluate_command(
     description: str | None, default: Path, arguments: Sequence[str] | None = None
 ) -> tuple[EvaluateRecipe, tuple[Path, Path] | None, Path | None]:
     """Return the recipe of a command line of an evaluation, the results to compare, and `out`."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    named = any(a == "--config" or a.startswith("--config=") for a in arguments)
-    parser = recipe_parser(description, None if named else default, EvaluateRecipe)
+    parser, arguments, _ = _command(description, default, arguments, EvaluateRecipe)
     parser.add_argument(
         "--compare",
         nargs=2,
@@ -117,6 +111,15 @@ def read_evaluate_command(
     compared = given.pop("compare")
     recipe = recipe_from(parser, given, EvaluateRecipe)
     return recipe, tuple(compared) if compared else None, recipe.out
+
+
+def _command(
+    description: str | None, default: Path, arguments: Sequence[str] | None, kind: type
+) -> tuple[jsonargparse.ArgumentParser, list[str], bool]:
+    """Return a command's parser, its arguments, and whether they name a recipe by `--config`."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    named = any(a == "--config" or a.startswith("--config=") for a in arguments)
+    return recipe_parser(description, None if named else default, kind), arguments, named
 
 
 def scaled(recipe: Recipe, minutes: int) -> Recipe:

@@ -53,11 +53,28 @@ def bits_per_code(
         context: Row -> keys of the documents before it, the best last; None: no documents.
         batch_size: Sequences at once.
     """
-    tokenizers = parts.tokenizers
-    words, block = tokenizers.vocabulary, tokenizers.vocabulary.image
+    block = parts.tokenizers.vocabulary.image
+    total, count = 0.0, 0
+    with torch.inference_mode():
+        for batch in held_out_batches(parts, pairs, rows, context, batch_size):
+            ids, labels = (batch[name].to(parts.device) for name in ("input_ids", "labels"))
+            losses = token_losses(parts.model.hidden(ids), labels, parts.model.head_weight)
+            codes, _ = split_losses(losses.nats, losses.labels, (block.offset, block.stop))
+            total, count = total + float(codes.double().sum()), count + len(codes)
+    return total / count / math.log(2)
+
+
+def held_out_batches(
+    parts: Parts,
+    pairs: Pairs,
+    rows: np.ndarray,
+    context: Callable[[int], Sequence[int]] | None,
+    batch_size: int,
+) -> ValidationLoader:
+    """Return pairs as plain documents whose own part counts; arguments as of `bits_per_code`."""
     row_of = {int(pairs.keys[row]): int(row) for row in rows}
     builder = sequence_builder(
-        tokenizers,
+        parts.tokenizers,
         parts.memory.documents,
         None if context is None else lambda key, epoch: context(row_of[key]),
         None,
@@ -66,15 +83,8 @@ def bits_per_code(
         plain_share=1.0,
         query_only=True,
     )
-    loader = ValidationLoader(builder, pairs.keys[rows], batch_size, pad_id=words.pad_id)
-    total, count = 0.0, 0
-    with torch.inference_mode():
-        for batch in loader:
-            ids, labels = (batch[name].to(parts.device) for name in ("input_ids", "labels"))
-            losses = token_losses(parts.model.hidden(ids), labels, parts.model.head_weight)
-            codes, _ = split_losses(losses.nats, losses.labels, (block.offset, block.stop))
-            total, count = total + float(codes.double().sum()), count + len(codes)
-    return total / count / math.log(2)
+    pad_id = parts.tokenizers.vocabulary.pad_id
+    return ValidationLoader(builder, pairs.keys[rows], batch_size, pad_id=pad_id)
 
 
 def decoder_figures(subject: Subject) -> dict[str, float]:

@@ -124,6 +124,7 @@ def examine(
     scores = task.score(examined, records, outputs)
     with atomic_file(recipe.folder / name / VALUES_FILE) as file:
         np.savez(file, allow_pickle=False, **scores.values)
+    figures = {name: value for name, value in scores.figures.items() if np.isfinite(value)}
     intervals = {}
     for figure, values in scores.values.items():
         known = values[np.isfinite(values)]
@@ -134,11 +135,9 @@ def examine(
         "settings": settings,
         "records": len(records),
         "data_sha256": data,
-        "figures": {name: x for name, x in scores.figures.items() if np.isfinite(x)},
+        "figures": figures,
         "intervals": intervals,
-        "how": {
-            name: how_of(name, scores.how) for name, x in scores.figures.items() if np.isfinite(x)
-        },
+        "how": {name: how_of(name, scores.how) for name in figures},
         "tools": dict(scores.tools),
         "without": list(scores.without),
     }

@@ -93,9 +93,10 @@ def chunked(
     for first in range(0, count, size):
         stop = min(count, first + size)
         chunk = folder / f"chunk-{first:06}.npz"
-        if not _whole(folder, chunk, range(first, stop)):
+        found = _read(chunk) if chunk.is_file() else None
+        if found is None or not _shown(folder, found[PICTURES], range(first, stop)):
             _write(folder, chunk, first, make(first, stop))
-        found = _read(chunk)
+            found = _read(chunk)
         pictures |= set(found.pop(PICTURES).tolist())
         parts.append(found)
         progress(stop, count)
@@ -103,11 +104,9 @@ def chunked(
     return joined | {name: SavedPictures(folder / name, count) for name in pictures}
 
 
-def _whole(folder: Path, chunk: Path, places: range) -> bool:
-    """Tell whether a chunk is there, with all its pictures: a power cut may leave empty ones."""
-    if not chunk.is_file():
-        return False
-    files = [_picture(folder / name, at) for name in _read(chunk)[PICTURES] for at in places]
+def _shown(folder: Path, names: np.ndarray, places: range) -> bool:
+    """Tell whether all pictures of a chunk are there: a power cut may leave empty ones."""
+    files = [_picture(folder / name, at) for name in names for at in places]
     return all(file.is_file() and file.stat().st_size for file in files)
 
 

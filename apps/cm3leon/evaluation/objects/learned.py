@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,12 @@ class LearnedDetector:
             texts = self.encoder.encode_texts([f"a photo of a {one} {name}" for one in COLOURS])
             found.append(COLOURS[int(texts.dot(vector).argmax())])
         return found
+
+
+@lru_cache(maxsize=1)
+def open_detector(folder: Path, encoder: Encoder | None, device: torch.device) -> LearnedDetector:
+    """Return the detector of a folder, opened once however often it is asked for."""
+    return LearnedDetector(folder, encoder, device)
 
 
 def _inside(box: Any, picture: np.ndarray) -> Box:

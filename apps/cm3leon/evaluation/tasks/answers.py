@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ import numpy as np
 
 from cm3leon.evaluation.measures.choices import right_choices
 from cm3leon.evaluation.measures.vqa import PEOPLE, normalised_answer, vqa_accuracy
-from cm3leon.evaluation.tasks.following import Asked, answered, asked_of
+from cm3leon.evaluation.tasks.following import Asked, answered, asked_of, said_data
 from cm3leon.evaluation.tasks.interface import Examined, Outputs, Scores
-from cm3leon.instructions.sets import Record
 
 QUESTIONS = {
     "accuracy_official": "VQA accuracy as the official code computes it (arXiv 1505.00468): "
@@ -134,20 +132,6 @@ class Choices:
             values=values,
             sheet=sheet(examined, records, outputs["reasoned"].tolist()),
         )
-
-
-def said_data(records: Sequence[Asked]) -> str:
-    """Return a text that tells records from others: keys, texts, and the pictures' codes."""
-    return repr([
-        (one.set_name, one.key, dict(one.record.texts), one.references, codes_sha256(one.record))
-        for one in records
-    ])  # fmt: skip
-
-
-def codes_sha256(record: Record) -> str:
-    """Return the SHA-256 of a record's pictures as codes."""
-    joined = b"".join(codes.tobytes() for _, codes in sorted(record.codes.items()))
-    return hashlib.sha256(joined).hexdigest()
 
 
 def by_group(figure: str, values: np.ndarray, records: Sequence[Asked]) -> dict[str, np.ndarray]:

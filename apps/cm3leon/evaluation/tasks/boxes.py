@@ -12,8 +12,7 @@ import numpy as np
 from cm3leon.data.palette import PAINTS
 from cm3leon.evaluation.instructions.shapes import box_iou
 from cm3leon.evaluation.objects.check import Detector
-from cm3leon.evaluation.tasks.answers import said_data
-from cm3leon.evaluation.tasks.following import Asked, asked_of, drawn_for
+from cm3leon.evaluation.tasks.following import Asked, asked_of, drawn_for, said_data
 from cm3leon.evaluation.tasks.interface import Examined, Missing, Outputs, Scores
 from cm3leon.evaluation.tasks.likeness import BATCH
 from cm3leon.instructions.locations import SIDE, read_boxes
@@ -97,9 +96,9 @@ class Boxes:
 
     def _detector(self, examined: Examined, records: Sequence[Asked]) -> Detector:
         if self.detector is not None:
-            from cm3leon.evaluation.objects.learned import LearnedDetector
+            from cm3leon.evaluation.objects.learned import open_detector
 
-            return LearnedDetector(self.detector, None, examined.parts.device)
+            return open_detector(self.detector, None, examined.parts.device)
         if not all("things" in one.record.facts for one in records):
             raise Missing("boxes: wanted a `detector` for real pictures, got none")
         return examined.measured

@@ -15,9 +15,8 @@ from cm3leon.drawing.describe import CAPTION_LENGTH, read_captions
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve, text_to_end
 from cm3leon.evaluation.measures.cider import CiderD
 from cm3leon.evaluation.measures.overlap import bleu, rouge_l
-from cm3leon.evaluation.tasks.answers import said_data as said_of_records
 from cm3leon.evaluation.tasks.captioned import RealPictures, captioned, said_data
-from cm3leon.evaluation.tasks.following import answered, asked_of
+from cm3leon.evaluation.tasks.following import answered, asked_of, said_data as said_of_records
 from cm3leon.evaluation.tasks.interface import Examined, Outputs, Scores
 
 HOW = {

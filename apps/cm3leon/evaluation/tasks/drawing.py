@@ -29,7 +29,6 @@ HOW = {
 }  # fmt: skip
 OF_KIND = "objects.correct."
 CHANGED = ("guidance_scale", "image_guidance_scale", "temperature", "top_p", "cd_k", "cd_alpha")
-CHANGED = ("guidance_scale", "image_guidance_scale", "temperature", "top_p", "cd_k", "cd_alpha")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,9 +173,9 @@ class Drawing:
                 "objects: wanted a detection model's folder, as transformers saves it, as the "
                 "task's `detector`, got none"
             )
-        from cm3leon.evaluation.objects.learned import LearnedDetector
+        from cm3leon.evaluation.objects.learned import open_detector
 
-        return LearnedDetector(self.detector, examined.parts.encoder, examined.parts.device)
+        return open_detector(self.detector, examined.parts.encoder, examined.parts.device)
 
     def _sheet(self, examined: Examined, records: Sequence[Asked], drawn: Pictures) -> Any:
         rows: list[Any] = []

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from cm3leon.evaluation.measures.clip_scores import clip_directions, clip_similarities
-from cm3leon.evaluation.tasks.answers import said_data
-from cm3leon.evaluation.tasks.following import Asked, asked_of, drawn_for
+from cm3leon.evaluation.tasks.following import Asked, asked_of, drawn_for, said_data
 from cm3leon.evaluation.tasks.interface import Examined, Outputs, Scores
 from cm3leon.evaluation.tasks.likeness import BATCH
 

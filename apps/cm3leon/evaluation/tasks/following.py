@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -79,6 +80,20 @@ def asked_of(
     if not found:
         raise Missing(f"{role}: wanted records in the sets of {' or '.join(names)}, got none")
     return found
+
+
+def said_data(records: Sequence[Asked]) -> str:
+    """Return a text that tells records from others: keys, texts, and the pictures' codes."""
+    return repr([
+        (one.set_name, one.key, dict(one.record.texts), one.references, codes_sha256(one.record))
+        for one in records
+    ])  # fmt: skip
+
+
+def codes_sha256(record: Record) -> str:
+    """Return the SHA-256 of a record's pictures as codes."""
+    joined = b"".join(codes.tobytes() for _, codes in sorted(record.codes.items()))
+    return hashlib.sha256(joined).hexdigest()
 
 
 def answered(examined: Examined, records: Sequence[Asked], template: int = 0) -> list[str]:

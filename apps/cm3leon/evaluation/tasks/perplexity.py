@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from cm3_train import ValidationLoader, token_losses
-from cm3leon.data.tokens import sequence_builder
+from cm3_train import token_losses
+from cm3leon.evaluation.bits import held_out_batches
 from cm3leon.evaluation.tasks.interface import Examined, Missing, Outputs, Scores
 
 HOW = {
@@ -51,34 +51,22 @@ class Perplexity:
         """Return the mean bits (N,) of each pair's codes and of its text."""
         subject, parts = examined.captioned("perplexity"), examined.parts
         pairs, words = subject.pictures.pairs, parts.tokenizers.vocabulary
-        row_of = {int(pairs.keys[row]): row for row in records}
 
-        def context(key: int, epoch: int) -> Sequence[int]:
+        def context(row: int) -> Sequence[int]:
             if self.retrieve is None:
-                return subject.context(row_of[key])
-            return subject.neighbours.for_caption(key, self.retrieve)
+                return subject.context(row)
+            return subject.neighbours.for_caption(int(pairs.keys[row]), self.retrieve)
 
-        builder = sequence_builder(
-            parts.tokenizers,
-            parts.memory.documents,
-            context,
-            None,
-            max_length=parts.model.config.max_length,
-            seed=0,
-            plain_share=1.0,
-            query_only=True,
-        )
-        keys = pairs.keys[np.array(records)]
-        loader = ValidationLoader(builder, keys, len(records), pad_id=words.pad_id)
-        (batch,) = loader
+        rows = np.array(records)
+        (batch,) = held_out_batches(parts, pairs, rows, context, len(records))
         with torch.inference_mode():
             ids, labels = (batch[name].to(parts.device) for name in ("input_ids", "labels"))
             losses = token_losses(parts.model.hidden(ids), labels, parts.model.head_weight)
-        rows = (labels != -100).nonzero()[:, 0].cpu().numpy()
+        row = (labels != -100).nonzero()[:, 0].cpu().numpy()
         is_code = (losses.labels >= words.image.offset) & (losses.labels < words.image.stop)
         bits, code = losses.nats.double().cpu().numpy() / np.log(2), is_code.cpu().numpy()
         return {
-            name: _means(bits[mine], rows[mine], len(records))
+            name: _means(bits[mine], row[mine], len(records))
             for name, mine in zip(KINDS, (code, ~code), strict=True)
         }
 
