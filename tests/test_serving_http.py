@@ -40,6 +40,15 @@ def client(service):
         yield client
 
 
+@pytest.fixture(scope="module")
+def refusing():
+    """An application whose service is asked for nothing."""
+    service = FakeService()
+    with serving(service) as client:
+        yield client
+    assert not service.asked
+
+
 def events_of(text):
     """Names and data of server-sent events; comments are skipped."""
     found = []
@@ -170,16 +179,15 @@ def test_what_is_absent_is_left_to_the_run(client, service):
         ("taught", {"picture": PICTURE, "name": " "}, "name"),
     ],
 )
-def test_what_is_wrong_is_named(client, service, name, change, param):
+def test_what_is_wrong_is_named(refusing, name, change, param):
     body = {**BODIES.get(name, ({}, None))[0], **change}
-    answer = client.post(f"/api/{name}", json=body)
+    answer = refusing.post(f"/api/{name}", json=body)
     assert answer.status_code == 422, answer.text
     error = answer.json()["error"]
     assert error.keys() == {"message", "type", "param", "code"}
     assert error["param"] == param
-    assert error["message"].startswith(f"{param}: ") and "wanted" in error["message"] + "wanted"
+    assert error["message"].startswith(f"{param}: ")
     assert len(error["message"]) <= 403
-    assert not service.asked
 
 
 @pytest.mark.parametrize(
@@ -212,20 +220,19 @@ def test_what_is_wrong_is_named(client, service, name, change, param):
     ],
     ids=range(24),
 )
-def test_no_body_is_more_than_a_bad_request(client, service, body):
-    answer = client.post(
+def test_no_body_is_more_than_a_bad_request(refusing, body):
+    answer = refusing.post(
         "/api/draw", content=body, headers={"Content-Type": "application/json; charset=utf-8"}
     )
     assert answer.status_code in (400, 422), answer.text
     assert len(answer.text) < 2000 and "Traceback" not in answer.text
     assert answer.json()["error"]["message"]
-    assert not service.asked
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "x"])
-def test_a_body_that_is_not_json_is_of_another_media_type(client, kind):
+def test_a_body_that_is_not_json_is_of_another_media_type(refusing, kind):
     headers = {} if kind is None else {"Content-Type": kind}
-    answer = client.post("/api/draw", content=b'{"prompt": "a"}', headers=headers)
+    answer = refusing.post("/api/draw", content=b'{"prompt": "a"}', headers=headers)
     assert answer.status_code == 415
     assert answer.json()["error"]["param"] is None
 
@@ -308,8 +315,8 @@ def test_a_session_is_taught_and_forgets(client, service):
 
 
 @pytest.mark.parametrize("key", ["x", "-1", "1.0", "01", "9" * 30, "..%2f..%2fetc%2fpasswd", "%00"])
-def test_a_key_is_a_number(client, key):
-    answer = client.delete(f"/api/taught/{key}")
+def test_a_key_is_a_number(refusing, key):
+    answer = refusing.delete(f"/api/taught/{key}")
     assert answer.status_code in (404, 422)
     assert "error" in answer.json()
 
@@ -397,8 +404,8 @@ def test_the_document_names_every_endpoint_and_the_shape_of_errors(client):
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/api/draw/", "//api/run", "/api"])
-def test_there_is_nothing_else(client, path):
-    answer = client.get(path, follow_redirects=False)
+def test_there_is_nothing_else(refusing, path):
+    answer = refusing.get(path, follow_redirects=False)
     assert answer.status_code == 404
     assert answer.json()["error"]["code"] == "not_found"
 

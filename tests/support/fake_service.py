@@ -60,7 +60,7 @@ class FakeService:
         self.fails, self.after = fails, after
         """An exception, and the number of events before it."""
         self.asked, self.running, self.cancelled = [], 0, 0
-        self._closed = asyncio.Event()
+        self._closed = False
 
     def about(self):
         limits = self.limits
@@ -91,7 +91,7 @@ class FakeService:
         return Document(key=key, caption=caption, score=0.5, pixels=pixels, taught=taught)
 
     async def answer(self, asked, session):
-        if self._closed.is_set():
+        if self._closed:
             raise Stopped()
         if self.running >= self.limits.rows:
             raise Full(2.5)
@@ -110,11 +110,12 @@ class FakeService:
             self.running -= 1
 
     async def _rest(self):
-        try:
-            await asyncio.wait_for(self._closed.wait(), self.pause or 0.0001)
-        except TimeoutError:
-            return
-        raise Stopped()
+        end = time.monotonic() + self.pause
+        await asyncio.sleep(0)
+        while not self._closed and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+        if self._closed:
+            raise Stopped()
 
     def _events(self, asked):
         count = asked.candidates or 2
@@ -155,7 +156,7 @@ class FakeService:
         return session.documents.pop(key, None) is not None
 
     async def close(self):
-        self._closed.set()
+        self._closed = True
 
 
 @contextmanager

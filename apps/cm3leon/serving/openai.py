@@ -37,7 +37,8 @@ STREAM = {
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
 ANSWERS = {"response_model": ImagesAnswer, "responses": {200: STREAM, **refusals(404, *WORK)}}
-MULTIPART = [Depends(wants("multipart/form-data"))]
+MULTIPART = Form(media_type="multipart/form-data")
+UPLOADED = [Depends(wants("multipart/form-data"))]
 
 router = APIRouter()
 
@@ -63,9 +64,9 @@ async def generate(body: GenerationBody, request: Request, serving: Here, sessio
     return await answered("image_generation", asked, body, request, serving, session)
 
 
-@router.post("/v1/images/edits", dependencies=MULTIPART, **ANSWERS)
+@router.post("/v1/images/edits", dependencies=UPLOADED, **ANSWERS)
 async def edit(
-    form: Annotated[EditForm, Form()], request: Request, serving: Here, session: Own
+    form: Annotated[EditForm, MULTIPART], request: Request, serving: Here, session: Own
 ) -> Any:
     """Draw the part of a picture anew where the mask is transparent; without a mask, edit it."""
     choices = choices_of(form, serving)
@@ -85,9 +86,9 @@ async def edit(
     return await answered("image_edit", asked, form, request, serving, session)
 
 
-@router.post("/v1/images/variations", dependencies=MULTIPART, **ANSWERS)
+@router.post("/v1/images/variations", dependencies=UPLOADED, **ANSWERS)
 async def vary(
-    form: Annotated[VariationForm, Form()], request: Request, serving: Here, session: Own
+    form: Annotated[VariationForm, MULTIPART], request: Request, serving: Here, session: Own
 ) -> Any:
     """Draw what a picture shows."""
     choices = choices_of(form, serving)

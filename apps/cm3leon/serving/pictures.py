@@ -139,6 +139,8 @@ def _opened(file: str | bytes, limits: Limits, name: str) -> Iterator[Image.Imag
             yield picture
     except ImageError:
         raise
+    except Image.DecompressionBombError:  # Pillow's own limit is far above the usual ones
+        raise ImageError(f"{name}: wanted 1 to {limits.pixels} pixels, got more") from None
     except Exception:  # Pillow's readers raise many kinds on broken files
         raise ImageError(f"{name}: no picture in a format of {', '.join(FORMATS)}") from None
 

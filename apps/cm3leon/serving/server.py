@@ -6,8 +6,10 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable
 
+import h11
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cm3leon.serving.interface import Service
 from cm3leon.serving.web import make_app
@@ -15,8 +17,47 @@ from cm3leon.serving.web import make_app
 CONNECTIONS = 256
 """Connections beyond those of requests that draw or wait: pages, looks at the health, idle ones."""
 KEEP_ALIVE = 15
+HEAD_SECONDS = 15.0
+"""Time in which the head of a request has to come in."""
 GRACE = 10
 """Seconds that answers have to end after the service has."""
+
+
+class Connection(H11Protocol):
+    """A connection that is closed when the head of a request does not come in."""
+
+    _closing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Take in what came."""
+        super().data_received(data)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        super().connection_lost(exc)
+        self._wait_no_more()
+
+    def _wait(self) -> None:
+        if self.conn.their_state is not h11.IDLE:
+            self._wait_no_more()
+        elif self._closing is None:
+            self._closing = self.loop.call_later(HEAD_SECONDS, self._close)
+
+    def _wait_no_more(self) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+
+    def _close(self) -> None:
+        self._closing = None
+        if self.conn.their_state is h11.IDLE:
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -35,7 +76,7 @@ class Server(uvicorn.Server):
         limits = service.limits
         config = uvicorn.Config(
             app,
-            http="h11",
+            http=Connection,
             loop="asyncio",
             ws="none",
             lifespan="on",
