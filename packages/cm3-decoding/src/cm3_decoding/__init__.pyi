@@ -3,6 +3,10 @@
 from .adapters import (
     TransformersModel as TransformersModel,
 )
+from .batch import (
+    Batch as Batch,
+    Row as Row,
+)
 from .config import (
     SamplingConfig as SamplingConfig,
 )
@@ -15,6 +19,7 @@ from .contrastive import (
 from .generation import (
     Step as Step,
     generate as generate,
+    generate_rows as generate_rows,
 )
 from .guidance import (
     classifier_free_guidance as classifier_free_guidance,
