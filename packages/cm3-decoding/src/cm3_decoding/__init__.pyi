@@ -9,6 +9,7 @@ from .batch import (
 )
 from .config import (
     SamplingConfig as SamplingConfig,
+    Stream as Stream,
 )
 from .constraints import (
     Constraint as Constraint,
