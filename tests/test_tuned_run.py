@@ -158,7 +158,7 @@ def test_questions_stand_behind_documents_where_training_had_them(
 ):
     counts = []
     monkeypatch.setattr(generate_instructions, "opened", lambda parts, path: np.zeros((2, 2, 3)))
-    monkeypatch.setattr(generate_instructions, "picture_codes", lambda parts, pixels: [0])
+    monkeypatch.setattr(generate_instructions, "codes_of", lambda parts, pixels: [0])
     monkeypatch.setattr(generate_instructions, "answer_records", lambda *a, **b: ["a\x1bfox"])
     monkeypatch.setattr(generate_instructions, "say_context", lambda parts, keys: None)
     monkeypatch.setattr(

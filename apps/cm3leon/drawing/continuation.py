@@ -29,6 +29,8 @@ class Continuation(Generic[Result]):
     rows: Sequence[Row]
     finish: Callable[[Sequence[torch.Tensor]], Result]
     """Makes the result of the new ids (length,) of all rows."""
+    contexts: Sequence[Sequence[int]] = ()
+    """Keys of the documents that stand before each prompt, the best last."""
     codes_so_far: Callable[[Sequence[torch.Tensor]], tuple[np.ndarray, int]] | None = None
     """Of rows that draw pictures: makes their codes (rows, h * w), and the number of rows of codes
     that are complete, of the first new ids of each row, equally many; what is missing repeats what

@@ -75,7 +75,7 @@ def describing(
         order = best_first(scores)
         return Descriptions([captions[at] for at in order], scores[order].tolist(), context)
 
-    return Continuation(rows=rows, finish=finish)
+    return Continuation(rows=rows, finish=finish, contexts=[context])
 
 
 def describe(
@@ -107,8 +107,12 @@ def best_first(scores: np.ndarray) -> np.ndarray:
 
 def read_captions(tokenizers: Tokenizers, ids: Sequence[torch.Tensor]) -> list[str]:
     """Return the captions that ids spell."""
-    # "#3" marks another view of a training picture, see `data.tokens`
-    return [re.sub(r" #\d+$", "", tokenizers.text.decode(row.tolist())) for row in ids]
+    return [plain(tokenizers.text.decode(row.tolist())) for row in ids]
+
+
+def plain(caption: str) -> str:
+    """Return a caption without the mark of another view of a training picture, such as " #3"."""
+    return re.sub(r" #\d+$", "", caption)  # see `data.tokens`
 
 
 def read_picture(tokenizers: Tokenizers, picture: Image) -> tuple[np.ndarray, np.ndarray]:

@@ -96,7 +96,12 @@ def drawing(
             contexts=prompts.kept,
         )
 
-    return Continuation(rows=rows, finish=finish, codes_so_far=partial(picture_so_far, parts))
+    return Continuation(
+        rows=rows,
+        finish=finish,
+        contexts=prompts.kept,
+        codes_so_far=partial(picture_so_far, parts),
+    )
 
 
 def draw(

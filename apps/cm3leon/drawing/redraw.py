@@ -110,7 +110,7 @@ def redrawing(
         seeds = tuple(seed + int(place) for place in order)
         return Redrawings(redrawn[order], scores[order].tolist(), seeds, pixels, inside, context)
 
-    return Continuation(rows=rows, finish=finish, codes_so_far=so_far)
+    return Continuation(rows=rows, finish=finish, contexts=[context], codes_so_far=so_far)
 
 
 def redraw(

@@ -13,6 +13,7 @@ from .config import (
 )
 from .constraints import (
     Constraint as Constraint,
+    max_new_tokens as max_new_tokens,
 )
 from .contrastive import (
     cd_k as cd_k,
