@@ -90,7 +90,7 @@ class FakeService:
         pixels = np.full((SIZE, SIZE, 3), key % 256, np.uint8)
         return Document(key=key, caption=caption, score=0.5, pixels=pixels, taught=taught)
 
-    async def answer(self, asked, session):
+    async def answer(self, asked, session, *, partial=True):
         if self._closed.is_set():
             raise Stopped()
         if self.running >= self.limits.rows:
@@ -148,7 +148,7 @@ class FakeService:
         self.sessions.kept[session.token] = session
         return session.documents[key]
 
-    def taught(self, session):
+    async def taught(self, session):
         return tuple(session.documents.values())
 
     def forget(self, key, session):

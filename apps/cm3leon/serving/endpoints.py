@@ -162,7 +162,7 @@ async def documents(body: DocumentsBody, request: Request, serving: Here, sessio
 @work.get("/api/taught", response_model=TaughtAnswer, responses=refusals(422))
 async def taught(serving: Here, session: Own) -> TaughtAnswer:
     """List what this session was taught."""
-    return TaughtAnswer(taught=await serving.documents(serving.service.taught(session)))
+    return TaughtAnswer(taught=await serving.documents(await serving.service.taught(session)))
 
 
 @work.post(
@@ -256,6 +256,6 @@ async def answered(body: Question, request: Request, serving: Serving, session: 
     if "text/event-stream" in request.headers.get("accept", ""):
         messages = serving.messages(asked, session)
         return EventStream(messages, serving.metrics, seconds=serving.seconds)
-    events = last_of(serving.events(asked, session))
+    events = last_of(serving.events(asked, session, partial=False))
     last = await while_connected(request.receive, events, serving.seconds)
     return texts_of(last) if isinstance(last, Texts) else await serving.pictures(last)

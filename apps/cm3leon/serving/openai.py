@@ -138,9 +138,11 @@ async def answered(
     kind: str, asked: Asked, body: Images, request: Request, serving: Serving, session: Session
 ) -> Any:
     """Answer with pictures, or with events of a kind where those are wanted."""
-    events = serving.events(asked, session)
-    if isinstance(body, Sketched) and body.stream:
-        messages = messages_of(events, kind, body.partial_images or 0, serving)
+    streams = isinstance(body, Sketched) and bool(body.stream)
+    partial_images = (body.partial_images or 0) if isinstance(body, Sketched) and streams else 0
+    events = serving.events(asked, session, partial=partial_images > 0)
+    if streams:
+        messages = messages_of(events, kind, partial_images, serving)
         return EventStream(messages, serving.metrics, seconds=serving.seconds)
     last = await while_connected(request.receive, last_of(events), serving.seconds)
     assert isinstance(last, Pictures), last

@@ -205,12 +205,14 @@ class Service:
             learnt = teach.learn(session.parts, picture, name)
         session.parts = learnt
         self.sessions.keep(session)
-        key = learnt.memory.taught[-1].key
-        return documents_of(learnt, [key], None)[0]
+        return (await self.taught(session))[0]
 
-    def taught(self, session: Session) -> tuple[Document, ...]:
+    async def taught(self, session: Session) -> tuple[Document, ...]:
         """Return what a session was taught, the latest first."""
-        return documents_of(session.parts, self.taught_keys(session), None)
+        parts, keys = session.parts, self.taught_keys(session)
+        return await self.by_hand(
+            lambda: documents_of(parts, keys, None), time.monotonic() + self.limits.seconds
+        )
 
     def taught_keys(self, session: Session) -> list[int]:
         """Return the keys of what a session was taught, beside what the run itself was."""
