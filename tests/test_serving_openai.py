@@ -153,8 +153,8 @@ def test_edits_stream(client):
     ("options", "param"),
     [
         ({"image": [picture(), picture()]}, "image"),
-        ({"image": ("a.png", b"no picture", "image/png")}, "picture"),
-        ({"image": ("a.png", b"", "image/png")}, "picture"),
+        ({"image": ("a.png", b"no picture", "image/png")}, "image"),
+        ({"image": ("a.png", b"", "image/png")}, "image"),
         ({"mask": mask(31)}, "mask"),
         ({"mask": picture()}, "mask"),
         ({"prompt": " "}, "prompt"),
@@ -229,7 +229,7 @@ def test_an_error_within_a_stream_ends_it():
 
 
 def test_the_client_comes_again_when_told_to():
-    service = FakeService(Limits(rows=1, waiting=1), fails=asked.Full(0.1))
+    service = FakeService(Limits(candidates=1, rows=1, waiting=1), fails=asked.Full(0.1))
     with listening(service) as port:
         address = f"http://127.0.0.1:{port}/v1"
         with openai.OpenAI(base_url=address, api_key="none", max_retries=1) as client:

@@ -20,6 +20,10 @@ NOISE = np.random.default_rng(0).integers(0, 256, (24, 16, 3), np.uint8)
 PICTURE = Image.fromarray(NOISE)
 
 
+def masked_of(file, mask, transparent=False):
+    return read_masked(file, mask, LIMITS, "picture", transparent)
+
+
 def header(width, height, depth=8, kind=2, content=b"\0"):
     """A PNG of which there may be little more than its header."""
 
@@ -159,7 +163,7 @@ def test_large_pictures_are_kept_smaller_and_of_the_same_shape():
     mask = Image.new("L", large.size)
     mask.putpixel((800, 600), 255)
     mask.putpixel((1599, 1199), 255)
-    picture, anew = read_masked(file_of(large), file_of(mask), LIMITS, False)
+    picture, anew = masked_of(file_of(large), file_of(mask))
     assert anew.shape == picture.size[::-1]
     assert 2 <= anew.sum() <= 8 and anew[-1, -1]
 
@@ -171,13 +175,13 @@ def test_white_and_opaque_is_drawn_anew():
     mask[5, 5] = (255, 255, 255, 0)  # white, transparent
     mask[6, 6] = (255, 255, 255, 127)
     mask[7, 7] = (255, 0, 0, 255)
-    picture, anew = read_masked(file_of(PICTURE), file_of(Image.fromarray(mask)), LIMITS, False)
+    picture, anew = masked_of(file_of(PICTURE), file_of(Image.fromarray(mask)))
     wanted = np.zeros((24, 16), bool)
     wanted[2:4, :3] = True
     np.testing.assert_array_equal(anew, wanted)
     np.testing.assert_array_equal(np.asarray(picture), NOISE)
     without_alpha = Image.fromarray(mask[..., 0])
-    _, anew = read_masked(file_of(PICTURE), file_of(without_alpha), LIMITS, False)
+    _, anew = masked_of(file_of(PICTURE), file_of(without_alpha))
     assert anew[5, 5] and anew[2, 2] and not anew[0, 0]
 
 
@@ -185,7 +189,7 @@ def test_openai_draws_anew_what_is_transparent():
     mask = np.full((24, 16, 4), 255, np.uint8)
     mask[4:9, 2:5, 3] = 0
     mask[10, 10, 3] = 1
-    _, anew = read_masked(file_of(PICTURE), file_of(Image.fromarray(mask)), LIMITS, True)
+    _, anew = masked_of(file_of(PICTURE), file_of(Image.fromarray(mask)), transparent=True)
     np.testing.assert_array_equal(anew, mask[..., 3] == 0)
 
 
@@ -193,7 +197,7 @@ def test_openai_draws_anew_what_is_transparent():
 @pytest.mark.parametrize("name", odd_ones())
 def test_any_picture_may_come_as_a_mask(name, transparent):
     try:
-        picture, anew = read_masked(file_of(PICTURE), odd_ones()[name], LIMITS, transparent)
+        picture, anew = masked_of(file_of(PICTURE), odd_ones()[name], transparent)
         assert anew.shape == (24, 16) and anew.dtype == bool and anew.any()
     except ImageError as error:
         assert str(error).startswith("mask: ")
@@ -201,7 +205,7 @@ def test_any_picture_may_come_as_a_mask(name, transparent):
 
 def test_a_mask_has_the_size_of_its_picture():
     with pytest.raises(ImageError, match="mask: wanted the picture's size, 16 x 24, got 24 x 16"):
-        read_masked(file_of(PICTURE), file_of(Image.new("L", (24, 16), 255)), LIMITS, False)
+        masked_of(file_of(PICTURE), file_of(Image.new("L", (24, 16), 255)))
 
 
 def test_a_png_comes_back_as_it_was():

@@ -21,7 +21,7 @@ from schemathesis.specs.openapi.checks import (
 from cm3leon.serving.web import make_app
 
 REQUESTS = 2000
-EACH = 70
+EACH = 62
 """Requests of an operation and a mode."""
 CHECKS = [
     not_a_server_error,
@@ -53,13 +53,18 @@ def schema():
 
 @pytest.mark.slow
 def test_no_request_of_two_thousand_fails_the_server(schema):
-    statuses = Counter()
+    statuses, done = Counter(), set()
 
     def ask(case, stream):
         accept = "text/event-stream" if stream else "application/json"
         response = case.call(headers={"Accept": accept})
         statuses[response.status_code] += 1
-        case.validate_response(response, checks=CHECKS)
+        if response.status_code < 300:
+            done.add(case.operation.label)
+        # in a form all is text: what is wrong of its kind in JSON may be right there
+        form = case.media_type == "multipart/form-data"
+        checks = [check for check in CHECKS if not (form and check is negative_data_rejection)]
+        case.validate_response(response, checks=checks)
 
     for operation in (found.ok() for found in schema.get_all_operations()):
         for mode in GenerationMode:
@@ -75,7 +80,8 @@ def test_no_request_of_two_thousand_fails_the_server(schema):
                 phases=[Phase.generate],
                 suppress_health_check=list(HealthCheck),
             )(check)()
-    print(statuses)
-    assert statuses.total() >= REQUESTS
+    assert statuses.total() >= REQUESTS, statuses
     assert not [status for status in statuses if status >= 500]
-    assert statuses[200] > REQUESTS / 8
+    # what is right reaches the service; no key or name of what is there is guessed
+    every = {found.ok().label for found in schema.get_all_operations()}
+    assert every - done == {"DELETE /api/taught/{key}", "GET /v1/models/{name}"}

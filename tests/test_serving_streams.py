@@ -186,7 +186,7 @@ def test_a_length_above_the_limit_is_refused_before_the_body():
 
 
 def test_of_many_at_once_some_come_again_later():
-    service = FakeService(Limits(rows=8, waiting=200), pause=0.1)
+    service = FakeService(Limits(candidates=8, rows=8, waiting=200), pause=0.1)
     with listening(service) as port:
         with ThreadPoolExecutor(64) as pool:
             answers = list(pool.map(lambda _: ask(port), range(64)))
@@ -199,7 +199,7 @@ def test_of_many_at_once_some_come_again_later():
 
 
 def test_bodies_of_many_at_once_are_bounded():
-    service = FakeService(Limits(rows=2, waiting=2))
+    service = FakeService(Limits(candidates=2, rows=2, waiting=2))
     with listening(service, body_seconds=20) as port:
         held = [connect(port) for _ in range(4)]
         for connection in held:

@@ -32,7 +32,9 @@ def parse(
     `token` and `limits` are made of what is given.
     """
     command = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --token would be --token-file, with the token for its name
     )
     add = command.add_argument
     add("--run", type=Path, default=Path("runs/tiny"), help="folder of a run")
@@ -57,15 +59,9 @@ def parse(
         action="store_true",
         help="let whoever reaches --host draw, where that is not this machine alone",
     )
-    defaults = Limits()
     for name, text in LIMITS.items():
-        default = getattr(defaults, name)
-        add(
-            f"--{name}",
-            type=type(default),
-            default=default,
-            help=f"{text}; default: {default:g}",
-        )
+        default = getattr(Limits(), name)
+        add(f"--{name}", type=type(default), help=f"{text}; default: {default:g}")
     add(
         "--trust",
         action="store_true",
@@ -75,7 +71,7 @@ def parse(
     try:
         given.token = token_of(given, environment)
         check(given)
-        given.limits = Limits(**{name: getattr(given, name) for name in LIMITS})
+        given.limits = limits_of(given)
     except ValueError as error:
         command.error(f"--{error}")
     return given
@@ -111,8 +107,6 @@ def check(given: argparse.Namespace) -> None:
     """
     if not 0 <= given.port <= 65535:
         raise ValueError(f"port: wanted 0 to 65535, got {given.port}")
-    if not math.isfinite(given.seconds):
-        raise ValueError(f"seconds: wanted a number above 0, got {given.seconds}")
     inside = is_loopback(given.host)
     if given.without_token and (given.token is not None or inside):
         beside = (
@@ -128,6 +122,20 @@ def check(given: argparse.Namespace) -> None:
         raise ValueError(
             f"host: {given.host} is no name; wanted --allow-host NAME, under which clients come"
         )
+
+
+def limits_of(given: argparse.Namespace) -> Limits:
+    """Return the limits that are given, and the usual others.
+
+    Raises:
+        ValueError: One is out of range, or they do not go together; begins with an option's name.
+    """
+    chosen = {name: getattr(given, name) for name in LIMITS if getattr(given, name) is not None}
+    if not math.isfinite(chosen.get("seconds", 0.0)):
+        raise ValueError(f"seconds: wanted a number above 0, got {given.seconds}")
+    if 0 < chosen.get("rows", 0) < Limits().candidates:
+        chosen.setdefault("candidates", chosen["rows"])
+    return Limits(**chosen)
 
 
 def is_loopback(host: str) -> bool:

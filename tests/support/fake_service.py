@@ -90,7 +90,7 @@ class FakeService:
         pixels = np.full((SIZE, SIZE, 3), key % 256, np.uint8)
         return Document(key=key, caption=caption, score=0.5, pixels=pixels, taught=taught)
 
-    async def answer(self, asked, session):
+    async def answer(self, asked, session, *, partial=True):
         if self._closed:
             raise Stopped()
         if self.running >= self.limits.rows:
@@ -98,7 +98,7 @@ class FakeService:
         self.asked.append(asked)
         self.running += 1
         try:
-            for number, event in enumerate(self._events(asked)):
+            for number, event in enumerate(self._events(asked, partial)):
                 if self.fails is not None and number == self.after:
                     raise self.fails
                 await self._rest()
@@ -117,7 +117,7 @@ class FakeService:
         if self._closed:
             raise Stopped()
 
-    def _events(self, asked):
+    def _events(self, asked, partial):
         count = asked.candidates or 2
         seeds = tuple(asked.seed + n for n in range(count))
         yield Waiting(place=0)
@@ -129,7 +129,8 @@ class FakeService:
         pixels = np.stack([np.full((SIZE, SIZE, 3), seed % 256, np.uint8) for seed in seeds])
         for row in range(1, GRID + 1):
             yield Progress(done=row * GRID, steps=GRID * GRID)
-            yield Rows(rows=row, of=GRID, pixels=pixels[:, : SIZE * row // GRID])
+            if partial:
+                yield Rows(rows=row, of=GRID, pixels=pixels[:, : SIZE * row // GRID])
         shown = {"source": pixels[0]} if hasattr(asked, "picture") else {}
         scores = tuple(0.5 for _ in seeds)
         yield Pictures(pixels=pixels, seeds=seeds, scores=scores, shown=shown)
@@ -149,7 +150,7 @@ class FakeService:
         self.sessions.kept[session.token] = session
         return session.documents[key]
 
-    def taught(self, session):
+    async def taught(self, session):
         return tuple(session.documents.values())
 
     def forget(self, key, session):

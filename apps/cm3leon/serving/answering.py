@@ -179,9 +179,11 @@ class Serving:
         """The longest that a request may take."""
         return self.service.limits.seconds
 
-    async def events(self, asked: Asked, session: Session) -> AsyncGenerator[Event, None]:
-        """Give the service's events, and count what was made."""
-        async with aclosing(self.service.answer(asked, session)) as events:
+    async def events(
+        self, asked: Asked, session: Session, *, partial: bool = True
+    ) -> AsyncGenerator[Event, None]:
+        """Give the service's events, and count what was made; `partial` as of the service."""
+        async with aclosing(self.service.answer(asked, session, partial=partial)) as events:
             async for event in events:
                 if isinstance(event, Pictures):
                     self.metrics.made("pictures", len(event.seeds))

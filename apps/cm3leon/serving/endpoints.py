@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Path, Request, Response
@@ -39,12 +40,32 @@ from cm3leon.serving.schemas import (
 )
 from cm3leon.serving.security import COOKIE, set_session, wants
 
-EVENTS = (
-    "With `Accept: text/event-stream`, events as they happen. Their data are JSON. `waiting`: "
-    "requests before this one. `documents`: what stands before the prompt. `progress`: new ids of "
-    "each candidate. `rows`: the upper part of the pictures. The last is `pictures` or `texts`, "
-    "with the data of the JSON answer, or `error`."
-)
+EVENTS = {
+    "waiting": "requests before this one",
+    "documents": "what stands before the prompt",
+    "progress": "new ids of each candidate",
+    "rows": "the upper part of the pictures",
+    "pictures": "the last, as the JSON answer",
+    "texts": "the last, as the JSON answer",
+    "error": "the last, as an error's answer",
+}
+"""Names of server-sent events, and what their data, which are JSON, say."""
+
+
+def stream_of(names: Iterable[str], when: str) -> dict[str, Any]:
+    """Return the documentation of an answer that may be server-sent events.
+
+    Args:
+        names: The events'.
+        when: They are sent.
+    """
+    fields = {
+        "event": {"type": "string", "enum": [*names]},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    }
+    event = {"type": "object", "properties": fields, "required": [*fields]}
+    said = f"The answer; {when}, server-sent events that end with it"
+    return {"description": said, "content": {"text/event-stream": {"itemSchema": event}}}
 
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -53,21 +74,14 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorAnswer} for status in every}
 
 
-def streamed() -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of answers that may be server-sent events."""
-    stream = {
-        "description": EVENTS,
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
-    }
-    return {200: stream, **refusals(*WORK)}
-
-
 WORK = (415, 422, 429, 503, 504)
 """Errors of what is drawn, written or looked up."""
 JSON = [Depends(wants("application/json"))]
+STREAM = stream_of(EVENTS, "with `Accept: text/event-stream`")
+STREAM["description"] += ": " + "; ".join(f"`{name}`: {text}" for name, text in EVENTS.items())
 PICTURES: dict[str, Any] = {
     "response_model": PicturesAnswer,
-    "responses": streamed(),
+    "responses": {200: STREAM, **refusals(*WORK)},
     "dependencies": JSON,
 }
 TEXTS: dict[str, Any] = {**PICTURES, "response_model": TextsAnswer}
@@ -162,7 +176,7 @@ async def documents(body: DocumentsBody, request: Request, serving: Here, sessio
 @work.get("/api/taught", response_model=TaughtAnswer, responses=refusals(422))
 async def taught(serving: Here, session: Own) -> TaughtAnswer:
     """List what this session was taught."""
-    return TaughtAnswer(taught=await serving.documents(serving.service.taught(session)))
+    return TaughtAnswer(taught=await serving.documents(await serving.service.taught(session)))
 
 
 @work.post(
@@ -256,6 +270,6 @@ async def answered(body: Question, request: Request, serving: Serving, session: 
     if "text/event-stream" in request.headers.get("accept", ""):
         messages = serving.messages(asked, session)
         return EventStream(messages, serving.metrics, seconds=serving.seconds)
-    events = last_of(serving.events(asked, session))
+    events = last_of(serving.events(asked, session, partial=False))
     last = await while_connected(request.receive, events, serving.seconds)
     return texts_of(last) if isinstance(last, Texts) else await serving.pictures(last)

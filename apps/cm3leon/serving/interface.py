@@ -59,8 +59,15 @@ class Service(Protocol):
         """Return the numbers of waiting requests, of rows being drawn, and of sessions."""
         ...
 
-    def answer(self, asked: Asked, session: Any) -> AsyncGenerator[Event, None]:
+    def answer(
+        self, asked: Asked, session: Any, *, partial: bool = True
+    ) -> AsyncGenerator[Event, None]:
         """Give events, the last of them the answer; closing the generator cancels the work.
+
+        Args:
+            asked: The request.
+            session: Whose memory is used.
+            partial: Whether pictures are shown while they are drawn.
 
         Raises:
             ValueError: It asks for what cannot be; names the parameter, and a colon follows.
@@ -78,7 +85,7 @@ class Service(Protocol):
         """Remember a picture of a new thing in a session; raises as `answer` does."""
         ...
 
-    def taught(self, session: Any) -> tuple[Document, ...]:
+    async def taught(self, session: Any) -> tuple[Document, ...]:
         """Return what a session was taught."""
         ...
 

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Form, Request
 
 from cm3leon.serving.answering import EventStream, Message, Serving, last_of, while_connected
 from cm3leon.serving.asked import Asked, Draw, Edit, Event, Infill, Pictures, Rows, Vary
-from cm3leon.serving.endpoints import JSON, WORK, Here, Own, refusals
+from cm3leon.serving.endpoints import JSON, WORK, Here, Own, refusals, stream_of
 from cm3leon.serving.interface import Session
 from cm3leon.serving.openai_schemas import (
     CompletedEvent,
@@ -32,10 +32,11 @@ from cm3leon.serving.refusals import Refused
 from cm3leon.serving.schemas import MOST_SEED, check
 from cm3leon.serving.security import wants
 
-STREAM = {
-    "description": "With `stream`, server-sent events as OpenAI's",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
+KINDS = ("image_generation", "image_edit")
+STREAM = stream_of(
+    [f"{kind}.{part}" for kind in KINDS for part in ("partial_image", "completed")] + ["error"],
+    "with `stream`",
+)
 ANSWERS = {"response_model": ImagesAnswer, "responses": {200: STREAM, **refusals(404, *WORK)}}
 MULTIPART = Form(media_type="multipart/form-data")
 UPLOADED = [Depends(wants("multipart/form-data"))]
@@ -76,10 +77,10 @@ async def edit(
     file = await images[0].read()
     if form.mask is not None:
         mask = await form.mask.read()
-        picture, anew = await serving.files.masked(file, mask, transparent=True)
+        picture, anew = await serving.files.masked(file, mask, "image", transparent=True)
         asked = Infill(picture=picture, mask=anew, prompt=form.prompt, **choices)
     elif "edit" in serving.service.about()["can"]:
-        picture = await serving.files.picture(file)
+        picture = await serving.files.picture(file, "image")
         asked = Edit(picture=picture, instruction=form.prompt, **choices)
     else:
         raise ValueError("mask: wanted one, since this run was not tuned to edit by instructions")
@@ -92,7 +93,7 @@ async def vary(
 ) -> Any:
     """Draw what a picture shows."""
     choices = choices_of(form, serving)
-    picture = await serving.files.picture(await form.image.read())
+    picture = await serving.files.picture(await form.image.read(), "image")
     return await answered("", Vary(picture=picture, **choices), form, request, serving, session)
 
 
@@ -139,9 +140,11 @@ async def answered(
     kind: str, asked: Asked, body: Images, request: Request, serving: Serving, session: Session
 ) -> Any:
     """Answer with pictures, or with events of a kind where those are wanted."""
-    events = serving.events(asked, session)
-    if isinstance(body, Sketched) and body.stream:
-        messages = messages_of(events, kind, body.partial_images or 0, serving)
+    streams = isinstance(body, Sketched) and bool(body.stream)
+    partial_images = (body.partial_images or 0) if isinstance(body, Sketched) and streams else 0
+    events = serving.events(asked, session, partial=partial_images > 0)
+    if streams:
+        messages = messages_of(events, kind, partial_images, serving)
         return EventStream(messages, serving.metrics, seconds=serving.seconds)
     last = await while_connected(request.receive, last_of(events), serving.seconds)
     assert isinstance(last, Pictures), last

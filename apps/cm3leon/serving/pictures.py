@@ -39,31 +39,38 @@ class PictureFiles:
         self._limits = limits
         self._threads = ThreadPoolExecutor(THREADS, "pictures")
 
-    async def picture(self, file: str | bytes) -> Image.Image:
+    async def picture(self, file: str | bytes, name: str = "picture") -> Image.Image:
         """Return the picture of a file, upright, in RGB, on white.
 
         Args:
             file: The file's bytes, or their base64.
+            name: What to call it in errors.
 
         Raises:
             ImageError: It is no picture, or beyond a limit; says which.
         """
-        return await self._run(read_picture, file, self._limits)
+        return await self._run(read_picture, file, self._limits, name)
 
     async def masked(
-        self, file: str | bytes, mask: str | bytes, *, transparent: bool = False
+        self,
+        file: str | bytes,
+        mask: str | bytes,
+        name: str = "picture",
+        *,
+        transparent: bool = False,
     ) -> tuple[Image.Image, np.ndarray]:
         """Return a picture and where it is to be drawn anew, (H, W) bool.
 
         Args:
             file: As of `picture`.
             mask: A file of the same size; what is white and not transparent is drawn anew.
+            name: As of `picture`.
             transparent: What is fully transparent is, instead.
 
         Raises:
             ImageError: One is no picture or beyond a limit, or they do not fit; says which.
         """
-        return await self._run(read_masked, file, mask, self._limits, transparent)
+        return await self._run(read_masked, file, mask, self._limits, name, transparent)
 
     async def encoded(self, pictures: Iterable[np.ndarray]) -> list[str]:
         """Return the base64 of a PNG of each of the pictures, (H, W, 3) uint8."""
@@ -78,18 +85,18 @@ class PictureFiles:
         return await loop.run_in_executor(self._threads, lambda: work(*args, **options))
 
 
-def read_picture(file: str | bytes, limits: Limits) -> Image.Image:
+def read_picture(file: str | bytes, limits: Limits, name: str = "picture") -> Image.Image:
     """Return the picture of a file; arguments and errors as of `PictureFiles.picture`."""
-    with _opened(file, limits, "picture") as picture:
-        return _reduced(to_rgb(picture, "picture"))
+    with _opened(file, limits, name) as picture:
+        return _reduced(to_rgb(picture, name))
 
 
 def read_masked(
-    file: str | bytes, mask: str | bytes, limits: Limits, transparent: bool
+    file: str | bytes, mask: str | bytes, limits: Limits, name: str, transparent: bool
 ) -> tuple[Image.Image, np.ndarray]:
     """Return picture and mask; arguments and errors as of `PictureFiles.masked`."""
-    with _opened(file, limits, "picture") as opened:
-        picture = to_rgb(opened, "picture")
+    with _opened(file, limits, name) as opened:
+        picture = to_rgb(opened, name)
     with _opened(mask, limits, "mask") as opened:
         if opened.getexif().get(_ORIENTATION, 1) != 1:
             raise ImageError("mask: wanted a picture that is not turned by EXIF data")
@@ -98,7 +105,7 @@ def read_masked(
         alpha = np.asarray(opened.convert("RGBA").getchannel("A")) if clear else None
     if grey.shape != picture.size[::-1]:
         wanted, came = (f"{width} x {height}" for height, width in (picture.size[::-1], grey.shape))
-        raise ImageError(f"mask: wanted the picture's size, {wanted}, got {came}")
+        raise ImageError(f"mask: wanted the {name}'s size, {wanted}, got {came}")
     if transparent:
         anew = np.zeros(grey.shape, bool) if alpha is None else alpha == 0
     else:

@@ -99,6 +99,8 @@ def _invalid(errors: Sequence[Mapping[str, Any]]) -> Refused:
         wanted = "wanted no such field"
     elif first["type"] == "missing":
         wanted = "wanted a value, got none"
+    elif "Expected UploadFile" in wanted:
+        wanted = "wanted a file, got a text"
     elif isinstance(came := first.get("input"), str | int | float):
         shown = repr(came[:40] if isinstance(came, str) else came)
         wanted = f"{wanted}, got {shown[:60]}"

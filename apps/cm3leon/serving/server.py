@@ -109,6 +109,7 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         OSError: The address is not ours, or not free.
     """
+    bound: socket.socket | None = None
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -116,6 +117,8 @@ def bind(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
+        if bound is not None:
+            bound.close()
         raise OSError(f"{host} port {port}: {error.strerror}") from None
     return bound
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,7 +17,7 @@ from cm3leon.serving.answering import Serving, problem_of
 from cm3leon.serving.interface import Service
 from cm3leon.serving.limits import Limits
 from cm3leon.serving.page_files import FOLDER, read_page
-from cm3leon.serving.schemas import BOUNDS
+from cm3leon.serving.schemas import BOUNDS, MOST_SEED
 from cm3leon.serving.security import LOOPBACK, Boundary, Door, Intake
 
 BODY_SECONDS = 30.0
@@ -44,11 +44,13 @@ class Application(FastAPI):
         if self.openapi_schema is None:
             document = super().openapi()
             schemas = document["components"]["schemas"]
-            for name, field in _fields(schemas.values()):
-                most = getattr(self._limits, BOUNDS[name])
-                for kind in field.get("anyOf", [field]):
-                    if kind.get("type") in _KEYWORDS:
-                        kind[_KEYWORDS[kind["type"]]] = most
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+            for name, schema in schemas.items():
+                if name.endswith("Form"):
+                    _describe_form(schema)
+                if schema.get("additionalProperties") is False:
+                    _describe_limits(schema, self._limits)
             for path, methods in document["paths"].items():
                 for operation in methods.values():
                     if path.startswith("/v1/"):
@@ -57,21 +59,30 @@ class Application(FastAPI):
                         operation["responses"].pop("401", None)
                     elif path != "/healthz":
                         operation["security"] = [{"token": []}]
-            schemas.pop("HTTPValidationError", None)
-            schemas.pop("ValidationError", None)
             if self._token:
                 scheme = {"type": "http", "scheme": "bearer"}
                 document["components"]["securitySchemes"] = {"token": scheme}
         return self.openapi_schema or {}
 
 
-def _fields(schemas: Iterable[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Give the fields of requests that a service's limits bound."""
-    for schema in schemas:
-        if schema.get("additionalProperties") is False:
-            for name, field in schema["properties"].items():
-                if name in BOUNDS:
-                    yield name, field
+def _describe_form(schema: dict[str, Any]) -> None:
+    """Say of a form that its fields cannot be null, and which are files."""
+    for field in schema["properties"].values():
+        kinds = [kind for kind in field.pop("anyOf", []) if kind != {"type": "null"}]
+        field |= kinds[0] if kinds else {}
+        file = field.get("items", field)
+        if "contentMediaType" in file:
+            file["format"] = "binary"
+
+
+def _describe_limits(schema: dict[str, Any], limits: Limits) -> None:
+    """Say of an object of a request what a service's limits are."""
+    for name, field in schema["properties"].items():
+        for kind in field.get("anyOf", [field]):
+            if kind.get("type") == "integer" and name == "seed":
+                kind["maximum"] = MOST_SEED  # FastAPI has made a float of it
+            elif kind.get("type") in _KEYWORDS and name in BOUNDS:
+                kind[_KEYWORDS[kind["type"]]] = getattr(limits, BOUNDS[name])
 
 
 def make_app(
