@@ -26,7 +26,9 @@ from cm3leon.serving.pictures import PictureFiles
 MOST_SEED = 2**63 - 1
 MOST_FIELDS = 32
 """Fields of one object, known before each of a million unknown ones gets a complaint."""
-MOST_DOCUMENTS = 16
+MOST_DOCUMENTS = 8
+MOST_BOXES = 256
+"""Items that are looked at, before a service's own limit is."""
 MOST_IDS = 2**20
 """For numbers of ids to choose from, above any vocabulary."""
 BOUNDS = {
@@ -206,7 +208,7 @@ class Thing(Body):
 class BoxesBody(Choosing):
     """Pictures of things at places."""
 
-    boxes: Annotated[list[Thing], Field(min_length=1)]
+    boxes: Annotated[list[Thing], Field(min_length=1, max_length=MOST_BOXES)]
     prompt: Text | None = None
 
     async def asked(self, files: PictureFiles) -> Boxes:
@@ -275,6 +277,11 @@ def check(body: BaseModel, limits: Limits) -> None:
         if size > most:
             of = {int: "", str: " characters"}.get(type(value), " items")
             raise ValueError(f"{name}: wanted at most {most}{of}, got {size}")
+    seed = getattr(body, "seed", None) or 0
+    count = getattr(body, "candidates", None) or getattr(body, "n", None) or limits.candidates
+    if seed + count - 1 > MOST_SEED:
+        most = MOST_SEED - count + 1
+        raise ValueError(f"seed: wanted at most {most} for {count} candidates, got {seed}")
 
 
 def _bounded(body: BaseModel) -> Iterator[tuple[str, Any]]:
