@@ -82,7 +82,7 @@ class FakeService:
             "defaults": {"candidates": 4, "retrieve": 2, "sampler": "top-p",
                          "guidance_scale": 2.0, "temperature": 1.0, "top_p": 0.9},
             "limits": {"candidates": 16, "prompt_characters": 1000, "picture_bytes": 5 * 2**20,
-                       "pixels": 16 * 10**6, "boxes": 16, "taught": 16},
+                       "pixels": 16 * 10**6, "boxes": 16, "documents": 8},
             "examples": self.examples, "memory": True,
         }  # fmt: skip
 

@@ -9,7 +9,7 @@ const USES = [
   ["vary", "Draw more like it"],
   ["edit", "Edit it"],
   ["infill", "Redraw a part"],
-  ["structure", "Follow its lines"],
+  ["structure", "Draw along its lines"],
   ["teach", "Teach it under a new name"],
 ];
 
@@ -28,7 +28,6 @@ export function startActions(how) {
     opener?.setAttribute("aria-expanded", String(event.newState === "open"));
     if (event.newState === "open") menu.querySelector("button").focus();
   });
-  addEventListener("scroll", () => menu.matches(":popover-open") && menu.hidePopover(), { passive: true });
 }
 
 /**
@@ -68,7 +67,8 @@ export function actionButtons(drawn, words, called) {
     one.append(label);
     return [one];
   });
-  const more = button(icon("more"), () => openMenu(more, all.filter((one) => one.name !== "save")), {
+  const others = all.filter((one) => one.name !== "save");
+  const more = button(icon("more"), () => openMenu(more, others), {
     class: "icon-button", "aria-label": `More to do with ${called}`, title: "More",
     "aria-haspopup": "true", "aria-expanded": "false",
   });
@@ -86,6 +86,8 @@ function openMenu(from, actions) {
   const box = from.getBoundingClientRect();
   const size = menu.getBoundingClientRect();
   const below = box.bottom + 6 + size.height < innerHeight;
-  menu.style.left = `${Math.max(8, Math.min(box.right - size.width, innerWidth - size.width - 8))}px`;
-  menu.style.top = `${below ? box.bottom + 6 : Math.max(8, box.top - size.height - 6)}px`;
+  const left = Math.min(box.right - size.width, innerWidth - size.width - 8);
+  const top = below ? box.bottom + 6 : Math.max(8, box.top - size.height - 6);
+  menu.style.left = `${Math.max(8, left) + scrollX}px`;
+  menu.style.top = `${top + scrollY}px`;
 }

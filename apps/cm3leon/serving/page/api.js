@@ -1,10 +1,11 @@
-// The service's HTTP interface. Addresses are relative to the page, so that a proxy may put it anywhere.
+// The service's HTTP interface. Addresses are relative to the page's: a proxy may put it anywhere.
 
 import { readEvents } from "./events.js";
 import { askForToken, token } from "./token.js";
 
 const TRIES = 5;
 const LONGEST_WAIT = 60;
+const USUAL_LIMITS = { boxes: 16, documents: 8 };
 
 /** What the service, or the way to it, says against a request. */
 export class Refused extends Error {
@@ -20,11 +21,14 @@ export class Refused extends Error {
 }
 
 /**
- * Ask what the run is and can do.
+ * Ask what the run is and can do, its limits filled up.
  * @returns {Promise<any>}
  */
 export async function aboutRun() {
-  return (await send("GET", "api/run")).json();
+  const run = await (await send("GET", "api/run")).json();
+  run.limits = { ...USUAL_LIMITS, ...run.limits };
+  if (!run.memory) run.limits.documents = 0;
+  return run;
 }
 
 /**
@@ -34,7 +38,8 @@ export async function aboutRun() {
  * @returns {Promise<any[]>} The best first.
  */
 export async function findDocuments(prompt, count) {
-  return (await (await send("POST", "api/documents", { body: { prompt, count } })).json()).documents;
+  const answer = await send("POST", "api/documents", { body: { prompt, count } });
+  return (await answer.json()).documents;
 }
 
 /**
@@ -67,12 +72,15 @@ export async function forget(key) {
  * Ask for pictures or texts, and give the events as they come; the last one is the result.
  * @param {string} name Of the request, such as "draw".
  * @param {any} body
- * @param {{signal: AbortSignal, busy: (seconds: number, attempt: number, of: number) => void}} options
- *   `busy` is told each second how long it still waits before it tries again.
+ * @param {object} options
+ * @param {AbortSignal} options.signal
+ * @param {(seconds: number, attempt: number, of: number) => void} options.busy Called each second
+ *   of a wait before it is tried again.
  * @yields {{name: string, data: any}}
  */
 export async function* askFor(name, body, { signal, busy }) {
-  const answer = await send("POST", `api/${name}`, { body, signal, busy, accept: "text/event-stream" });
+  const accept = "text/event-stream";
+  const answer = await send("POST", `api/${name}`, { body, signal, busy, accept });
   let last = null;
   try {
     for await (const event of readEvents(answer.body)) {
@@ -119,10 +127,8 @@ async function once(method, path, body, accept, signal) {
 
 function refusal(error, status) {
   const { message = `The service answered with status ${status}.`, param = null } = error ?? {};
-  return new Refused(status === 503 ? `The service is closing or has stopped: ${message}` : message, {
-    status,
-    param,
-  });
+  const ended = status === 503 ? "The service is closing or has stopped: " : "";
+  return new Refused(ended + message, { status, param });
 }
 
 function waitOf(answer) {

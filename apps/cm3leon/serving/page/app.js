@@ -25,16 +25,17 @@ class Page {
   constructor(run) {
     this.tabs = Object.keys(TASKS).filter((task) => run.can.includes(task));
     this.documents = new Documents({
-      memory: run.memory,
+      most: run.limits.documents,
       again: (prompt, keys, switched) => this.#again(prompt, keys, switched),
-      failed: (problem) => this.#failed(problem),
+      failed: (problem) => this.#failed(problem, null),
     });
-    this.outcome = new Outcome({ run, documents: this.documents, drawText: (text) => this.draw(text) });
-    this.form = new Form({ run, documents: this.documents, submit: () => this.submit() });
+    const { documents } = this;
+    this.outcome = new Outcome({ run, documents, drawText: (text) => this.draw(text) });
+    this.form = new Form({ run, documents, submit: () => this.submit() });
     this.teaching = new Teaching({
       picker: this.form.picker,
       draw: (prompt) => this.draw(prompt),
-      failed: (problem) => this.#failed(problem),
+      failed: (problem) => this.#failed(problem, null),
     });
     this.shelf = new Shelf(new History(run.name), (entry) => this.#restore(entry));
     this.choose = startTabs(this.tabs, (task) => this.form.choose(task));
@@ -59,10 +60,9 @@ class Page {
   /** Take a drawn picture to a tab; where nothing else is needed, begin at once. */
   async use(task, picture, words) {
     this.choose(task);
-    await this.form.picker.use(picture, words);
-    this.form.write(task, task === "describe" ? "question" : "prompt", task === "describe" ? "" : words);
+    await this.form.use(picture, words);
     if (task === "describe" || task === "vary") this.submit();
-    else at(`panel-${task}`).scrollIntoView({ block: "nearest" });
+    else at(`tab-${task}`).focus();
   }
 
   /** Fill the form with what a link says; asking for it is left to the user. */
@@ -70,6 +70,7 @@ class Page {
     if (!asked || !this.tabs.includes(asked.task)) return;
     this.choose(asked.task);
     await this.form.fill(asked);
+    at("send").focus();
   }
 
   async #ask(asked) {
@@ -80,10 +81,8 @@ class Page {
     this.outcome.begin(asked);
     this.#toResults();
     history.replaceState(null, "", `#${writeLink(asked)}`);
-    const started = performance.now();
     try {
       const { result, documents } = await this.#follow(asked, running.signal);
-      result.seconds = (performance.now() - started) / 1000;
       this.outcome.finish(asked, result);
       this.#offerSeed(asked);
       await this.shelf.add({ when: Date.now(), asked, result, documents });
@@ -105,16 +104,22 @@ class Page {
   async #follow(asked, signal) {
     const { name, body } = requestOf(asked);
     const busy = (seconds, attempt, of) => {
-      this.outcome.notice(`Busy: trying again in ${seconds} s (try ${attempt} of ${of}).`, { kind: "wait" });
+      const words = `Busy: trying again in ${seconds} s (try ${attempt} of ${of}).`;
+      this.outcome.notice(words, { kind: "wait" });
+      announce("Busy. It will be tried again.");
     };
+    const started = performance.now();
+    const since = () => (performance.now() - started) / 1000;
     let documents = [];
+    let firstRow;
     let result = null;
     for await (const event of askFor(name, body, { signal, busy })) {
       if (event.name === "pictures" || event.name === "texts") result = event.data;
       else this.outcome.take(event);
       if (event.name === "documents") documents = event.data.documents;
+      if (event.name === "rows") firstRow ??= since();
     }
-    return { result, documents };
+    return { result: { ...result, firstRow, seconds: since() }, documents };
   }
 
   #again(prompt, keys, switched) {
@@ -124,7 +129,8 @@ class Page {
     if (this.form.wrong()) return;
     const asked = this.form.current();
     // With other documents the seed stays, so that the documents alone differ.
-    if (switched && this.#last?.settings.seed !== undefined) asked.settings.seed = this.#last.settings.seed;
+    const seed = this.#last?.settings.seed;
+    if (switched && seed !== undefined) asked.settings.seed = seed;
     this.#ask({ ...asked, documents: switched ? keys : asked.documents });
   }
 
@@ -147,11 +153,14 @@ class Page {
     }, { class: "link" }));
   }
 
-  #failed(problem) {
-    if (!(problem instanceof Refused)) throw problem;
+  #failed(problem, again = () => this.submit()) {
+    if (!(problem instanceof Refused)) {
+      this.outcome.notice("Something in this page went wrong; reload it, please.");
+      throw problem;
+    }
     if (problem.param === "documents") this.documents.unpin();
     this.form.refuse(problem.param);
-    const act = problem.status === 400 ? undefined : ["Try again", () => this.submit()];
+    const act = again && problem.status !== 400 ? ["Try again", again] : undefined;
     const kept = problem.status === 0 ? " Nothing you entered is lost." : "";
     this.outcome.notice(problem.message + kept, { act });
   }
@@ -179,13 +188,15 @@ class Page {
 function introduce(run) {
   const [rows, columns] = run.grid;
   document.title = `CM3Leon: ${run.name}`;
-  at("run-line").textContent = `${run.name} · ${run.size} × ${run.size} pixels, ${rows} × ${columns} codes`;
+  const pixels = `${run.size} × ${run.size} pixels`;
+  at("run-line").textContent = `${run.name} · ${pixels}, ${rows} × ${columns} codes`;
   at("code-count").textContent = `${rows * columns} codes`;
   at("foot-run").textContent = `CM3Leon ${run.version}, run “${run.name}”.`;
-  const missing = [...document.querySelectorAll("[role=tab]")].filter((tab) => !run.can.includes(tab.id.replace("tab-", "")));
+  const tabs = [...at("tabs").children];
+  const missing = tabs.filter((tab) => !run.can.includes(tab.id.replace("tab-", "")));
   if (missing.length) {
     const names = missing.map((tab) => tab.textContent).join(", ");
-    at("foot-run").append(` It was not made for: ${names}.`);
+    at("foot-run").append(` It was not tuned for: ${names}.`);
   }
 }
 
@@ -223,7 +234,8 @@ async function start() {
     can: page.tabs, size: run.size, sharp: () => at("sharp").checked,
     use: (...picture) => page.use(...picture),
   });
-  at("examples").replaceChildren(...run.examples.map((prompt) => button(prompt, () => page.draw(prompt))));
+  const examples = run.examples.map((prompt) => button(prompt, () => page.draw(prompt)));
+  at("examples").replaceChildren(...examples);
   at("form").inert = false;
   await page.open(readLink(location.hash));
   addEventListener("hashchange", () => page.open(readLink(location.hash)));

@@ -1,15 +1,17 @@
-// Things and where they go: rectangles dragged on a square, and a list of them that a keyboard can edit.
+// Things and where they go: rectangles dragged on a square, and a list of them for the keyboard.
 
 import { announce, button, icon, make } from "./element.js";
 
 const LARGEST = 255;
+const FIRST = [64, 64, 192, 192];
+const NONE = "No box yet: drag one on the square, or add one and type its numbers.";
 const SIDES = [["left", 0], ["top", 1], ["right", 2], ["bottom", 3]];
 
 /** Named boxes in 0..255. */
 export class Boxes {
   #stage = make("div", { class: "stage paper boxes-stage" });
   #list = make("ol", { class: "boxes-list" });
-  #empty = make("p", { class: "hint" }, "No box yet: drag one on the square, or add one and type its numbers.");
+  #empty = make("p", { class: "hint" }, NONE);
   #drag = null;
 
   /**
@@ -21,7 +23,8 @@ export class Boxes {
     this.changed = changed;
     /** @type {{name: string, box: number[]}[]} */
     this.boxes = [];
-    place.append(this.#stage, this.#empty, this.#list, button("Add a box", () => this.#add([64, 64, 192, 192])));
+    const add = button("Add a box", () => this.#add([...FIRST]));
+    place.append(this.#stage, this.#empty, this.#list, add);
     this.#listen();
   }
 
@@ -30,7 +33,8 @@ export class Boxes {
    * @param {{name: string, box: number[]}[]} boxes
    */
   set(boxes) {
-    this.boxes = boxes.slice(0, this.most).map(({ name, box }) => ({ name: String(name), box: box.map(inside) }));
+    const some = boxes.slice(0, this.most);
+    this.boxes = some.map(({ name, box }) => ({ name, box: box.map(inside) }));
     this.#list.replaceChildren(...this.boxes.map((one) => this.#row(one)));
     this.#draw();
   }
@@ -50,14 +54,17 @@ export class Boxes {
   }
 
   #row(one) {
-    const name = make("input", { value: one.name, placeholder: "red fox", "aria-label": "Thing in the box", class: "box-name" });
+    const name = make("input", {
+      class: "box-name", value: one.name, placeholder: "red fox", "aria-label": "Thing in the box",
+    });
     name.addEventListener("input", () => {
       one.name = name.value;
       this.#draw();
       this.changed();
     });
     const numbers = SIDES.map(([side, place]) => {
-      const field = make("input", { type: "number", min: 0, max: LARGEST, step: 1, value: one.box[place] });
+      const range = { min: 0, max: LARGEST, step: 1 };
+      const field = make("input", { type: "number", ...range, value: one.box[place] });
       field.addEventListener("input", () => {
         one.box[place] = inside(field.valueAsNumber || 0);
         this.#draw();
@@ -95,9 +102,9 @@ export class Boxes {
   #listen() {
     const stage = this.#stage;
     const place = (event) => {
-      const area = stage.getBoundingClientRect();
-      const along = (value, start, length) => inside(((value - start) / length) * (LARGEST + 1));
-      return [along(event.clientX, area.left, area.width), along(event.clientY, area.top, area.height)];
+      const { left, top, width } = stage.getBoundingClientRect();
+      const scale = (LARGEST + 1) / width;
+      return [inside((event.clientX - left) * scale), inside((event.clientY - top) * scale)];
     };
     stage.addEventListener("pointerdown", (event) => {
       if (event.button !== 0) return;

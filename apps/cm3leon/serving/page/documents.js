@@ -13,17 +13,19 @@ export class Documents {
   #prompt = null;
   #switched = false;
   #pinned = null;
-
-  #memory;
+  #most;
 
   /**
-   * @param {{memory: boolean,
-   *   again: (prompt: string, keys: string[], switched: boolean) => void, failed: (problem: Error) => void}} how
-   *   `memory`: whether the run has one.
+   * @param {object} how
+   * @param {number} how.most How many the run looks up; 0 where it has no memory.
+   * @param {(prompt: string, keys: string[], switched: boolean) => void} how.again
+   * @param {(problem: Error) => void} how.failed
    */
-  constructor({ memory, again, failed }) {
-    this.#memory = memory;
-    at("draw-again").addEventListener("click", () => again(this.#prompt, this.#keys(), this.#switched));
+  constructor({ most, again, failed }) {
+    this.#most = most;
+    at("draw-again").addEventListener("click", () => {
+      again(this.#prompt, this.#keys(), this.#switched);
+    });
     at("documents-more").addEventListener("click", () => this.#more().catch((problem) => {
       if (!(problem instanceof Refused)) throw problem;
       failed(problem);
@@ -65,7 +67,10 @@ export class Documents {
   /**
    * Show what stands before a prompt.
    * @param {any[]} documents The best first.
-   * @param {{prompt: string, asked: string[]|null, switches: boolean}} about `asked`: the keys that were sent.
+   * @param {object} about
+   * @param {string} about.prompt
+   * @param {string[]|null} about.asked The keys that were sent.
+   * @param {boolean} about.switches Whether they can be switched on and off.
    */
   show(documents, { prompt, asked, switches }) {
     const keys = documents.map((one) => one.key);
@@ -85,7 +90,7 @@ export class Documents {
 
   async #more() {
     const prompt = this.#prompt;
-    const found = await findDocuments(prompt, this.#shown.length + MORE);
+    const found = await findDocuments(prompt, Math.min(this.#shown.length + MORE, this.#most));
     if (prompt !== this.#prompt) return;
     const known = new Set(this.#shown.map((one) => one.key));
     const fresh = found.filter((one) => !known.has(one.key));
@@ -95,20 +100,24 @@ export class Documents {
   }
 
   #draw(wanted) {
-    const switches = wanted && this.#memory;
+    const switches = wanted && this.#most > 0;
     at("documents").hidden = !this.#shown.length && !switches;
-    at("documents-more").hidden = at("draw-again").hidden = !switches;
+    at("draw-again").hidden = !switches;
+    at("documents-more").hidden = !switches || this.#shown.length >= this.#most;
     at("documents-list").replaceChildren(...this.#shown.map((one) => this.#row(one, switches)));
     this.#count();
   }
 
   #row({ key, caption, score, picture, taught }, switches) {
-    const box = make("input", { type: "checkbox", role: "switch", "aria-label": `Use “${caption}”`, "data-key": key });
+    const box = make("input", {
+      type: "checkbox", role: "switch", "aria-label": `Use “${caption}”`,
+    });
+    const badge = taught ? make("span", { class: "badge" }, "taught") : null;
     const row = make("li", { class: "document" },
       make("img", { src: urlOf(picture), alt: caption, width: 64, height: 64 }),
       make("div", {},
         make("p", { class: "caption" }, caption),
-        make("p", { class: "facts" }, `score ${score.toFixed(2)}`, taught ? make("span", { class: "badge" }, "taught") : null)),
+        make("p", { class: "facts" }, `score ${score.toFixed(2)}`, badge)),
       switches ? make("label", { class: "switch" }, box) : null);
     box.checked = this.#on.has(key);
     row.classList.toggle("off", !box.checked);
@@ -123,6 +132,7 @@ export class Documents {
 
   #count() {
     const [on, all] = [this.#on.size, this.#shown.length];
-    at("draw-again").textContent = this.#switched ? `Draw again with ${on} of ${all}` : "Draw again";
+    const which = this.#switched ? ` with ${on} of ${all}` : "";
+    at("draw-again").textContent = `Draw again${which}`;
   }
 }

@@ -5,7 +5,9 @@ import { at } from "./element.js";
 import { Painter } from "./paint.js";
 import { Picker } from "./picker.js";
 import { Picture } from "./picture.js";
-import { fillSettings, readSettings, showSettings, startSettings, wrongSetting } from "./settings.js";
+import {
+  fillSettings, readSettings, showSettings, startSettings, wrongSetting,
+} from "./settings.js";
 import { TASKS } from "./tasks.js";
 
 // Cells of a sketch by keyboard: as fine as lines need.
@@ -26,12 +28,15 @@ export class Form {
     const changed = () => this.#say("");
     this.picker = new Picker(run, (picture) => this.#pictureChanged(picture));
     this.mask = new Painter(at("mask-painter"), {
-      grid: run.grid, label: "Paint what to redraw", over: true, changed,
+      kind: "mask", grid: run.grid, label: "Paint what to redraw", changed,
     });
-    this.sketch = new Painter(at("sketch-painter"), { grid: SKETCHED, label: "Sketch", over: false, changed });
-    this.boxes = new Boxes(at("boxes"), { most: run.limits.boxes ?? 16, changed });
+    this.sketch = new Painter(at("sketch-painter"), {
+      kind: "sketch", grid: SKETCHED, label: "Sketch", changed,
+    });
+    this.boxes = new Boxes(at("boxes"), { most: run.limits.boxes, changed });
     startSettings(run, changed);
-    for (const name of run.structure ?? []) this.#field("structure", "feature").append(new Option(name, name));
+    const features = run.structure.map((name) => new Option(name, name));
+    this.#field("structure", "feature").append(...features);
     at("question").hidden = !run.can.includes("ask");
     const form = at("form");
     for (const field of form.querySelectorAll("textarea, .panel input:not([type])")) {
@@ -60,21 +65,26 @@ export class Form {
     this.task = task;
     at("send").textContent = TASKS[task].verb;
     at("send-row").hidden = task === "teach";
+    at("new-line").hidden = !at(`panel-${task}`).querySelector("textarea");
     this.#say("");
     this.#showSlots();
     this.#showSettings();
   }
 
-  /** @returns {import("./tasks.js").Asked} What is asked now; a seed is rolled where none was given. */
+  /**
+   * What is asked now; a seed is rolled where none was given.
+   * @returns {import("./tasks.js").Asked}
+   */
   current() {
     const fields = {};
     for (const field of this.#fields(this.task)) {
       if (field.type !== "radio" || field.checked) fields[field.name] = field.value.trim();
     }
     if (this.task === "boxes") {
-      fields.boxes = this.boxes.boxes.map(({ name, box }) => ({ name: name.trim(), box: sorted(box) }));
+      const tidy = ({ name, box }) => ({ name: name.trim(), box: sorted(box) });
+      fields.boxes = this.boxes.boxes.map(tidy);
     }
-    const sketched = fields.lines === "sketch";
+    const sketched = fields.guide === "sketch";
     const picture = sketched ? this.sketch.picture() : this.picker.picture?.url;
     return {
       task: this.task,
@@ -102,7 +112,8 @@ export class Form {
    * @param {string|null} name
    */
   refuse(name) {
-    const field = this.#fields(this.task).find((one) => one.name === name);
+    const settings = at("settings").querySelectorAll("[name]");
+    const field = [...this.#fields(this.task), ...settings].find((one) => one.name === name);
     field?.setAttribute("aria-invalid", "true");
   }
 
@@ -113,8 +124,9 @@ export class Form {
   async fill(asked) {
     for (const field of this.#fields(this.task)) {
       const value = asked.fields[field.name] ?? "";
+      const known = !field.options || [...field.options].some((one) => one.value === value);
       if (field.type === "radio") field.checked = field.value === (value || "picture");
-      else if (field.tagName !== "SELECT" || [...field.options].some((one) => one.value === value)) field.value = value;
+      else if (known) field.value = value;
     }
     if (this.task === "boxes") this.boxes.set(asked.fields.boxes ?? []);
     fillSettings(asked.settings);
@@ -122,7 +134,7 @@ export class Form {
     this.#showSlots();
     this.#showSettings();
     if (!asked.picture) return;
-    if (asked.fields.lines === "sketch") {
+    if (asked.fields.guide === "sketch") {
       await this.sketch.restore(asked.picture);
       return;
     }
@@ -131,6 +143,20 @@ export class Form {
     await image.decode();
     this.picker.set(new Picture(asked.picture, image.naturalWidth));
     if (asked.mask) await this.mask.restore(asked.mask);
+  }
+
+  /**
+   * Take a picture that is on the page, and what it shows.
+   * @param {string} picture In base64.
+   * @param {string} words
+   */
+  async use(picture, words) {
+    const found = at(`panel-${this.task}`).querySelector("[type=radio][value=picture]");
+    if (found) found.checked = true;
+    await this.picker.use(picture, words);
+    this.write(this.task, "prompt", words);
+    this.write(this.task, "question", "");
+    this.#showSettings();
   }
 
   /**
@@ -157,37 +183,54 @@ export class Form {
   }
 
   #problem() {
+    const missing = this.#missingWords() ?? this.#wrongBox() ?? this.#missingPicture();
+    return missing ?? wrongSetting();
+  }
+
+  #missingWords() {
     for (const [name, words] of Object.entries(TASKS[this.task].needs)) {
       const field = this.#field(this.task, name);
       if (!field.value.trim()) return { field, words };
     }
-    if (this.task === "boxes") {
-      const boxes = this.boxes.boxes;
-      if (!boxes.length) return { field: at("boxes").querySelector("button"), words: "Add a box first." };
-      const nameless = boxes.findIndex(({ name }) => !name.trim());
-      const field = at("boxes").querySelectorAll(".box-name")[nameless];
-      if (field) return { field, words: "Name each box." };
+    return null;
+  }
+
+  #wrongBox() {
+    if (this.task !== "boxes") return null;
+    const { boxes } = this.boxes;
+    const all = (selector) => at("boxes").querySelectorAll(selector);
+    if (!boxes.length) return { field: all("button")[0], words: "Add a box first." };
+    const nameless = boxes.findIndex(({ name }) => !name.trim());
+    if (nameless >= 0) return { field: all(".box-name")[nameless], words: "Name each box." };
+    const flat = boxes.findIndex(({ box }) => box[0] === box[2] || box[1] === box[3]);
+    if (flat < 0) return null;
+    const field = all(".box-numbers")[flat].querySelector("input");
+    return { field, words: "A box needs a width and a height." };
+  }
+
+  #missingPicture() {
+    if (!TASKS[this.task].picture) return null;
+    const canvas = (id) => at(id).querySelector("canvas");
+    if (this.#sketching()) {
+      const field = canvas("sketch-painter");
+      return this.sketch.mask.empty ? { field, words: "Sketch something first." } : null;
     }
-    if (this.#sketching() && this.sketch.mask.empty) {
-      return { field: at("sketch-painter").querySelector("canvas"), words: "Sketch something first." };
-    }
-    if (TASKS[this.task].picture && !this.#sketching() && !this.picker.picture) {
-      return { field: at("choose"), words: "A picture is needed first." };
-    }
-    if (this.task === "infill" && this.mask.mask.empty) {
-      return { field: at("mask-painter").querySelector("canvas"), words: "Paint over what shall be redrawn." };
-    }
-    return wrongSetting();
+    if (!this.picker.picture) return { field: at("choose"), words: "A picture is needed first." };
+    if (this.task !== "infill" || !this.mask.mask.empty) return null;
+    return { field: canvas("mask-painter"), words: "Paint over what shall be redrawn." };
   }
 
   #say(words, field) {
     at("form-error").textContent = words;
-    for (const marked of at("form").querySelectorAll("[aria-invalid]")) marked.removeAttribute("aria-invalid");
+    for (const marked of at("form").querySelectorAll("[aria-invalid]")) {
+      marked.removeAttribute("aria-invalid");
+    }
     if (field?.matches("input, textarea")) field.setAttribute("aria-invalid", "true");
   }
 
   #sketching() {
-    return this.task === "structure" && at("panel-structure").querySelector("[value=sketch]").checked;
+    const sketch = at("panel-structure").querySelector("[value=sketch]");
+    return this.task === "structure" && sketch.checked;
   }
 
   // The one picker goes to the tab that is open.

@@ -5,6 +5,7 @@ import { at, button, make, moves } from "./element.js";
 import { urlOf } from "./picture.js";
 import { view } from "./viewer.js";
 
+const MATCH = "How near it is to the words: CLIP's cosine";
 const SLIDE = { duration: 350, easing: "cubic-bezier(.2, .7, .2, 1)" };
 
 /** The pictures of one request. */
@@ -60,11 +61,12 @@ export class Gallery {
    * @param {{picture: string, seed: number, score: number|null}[]} pictures
    */
   finish(pictures) {
-    const before = new Map(this.#cards.map(({ seed, element }) => [seed, element.getBoundingClientRect()]));
+    const place = ({ seed, element }) => [seed, element.getBoundingClientRect()];
+    const before = new Map(this.#cards.map(place));
     const made = new Map(this.#cards.map((card) => [card.seed, card]));
-    this.#cards = pictures.map((drawn, place) => {
+    this.#cards = pictures.map((drawn, rank) => {
       const card = made.get(drawn.seed) ?? makeCard(drawn.seed);
-      complete(card, drawn, place, this.#words, () => view(pictures, place, this.#words));
+      complete(card, drawn, rank, this.#words, () => view(pictures, rank, this.#words));
       return card;
     });
     this.#list.dataset.count = pictures.length;
@@ -74,7 +76,8 @@ export class Gallery {
       const from = before.get(seed);
       const to = element.getBoundingClientRect();
       if (!from || (from.x === to.x && from.y === to.y)) continue;
-      element.animate([{ transform: `translate(${from.x - to.x}px, ${from.y - to.y}px)` }, { transform: "none" }], SLIDE);
+      const moved = `translate(${from.x - to.x}px, ${from.y - to.y}px)`;
+      element.animate([{ transform: moved }, { transform: "none" }], SLIDE);
     }
   }
 
@@ -86,22 +89,26 @@ export class Gallery {
 
 function makeCard(seed) {
   const image = make("img", { alt: "", draggable: "true" });
-  const frame = make("div", { class: "frame" }, make("span", { class: "codes", "aria-hidden": "true" }), image);
+  const codes = make("span", { class: "codes", "aria-hidden": "true" });
+  const frame = make("div", { class: "frame" }, codes, image);
   const facts = make("p", { class: "card-facts" }, make("span", {}, `seed ${seed}`));
   return { seed, image, frame, facts, element: make("li", { class: "card" }, frame, facts) };
 }
 
-function complete({ image, frame, facts, element, seed }, drawn, place, words, open) {
+function complete({ image, frame, facts, element, seed }, drawn, rank, words, open) {
+  const called = `picture ${rank + 1}`;
   element.classList.remove("growing", "stopped");
   element.classList.add("done");
   image.src = urlOf(drawn.picture);
   image.alt = `${words}, seed ${seed}`;
-  const larger = button(image, open, { class: "larger", "aria-label": `Enlarge picture ${place + 1}: ${words}, seed ${seed}` });
-  frame.replaceChildren(larger);
-  const score = drawn.score === null ? null
-    : make("span", { title: "How near it is to the words: CLIP's cosine" }, `match ${drawn.score.toFixed(2)}`);
-  facts.replaceChildren(make("span", {}, `seed ${seed}`), ...(score ? [score] : []));
+  frame.replaceChildren(button(image, open, {
+    class: "larger", "aria-label": `Enlarge ${called}: ${words}, seed ${seed}`,
+  }));
+  facts.replaceChildren(make("span", {}, `seed ${seed}`));
+  if (drawn.score !== null) {
+    facts.append(make("span", { title: MATCH }, `match ${drawn.score.toFixed(2)}`));
+  }
   element.querySelector(".card-acts")?.remove();
-  element.append(make("div", { class: "card-acts" }, ...actionButtons(drawn, words, `picture ${place + 1}`)));
+  element.append(make("div", { class: "card-acts" }, ...actionButtons(drawn, words, called)));
 }
 

@@ -1,4 +1,4 @@
-// What was made earlier, in this browser's own database; where it has none, for as long as the page is open.
+// What was made earlier, in this browser's own database; without one, as long as the page is open.
 
 const NAME = "cm3leon";
 const STORE = "earlier";
@@ -64,18 +64,20 @@ export class History {
   async #do(mode, work) {
     const database = await this.#database;
     if (!database) return null;
-    return new Promise((resolve) => {
+    return new Promise((resolve, reject) => {
       const request = work(database.transaction(STORE, mode).objectStore(STORE));
       request.onsuccess = () => resolve(request.result ?? true);
-      request.onerror = () => resolve(null);
-    });
+      request.onerror = () => reject(request.error);
+    }).catch(() => null);
   }
 }
 
 function open() {
   return new Promise((resolve, reject) => {
     const request = indexedDB.open(NAME, 1);
-    request.onupgradeneeded = () => request.result.createObjectStore(STORE, { keyPath: "id", autoIncrement: true });
+    request.onupgradeneeded = () => {
+      request.result.createObjectStore(STORE, { keyPath: "id", autoIncrement: true });
+    };
     request.onsuccess = () => resolve(request.result);
     request.onerror = () => reject(request.error);
   });

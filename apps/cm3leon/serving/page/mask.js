@@ -23,7 +23,8 @@ export class Mask {
   dot(x, y, radius, value) {
     this.#each(x - radius, y - radius, x + radius + 1, y + radius + 1, (column, row) => {
       const centre = column === Math.floor(x) && row === Math.floor(y);
-      if (centre || Math.hypot(column + 0.5 - x, row + 0.5 - y) <= radius) this.#set(column, row, value);
+      const near = Math.hypot(column + 0.5 - x, row + 0.5 - y) <= radius;
+      if (centre || near) this.#set(column, row, value);
     });
   }
 
@@ -35,7 +36,8 @@ export class Mask {
    * @param {0|1} value
    */
   line(from, to, radius, value) {
-    const steps = Math.ceil(Math.hypot(to.x - from.x, to.y - from.y) / Math.max(radius / 2, 0.5)) || 1;
+    const length = Math.hypot(to.x - from.x, to.y - from.y);
+    const steps = Math.ceil(length / Math.max(radius / 2, 0.5)) || 1;
     for (let step = 0; step <= steps; step += 1) {
       const share = step / steps;
       this.dot(from.x + (to.x - from.x) * share, from.y + (to.y - from.y) * share, radius, value);
@@ -77,7 +79,8 @@ export class Mask {
     for (let row = 0; row < this.side; row += 1) {
       const first = Math.floor((row * rows) / this.side) * columns;
       for (let column = 0; column < this.side; column += 1) {
-        if (this.bits[row * this.side + column]) touched[first + Math.floor((column * columns) / this.side)] = 1;
+        const cell = first + Math.floor((column * columns) / this.side);
+        if (this.bits[row * this.side + column]) touched[cell] = 1;
       }
     }
     return touched;
@@ -94,7 +97,10 @@ export class Mask {
     canvas.width = this.side;
     canvas.height = this.side;
     const pixels = new ImageData(this.side, this.side);
-    this.bits.forEach((bit, place) => pixels.data.set([...(bit ? painted : other), 255], place * 4));
+    this.bits.forEach((bit, place) => {
+      pixels.data.set(bit ? painted : other, place * 4);
+      pixels.data[place * 4 + 3] = 255;
+    });
     canvas.getContext("2d").putImageData(pixels, 0, 0);
     return canvas.toDataURL("image/png");
   }
@@ -104,9 +110,10 @@ export class Mask {
   }
 
   #each(left, top, right, bottom, visit) {
-    const stop = (end) => Math.min(this.side, Math.ceil(end));
-    for (let row = Math.max(0, Math.floor(top)); row < stop(bottom); row += 1) {
-      for (let column = Math.max(0, Math.floor(left)); column < stop(right); column += 1) visit(column, row);
+    const start = (value) => Math.max(0, Math.floor(value));
+    const stop = (value) => Math.min(this.side, Math.ceil(value));
+    for (let row = start(top); row < stop(bottom); row += 1) {
+      for (let column = start(left); column < stop(right); column += 1) visit(column, row);
     }
   }
 }

@@ -13,7 +13,10 @@ export class Outcome {
   #half = false;
 
   /**
-   * @param {{run: any, documents: import("./documents.js").Documents, drawText: (text: string) => void}} parts
+   * @param {object} parts
+   * @param {any} parts.run
+   * @param {import("./documents.js").Documents} parts.documents
+   * @param {(text: string) => void} parts.drawText
    */
   constructor({ run, documents, drawText }) {
     this.#gallery = new Gallery(run.grid);
@@ -42,7 +45,8 @@ export class Outcome {
     else this.#gallery.begin(titleOf(asked), candidates, seed);
     at("progress").hidden = false;
     this.#progress(null, "Waiting for the model");
-    announce(readsPicture(asked) ? "Reading the picture." : `Drawing ${count(candidates, "candidate")}.`);
+    const drawing = `Drawing ${count(candidates, "candidate")}.`;
+    announce(readsPicture(asked) ? "Reading the picture." : drawing);
   }
 
   /**
@@ -52,11 +56,10 @@ export class Outcome {
   take({ name, data }) {
     this.notice(null);
     if (name === "waiting") {
-      this.#progress(null, data.place ? `${count(data.place, "request")} before yours` : "Yours is next");
+      const place = data.place ? `${count(data.place, "request")} before yours` : "Yours is next";
+      this.#progress(null, place);
     } else if (name === "documents") {
-      const { task, fields, documents } = this.#asked;
-      const prompt = fields.prompt ?? "";
-      this.#documents.show(data.documents, { prompt, asked: documents, switches: task === "draw" });
+      this.#showDocuments(this.#asked, data.documents);
       this.#progress(null, readsPicture(this.#asked) ? "Reading" : "Drawing");
     } else if (name === "progress") {
       this.#progress(data.done / data.steps);
@@ -71,18 +74,20 @@ export class Outcome {
   /**
    * Show the result, fresh or out of the history.
    * @param {import("./tasks.js").Asked} asked
-   * @param {{pictures?: any[], texts?: any[], shown?: Record<string, string>, seconds?: number}} result
+   * @param {{pictures?: any[], texts?: any[], shown?: Record<string, string>, seconds?: number,
+   *   firstRow?: number}} result `firstRow`: seconds until the first row of codes was on the page.
    */
-  finish(asked, { pictures, texts, shown = {}, seconds }) {
+  finish(asked, { pictures, texts, shown = {}, seconds, firstRow }) {
     at("progress").hidden = true;
     if (pictures) this.#gallery.finish(pictures);
-    if (texts) this.#texts(texts);
+    if (texts) this.#texts(texts, Boolean(asked.fields.question));
     this.#shown(readsPicture(asked) ? { "the picture": asked.picture } : shown);
-    const asks = Boolean(asked.fields.question);
-    const made = pictures ? count(pictures.length, "picture") : count(texts.length, asks ? "answer" : "caption");
+    const kind = asked.fields.question ? "answer" : "caption";
+    const made = pictures ? count(pictures.length, "picture") : count(texts.length, kind);
     const facts = [made];
     if (asked.settings.seed !== undefined) facts.push(`seed ${asked.settings.seed}`);
-    if (seconds) facts.push(`${seconds.toFixed(1)} s`);
+    if (firstRow) facts.push(`first row after ${firstRow.toFixed(1)} s`);
+    if (seconds) facts.push(`${firstRow ? "all " : ""}after ${seconds.toFixed(1)} s`);
     at("outcome-facts").textContent = facts.join(" · ");
     announce(texts ? `${made}: ${texts[0]?.text ?? ""}` : `${made} drawn.`);
   }
@@ -96,8 +101,7 @@ export class Outcome {
   restore(asked, result, documents) {
     this.begin(asked);
     this.finish(asked, result);
-    const prompt = asked.fields.prompt ?? "";
-    if (documents.length) this.#documents.show(documents, { prompt, asked: asked.documents, switches: asked.task === "draw" });
+    if (documents.length) this.#showDocuments(asked, documents);
   }
 
   /** Leave what has come until now. */
@@ -109,14 +113,26 @@ export class Outcome {
   /**
    * Say that something is wrong, or must be waited for.
    * @param {string|null} words None takes the line away.
-   * @param {{kind?: "bad"|"wait", act?: [string, () => void]}} [more] A button's label and what it does.
+   * @param {{kind?: "bad"|"wait", act?: [string, () => void]}} [more] `act`: a button's label and
+   *   what it does.
    */
   notice(words, { kind = "bad", act } = {}) {
     const place = at("notice");
     if (words === null && place.hidden) return;
     place.hidden = words === null;
     place.className = `notice ${kind}`;
-    place.replaceChildren(...(words === null ? [] : [make("p", {}, words), ...(act ? [button(...act)] : [])]));
+    // Only what is wrong interrupts a screen reader, not a count-down.
+    if (kind === "bad") place.setAttribute("role", "alert");
+    else place.removeAttribute("role");
+    place.replaceChildren();
+    if (words === null) return;
+    place.append(make("p", {}, words), ...(act ? [button(...act)] : []));
+    place.scrollIntoView({ block: "nearest" });
+  }
+
+  #showDocuments({ task, fields, documents }, found) {
+    const prompt = fields.prompt ?? "";
+    this.#documents.show(found, { prompt, asked: documents, switches: task === "draw" });
   }
 
   #progress(share, words) {
@@ -126,21 +142,25 @@ export class Outcome {
     if (words) at("progress-words").textContent = words;
   }
 
-  #texts(texts) {
-    const draws = this.drawText;
+  #texts(texts, answers) {
+    const draw = (text) => button("Draw this", () => this.drawText(text), {
+      "aria-label": `Draw “${text}”`,
+    });
+    const copy = (text) => button("Copy", () => navigator.clipboard.writeText(text), {
+      "aria-label": `Copy “${text}”`,
+    });
     at("texts").replaceChildren(...texts.map(({ text, score }) => make("li", { class: "text" },
       make("p", {}, text),
       score === null ? null : make("span", { class: "facts" }, `match ${score.toFixed(2)}`),
-      make("div", { class: "card-acts" },
-        button("Draw this", () => draws(text), { "aria-label": `Draw “${text}”` }),
-        button("Copy", () => navigator.clipboard.writeText(text), { "aria-label": `Copy “${text}”` })))));
+      make("div", { class: "card-acts" }, answers ? null : draw(text), copy(text)))));
   }
 
   #shown(pictures) {
     const known = Object.entries(pictures).filter(([, picture]) => picture);
     at("shown").hidden = !known.length;
     at("shown-list").replaceChildren(...known.map(([name, picture]) => make("li", {},
-      make("img", { src: urlOf(picture), alt: name, width: 96, height: 96 }), make("span", {}, name))));
+      make("img", { src: urlOf(picture), alt: "", width: 96, height: 96 }),
+      make("span", {}, name))));
   }
 }
 

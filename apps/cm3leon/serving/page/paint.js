@@ -1,50 +1,53 @@
-// Painting on a square: a brush, an eraser and a rectangle by pointer, cells of the code grid by keyboard.
+// Painting on a square: brush, eraser and rectangle by pointer, cells of a grid by keyboard.
 
 import { announce, button, make } from "./element.js";
 import { Mask } from "./mask.js";
+import { drawPaint } from "./overlay.js";
 
 const SHARPNESS = 512;
+const PLAIN_SIDE = 256;
 const UNDOABLE = 20;
-let number = 0;
+const WHITE = [255, 255, 255];
+const BLACK = [0, 0, 0];
+const HINTS = {
+  mask: "Striped cells will be redrawn. By keyboard: arrows move over the cells, space takes one.",
+  sketch: "By keyboard: arrows move over small cells, space fills one.",
+};
+const STATES = { mask: ["stays", "will be redrawn"], sketch: ["empty", "painted"] };
 
-/** A place to paint: over a picture, or a sketch on white. */
+/** A place to paint: a mask over a picture, or a sketch on white. */
 export class Painter {
   #canvas;
   #image = make("img", { alt: "", draggable: "false" });
   #size;
   #grid;
+  #kind;
   #tool = "brush";
   #cell = null;
-  #last = null;
   #start = null;
+  #last = null;
   #past = [];
-  #style;
   #frame = 0;
 
   /**
    * @param {HTMLElement} place
-   * @param {{grid: [number, number], label: string, over: boolean, changed: () => void}} options
-   *   `over`: whether there is a picture below, of which cells will be redrawn.
+   * @param {{kind: "mask"|"sketch", grid: [number, number], label: string, changed: () => void}}
+   *   options `grid`: rows and columns of the cells.
    */
-  constructor(place, { grid, label, over, changed }) {
+  constructor(place, { kind, grid, label, changed }) {
+    this.#kind = kind;
     this.#grid = grid;
-    this.over = over;
     this.changed = changed;
-    this.mask = new Mask(256);
-    const hint = `paint-hint-${(number += 1)}`;
+    this.mask = new Mask(PLAIN_SIDE);
+    const hint = `${kind}-hint`;
     this.#canvas = make("canvas", {
       width: SHARPNESS, height: SHARPNESS, tabindex: 0, role: "application",
       "aria-label": label, "aria-describedby": hint,
     });
     const stage = make("div", { class: "stage" }, this.#image, this.#canvas);
-    stage.classList.toggle("paper", !over);
-    place.append(
-      make("div", { class: "painter" }, this.#tools(), stage,
-        make("p", { class: "hint", id: hint },
-          over
-            ? "Striped cells will be redrawn. By keyboard: arrows move over the cells, space takes one."
-            : "By keyboard: arrows move over the cells, space fills one.")),
-    );
+    stage.classList.toggle("paper", kind === "sketch");
+    const words = make("p", { class: "hint", id: hint }, HINTS[kind]);
+    place.append(make("div", { class: "painter" }, this.#tools(), stage, words));
     this.#listen();
     this.#draw();
   }
@@ -56,9 +59,14 @@ export class Painter {
   begin(picture) {
     this.#image.hidden = !picture;
     if (picture) this.#image.src = picture.url;
-    this.mask = new Mask(picture?.side ?? 256);
+    this.mask = new Mask(picture?.side ?? PLAIN_SIDE);
     this.#past = [];
     this.#draw();
+  }
+
+  /** @returns {string} A data: URL: a mask's paint white on black, a sketch's black on white. */
+  picture() {
+    return this.#masks ? this.mask.picture(WHITE, BLACK) : this.mask.picture(BLACK, WHITE);
   }
 
   /**
@@ -69,45 +77,49 @@ export class Painter {
     const image = new Image();
     image.src = url;
     await image.decode();
-    const canvas = document.createElement("canvas");
-    canvas.width = canvas.height = image.naturalWidth;
+    const side = image.naturalWidth;
+    const canvas = make("canvas", { width: side, height: side });
     const context = canvas.getContext("2d");
     context.drawImage(image, 0, 0);
-    const pixels = context.getImageData(0, 0, canvas.width, canvas.width).data;
-    this.mask = new Mask(canvas.width);
-    this.mask.bits = this.mask.bits.map((_, place) => Number(pixels[place * 4] > 127 === this.over));
+    const { data } = context.getImageData(0, 0, side, side);
+    this.mask = new Mask(side);
+    const painted = (_, place) => Number(data[place * 4] > 127 === this.#masks);
+    this.mask.bits = this.mask.bits.map(painted);
+    this.#past = [];
     this.#draw();
   }
 
-  /** @returns {string} What is painted, as a data: URL: white on black over a picture, else black on white. */
-  picture() {
-    const [white, black] = [[255, 255, 255], [0, 0, 0]];
-    return this.over ? this.mask.picture(white, black) : this.mask.picture(black, white);
+  get #masks() {
+    return this.#kind === "mask";
   }
 
   #tools() {
     const kinds = [["brush", "Brush"], ["eraser", "Eraser"]];
-    if (this.over) kinds.push(["rectangle", "Rectangle"]);
+    if (this.#masks) kinds.push(["rectangle", "Rectangle"]);
     const choice = make("div", { class: "segmented", role: "group", "aria-label": "Tool" });
-    for (const [name, label] of kinds) {
-      const one = button(label, () => {
-        this.#tool = name;
-        for (const other of choice.children) other.setAttribute("aria-pressed", String(other === one));
-      }, { "aria-pressed": String(name === "brush") });
-      choice.append(one);
-    }
-    this.#size = make("input", { type: "range", min: 1, max: 12, value: this.over ? 5 : 1, step: 1 });
+    const choose = (name) => {
+      this.#tool = name;
+      kinds.forEach(([kind], place) => {
+        choice.children[place].setAttribute("aria-pressed", String(kind === name));
+      });
+    };
+    choice.append(...kinds.map(([kind, label]) => button(label, () => choose(kind))));
+    choose("brush");
+    const widths = { min: 1, max: 12, step: 1, value: this.#masks ? 5 : 1 };
+    this.#size = make("input", { type: "range", ...widths });
     const act = (label, change) => button(label, () => {
       this.#remember();
       change();
       this.#done();
     }, { class: "quiet" });
-    return make("div", { class: "paint-tools" }, choice,
-      make("label", { class: "size" }, make("span", {}, "Size"), this.#size),
-      make("div", { class: "paint-acts" },
-        button("Undo", () => this.#undo(), { class: "quiet" }),
-        ...(this.over ? [act("All", () => this.mask.fill(1)), act("Invert", () => this.mask.invert())] : []),
-        act("Clear", () => this.mask.fill(0))));
+    const acts = make("div", { class: "paint-acts" },
+      button("Undo", () => this.#undo(), { class: "quiet" }));
+    if (this.#masks) {
+      acts.append(act("All", () => this.mask.fill(1)), act("Invert", () => this.mask.invert()));
+    }
+    acts.append(act("Clear", () => this.mask.fill(0)));
+    const size = make("label", { class: "size" }, make("span", {}, "Size"), this.#size);
+    return make("div", { class: "paint-tools" }, choice, size, acts);
   }
 
   #listen() {
@@ -122,8 +134,8 @@ export class Painter {
     });
     canvas.addEventListener("pointermove", (event) => {
       if (!this.#last) return;
-      const coalesced = event.getCoalescedEvents?.() ?? [];
-      for (const one of coalesced.length ? coalesced : [event]) this.#stroke(this.#place(one));
+      const moves = event.getCoalescedEvents?.() ?? [];
+      for (const one of moves.length ? moves : [event]) this.#stroke(this.#place(one));
     });
     for (const end of ["pointerup", "pointercancel"]) {
       canvas.addEventListener(end, () => {
@@ -134,36 +146,30 @@ export class Painter {
       });
     }
     canvas.addEventListener("keydown", (event) => this.#key(event));
-    canvas.addEventListener("blur", () => {
-      this.#cell = null;
+    canvas.addEventListener("focus", () => {
+      if (canvas.matches(":focus-visible")) this.#cell = { row: 0, column: 0 };
       this.#draw();
     });
-    canvas.addEventListener("focus", () => {
-      if (!canvas.matches(":focus-visible")) return;
-      this.#cell = { row: 0, column: 0 };
+    canvas.addEventListener("blur", () => {
+      this.#cell = null;
       this.#draw();
     });
   }
 
   #key(event) {
-    const [rows, columns] = this.#grid;
-    const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    const move = {
+      ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1],
+    }[event.key];
     if (event.key === "z" && (event.ctrlKey || event.metaKey)) {
       this.#undo();
     } else if (move) {
       const { row, column } = this.#cell ?? { row: -move[0], column: -move[1] };
       const within = (value, count) => Math.min(Math.max(value, 0), count - 1);
+      const [rows, columns] = this.#grid;
       this.#cell = { row: within(row + move[0], rows), column: within(column + move[1], columns) };
       this.#tell();
     } else if (event.key === " " && this.#cell) {
-      const { row, column } = this.#cell;
-      const [high, wide] = [this.mask.side / rows, this.mask.side / columns];
-      const from = { x: Math.ceil(column * wide), y: Math.ceil(row * high) };
-      const to = { x: Math.ceil((column + 1) * wide), y: Math.ceil((row + 1) * high) };
-      const taken = this.mask.cells(rows, columns)[row * columns + column];
-      this.#remember();
-      this.mask.rectangle(from, to, taken ? 0 : 1);
-      this.changed();
+      this.#toggle();
       this.#tell();
     } else {
       return;
@@ -172,17 +178,34 @@ export class Painter {
     this.#draw();
   }
 
+  #toggle() {
+    const [rows, columns] = this.#grid;
+    const { row, column } = this.#cell;
+    const corner = (down, right) => ({
+      x: Math.ceil((right * this.mask.side) / columns),
+      y: Math.ceil((down * this.mask.side) / rows),
+    });
+    const value = this.#taken() ? 0 : 1;
+    this.#remember();
+    this.mask.rectangle(corner(row, column), corner(row + 1, column + 1), value);
+    this.changed();
+  }
+
+  #taken() {
+    const { row, column } = this.#cell;
+    return this.mask.cells(...this.#grid)[row * this.#grid[1] + column];
+  }
+
   #tell() {
     const { row, column } = this.#cell;
-    const taken = this.mask.cells(...this.#grid)[row * this.#grid[1] + column];
-    const state = this.over ? ["stays", "will be redrawn"] : ["empty", "painted"];
-    announce(`Row ${row + 1}, column ${column + 1}: ${state[taken]}`);
+    const state = STATES[this.#kind][this.#taken()];
+    announce(`Row ${row + 1}, column ${column + 1}: ${state}`);
   }
 
   #place(event) {
-    const box = this.#canvas.getBoundingClientRect();
-    const scale = this.mask.side / box.width;
-    return { x: (event.clientX - box.left) * scale, y: (event.clientY - box.top) * scale };
+    const { left, top, width } = this.#canvas.getBoundingClientRect();
+    const scale = this.mask.side / width;
+    return { x: (event.clientX - left) * scale, y: (event.clientY - top) * scale };
   }
 
   #stroke(to) {
@@ -213,70 +236,12 @@ export class Painter {
   // Many strokes come between two frames; one drawing shows them all.
   #draw() {
     cancelAnimationFrame(this.#frame);
-    this.#frame = requestAnimationFrame(() => this.#paint());
-  }
-
-  #paint() {
-    const context = this.#canvas.getContext("2d");
-    const [rows, columns] = this.#grid;
-    const [high, wide] = [SHARPNESS / rows, SHARPNESS / columns];
-    context.clearRect(0, 0, SHARPNESS, SHARPNESS);
-    context.imageSmoothingEnabled = false;
-    if (this.over) {
-      context.fillStyle = this.#stripes(context);
-      this.mask.cells(rows, columns).forEach((taken, place) => {
-        if (!taken) return;
-        context.fillRect((place % columns) * wide, Math.floor(place / columns) * high, wide, high);
-      });
-    }
-    context.drawImage(this.#painted(), 0, 0, SHARPNESS, SHARPNESS);
-    if (this.over || this.#cell) {
-      context.lineWidth = 1;
-      context.strokeStyle = "rgb(128 128 128 / 35%)";
-      for (let row = 1; row < rows; row += 1) context.strokeRect(-9, row * high, SHARPNESS + 18, 0);
-      for (let column = 1; column < columns; column += 1) context.strokeRect(column * wide, -9, 0, SHARPNESS + 18);
-    }
-    const outline = (x, y, width, height) => {
-      for (const [colour, line] of [["#fff", 8], ["#111", 4]]) {
-        context.strokeStyle = colour;
-        context.lineWidth = line;
-        context.strokeRect(x, y, width, height);
-      }
-    };
-    if (this.#cell) outline(this.#cell.column * wide + 4, this.#cell.row * high + 4, wide - 8, high - 8);
-    if (this.#last && this.#tool === "rectangle") {
-      const scale = SHARPNESS / this.mask.side;
-      const { x, y } = this.#start;
-      outline(x * scale, y * scale, (this.#last.x - x) * scale, (this.#last.y - y) * scale);
-    }
-  }
-
-  #painted() {
-    const { side, bits } = this.mask;
-    const canvas = document.createElement("canvas");
-    canvas.width = canvas.height = side;
-    const pixels = new ImageData(side, side);
-    const colour = this.over ? [224, 30, 120, 165] : [17, 17, 17, 255];
-    bits.forEach((bit, place) => bit && pixels.data.set(colour, place * 4));
-    canvas.getContext("2d").putImageData(pixels, 0, 0);
-    return canvas;
-  }
-
-  #stripes(context) {
-    if (this.#style) return this.#style;
-    const tile = document.createElement("canvas");
-    tile.width = tile.height = 16;
-    const pen = tile.getContext("2d");
-    pen.fillStyle = "rgb(20 24 22 / 45%)";
-    pen.fillRect(0, 0, 16, 16);
-    pen.strokeStyle = "rgb(255 255 255 / 85%)";
-    pen.lineWidth = 3;
-    for (const shift of [-16, 0, 16]) {
-      pen.moveTo(shift - 2, 18);
-      pen.lineTo(shift + 18, -2);
-    }
-    pen.stroke();
-    this.#style = context.createPattern(tile, "repeat");
-    return this.#style;
+    this.#frame = requestAnimationFrame(() => drawPaint(this.#canvas, {
+      mask: this.mask,
+      grid: this.#grid,
+      over: this.#masks,
+      cell: this.#cell,
+      frame: this.#last && this.#tool === "rectangle" ? [this.#start, this.#last] : null,
+    }));
   }
 }

@@ -1,6 +1,6 @@
 // Everything that is asked, but for pictures, in the part of the address behind the #.
 
-const FIELDS = ["prompt", "instruction", "question", "text", "feature", "lines"];
+const FIELDS = ["prompt", "instruction", "question", "text", "feature", "guide"];
 const NUMBERS = [
   "candidates", "seed", "guidance_scale", "image_guidance_scale", "temperature", "top_p", "top_k",
   "cd_k", "cd_alpha", "retrieve",
@@ -14,7 +14,9 @@ const NUMBERS = [
 export function writeLink({ task, fields, settings, documents }) {
   const words = new URLSearchParams({ task });
   for (const name of FIELDS) if (fields[name]) words.set(name, fields[name]);
-  if (fields.boxes) words.set("boxes", JSON.stringify(fields.boxes.map(({ name, box }) => [name, ...box])));
+  if (fields.boxes) {
+    words.set("boxes", JSON.stringify(fields.boxes.map(({ name, box }) => [name, ...box])));
+  }
   for (const [name, value] of Object.entries(settings)) words.set(name, value);
   if (documents) words.set("documents", documents.join(","));
   return words.toString();
@@ -50,6 +52,8 @@ function boxesOf(text) {
   } catch {
     return [];
   }
-  const whole = (one) => Array.isArray(one) && one.length === 5 && one.slice(1).every(Number.isFinite);
-  return Array.isArray(found) ? found.filter(whole).map(([name, ...box]) => ({ name: String(name), box })) : [];
+  if (!Array.isArray(found)) return [];
+  const whole = (one) => Array.isArray(one) && one.length === 5;
+  const boxes = found.filter(whole).map(([name, ...box]) => ({ name: String(name), box }));
+  return boxes.filter(({ box }) => box.every(Number.isFinite));
 }

@@ -1,7 +1,7 @@
-// The picture that the request is about: dropped, pasted, chosen, or one that is on the page already.
+// The picture that the request is about: dropped, pasted, chosen, or one that is on the page.
 
 import { findDocuments } from "./api.js";
-import { at, make } from "./element.js";
+import { at, button, make } from "./element.js";
 import { readPicture, sentPicture, urlOf } from "./picture.js";
 
 const OFFERED = 6;
@@ -32,22 +32,7 @@ export class Picker {
       this.set(null);
       at("choose").focus();
     });
-    const drop = at("drop");
-    drop.addEventListener("dragover", (event) => {
-      event.preventDefault();
-      drop.classList.add("over");
-    });
-    for (const end of ["dragleave", "drop"]) drop.addEventListener(end, () => drop.classList.remove("over"));
-    drop.addEventListener("drop", (event) => {
-      event.preventDefault();
-      this.#take(event.dataTransfer.files);
-    });
-    document.addEventListener("paste", (event) => {
-      if (this.box.offsetParent && event.clipboardData.files.length) {
-        event.preventDefault();
-        this.#take(event.clipboardData.files);
-      }
-    });
+    this.#listen();
   }
 
   /**
@@ -78,7 +63,8 @@ export class Picker {
    * @param {string} words What it shows.
    */
   async use(base64, words) {
-    this.set(await sentPicture(base64, this.#run, { name: words || "a picture drawn here", words }));
+    const name = words || "a picture drawn here";
+    this.set(await sentPicture(base64, this.#run, { name, words }));
   }
 
   /**
@@ -104,9 +90,36 @@ export class Picker {
     }
   }
 
+  // Anywhere on the page: a file that misses the frame must not replace the page.
+  #listen() {
+    const drop = at("drop");
+    document.addEventListener("dragover", (event) => {
+      if (!event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      drop.classList.add("over");
+    });
+    document.addEventListener("dragleave", (event) => {
+      if (!event.relatedTarget) drop.classList.remove("over");
+    });
+    document.addEventListener("drop", (event) => {
+      drop.classList.remove("over");
+      if (!event.dataTransfer.types.includes("Files")) return;
+      event.preventDefault();
+      if (this.box.offsetParent) this.#take(event.dataTransfer.files);
+    });
+    document.addEventListener("paste", (event) => {
+      const { files } = event.clipboardData;
+      // A word processor copies a picture of its text, too: that is a text.
+      const text = event.clipboardData.getData("text/plain");
+      if (!this.box.offsetParent || !files.length || text) return;
+      event.preventDefault();
+      this.#take(files);
+    });
+  }
+
   #offer({ caption, picture }) {
     const image = make("img", { src: urlOf(picture), alt: caption, width: 48, height: 48 });
-    return make("li", {}, make("button", { type: "button", title: caption, on: { click: () => this.use(picture, caption) } }, image));
+    return make("li", {}, button(image, () => this.use(picture, caption), { title: caption }));
   }
 
   async #take(files) {

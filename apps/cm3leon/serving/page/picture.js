@@ -1,4 +1,4 @@
-// Pictures of the user, made as the run will see them: their centre square, upright, on white, not huge.
+// Pictures of the user as the run will see them: their centre square, upright, on white, not huge.
 
 const LARGEST_SIDE = 1024;
 
@@ -7,7 +7,7 @@ export class Picture {
   /**
    * @param {string} url A data: URL of a PNG.
    * @param {number} side In pixels.
-   * @param {{name?: string, words?: string}} [about] What it is called, and the prompt it was drawn for.
+   * @param {{name?: string, words?: string}} [about] What it is called, and what it shows.
    */
   constructor(url, side, { name = "picture", words = "" } = {}) {
     this.url = url;
@@ -20,7 +20,7 @@ export class Picture {
 /**
  * Read a picture's file; a photo's rotation is undone, and a huge one is made smaller.
  * @param {Blob} file
- * @param {{size: number, limits: {pixels?: number, picture_bytes?: number}}} run
+ * @param {{size: number, limits: {pixels: number, picture_bytes: number}}} run
  * @param {{name?: string, words?: string}} [about]
  * @returns {Promise<Picture>}
  */
@@ -33,14 +33,15 @@ export async function readPicture(file, run, about) {
   }
   const square = Math.min(bitmap.width, bitmap.height);
   // Four times what the run sees leaves it enough to shrink well, and a painted mask its edges.
-  const most = Math.min(Math.max(run.size * 4, 256), LARGEST_SIDE, Math.sqrt(run.limits.pixels ?? Infinity));
+  const enough = Math.min(Math.max(run.size * 4, 256), LARGEST_SIDE);
+  const most = Math.min(enough, Math.sqrt(run.limits.pixels));
   let canvas = cut(bitmap, square);
   bitmap.close();
   let side = Math.min(square, Math.floor(most));
   for (;;) {
     canvas = shrunk(canvas, side);
     const url = canvas.toDataURL("image/png");
-    if (bytesOf(url) <= (run.limits.picture_bytes ?? Infinity) || side <= run.size) {
+    if (bytesOf(url) <= run.limits.picture_bytes || side <= run.size) {
       return new Picture(url, side, about);
     }
     side = Math.max(run.size, side >> 1);

@@ -9,7 +9,7 @@ const NAME = 60;
  * Save a picture as a PNG.
  * @param {{picture: string, seed: number}} drawn
  * @param {string} words What it was drawn for; names the file.
- * @param {{times?: number, sharp?: boolean}} [size] `times` as large; `sharp` keeps its pixels square.
+ * @param {{times?: number, sharp?: boolean}} [size] `times` as large; `sharp`: with square pixels.
  */
 export async function savePicture({ picture, seed }, words, { times = 1, sharp = true } = {}) {
   const small = blobOf(urlOf(picture));

@@ -1,4 +1,4 @@
-// Seed, candidates and how ids are drawn. Fields start with the run's own values; only others are sent.
+// Seed, candidates, how ids are drawn. Fields start with the run's own values; others are sent.
 
 import { at } from "./element.js";
 
@@ -18,6 +18,7 @@ export function startSettings(run, changed) {
   own = run.defaults;
   for (const name of run.samplers) input("sampler").append(new Option(name, name));
   input("candidates").max = run.limits.candidates;
+  input("retrieve").max = run.limits.documents;
   fillSettings({});
   at("settings").addEventListener("input", () => {
     showContrastive();
@@ -53,8 +54,12 @@ export function readSettings() {
   const settings = {};
   for (const name of wanted) {
     const { value, type } = input(name);
-    if (name === "seed") settings.seed = value === "" ? rolled() : Number(value);
-    else if (value !== "" && (name === "candidates" || value !== String(own[name] ?? "")) && !fieldOf(name).hidden) {
+    const differs = value !== "" && value !== String(own[name] ?? "");
+    if (name === "seed") {
+      settings.seed = value === "" ? rolled() : Number(value);
+    } else if (name === "candidates") {
+      settings.candidates = Number(value || own.candidates);
+    } else if (differs && !fieldOf(name).hidden) {
       settings[name] = type === "number" ? Number(value) : value;
     }
   }
@@ -70,8 +75,8 @@ export function fillSettings(settings) {
     const name = dataset.setting;
     input(name).value = settings[name] ?? own[name] ?? "";
   }
-  const folded = FIELDS.filter((field) => at("more").contains(field)).map((field) => field.dataset.setting);
-  if (folded.some((name) => settings[name] !== undefined)) at("more").open = true;
+  const folded = FIELDS.filter((field) => at("more").contains(field));
+  if (folded.some(({ dataset }) => settings[dataset.setting] !== undefined)) at("more").open = true;
   showContrastive();
 }
 
@@ -82,10 +87,12 @@ export function fillSettings(settings) {
 export function wrongSetting() {
   for (const name of wanted) {
     const field = input(name);
-    const { badInput, rangeUnderflow, rangeOverflow, patternMismatch, stepMismatch } = field.validity;
+    const { badInput, rangeUnderflow, rangeOverflow, patternMismatch, stepMismatch } =
+      field.validity;
     // The step of a decimal is only how far its arrows go.
     const uneven = stepMismatch && field.inputMode === "numeric";
-    if (fieldOf(name).hidden || !(badInput || rangeUnderflow || rangeOverflow || patternMismatch || uneven)) continue;
+    const wrong = badInput || rangeUnderflow || rangeOverflow || patternMismatch || uneven;
+    if (fieldOf(name).hidden || !wrong) continue;
     if (at("more").contains(field)) at("more").open = true;
     const label = fieldOf(name).querySelector("span, label").textContent;
     const most = field.max === "" ? "" : ` to ${field.max}`;

@@ -4,11 +4,14 @@ import { at, announce, button, icon, make } from "./element.js";
 import { urlOf } from "./picture.js";
 import { titleOf } from "./tasks.js";
 
+const FEW = 12;
+
 /** What was made earlier; a press brings it back. */
 export class Shelf {
   #history;
   #restore;
   #cleared = null;
+  #all = false;
 
   /**
    * @param {import("./history.js").History} history
@@ -17,7 +20,14 @@ export class Shelf {
   constructor(history, restore) {
     this.#history = history;
     this.#restore = restore;
-    at("history-clear").addEventListener("click", () => (this.#cleared ? this.#undo() : this.#clear()));
+    at("history-clear").addEventListener("click", () => {
+      if (this.#cleared) this.#undo();
+      else this.#clear();
+    });
+    at("history-all").addEventListener("click", () => {
+      this.#all = true;
+      this.show();
+    });
   }
 
   /** Show what the history holds. */
@@ -26,7 +36,10 @@ export class Shelf {
     if (entries.length) this.#cleared = null;
     at("history").hidden = !entries.length && !this.#cleared;
     at("history-clear").textContent = this.#cleared ? "Cleared. Undo" : "Clear";
-    at("history-list").replaceChildren(...entries.map((entry) => this.#item(entry)));
+    const shown = this.#all ? entries : entries.slice(0, FEW);
+    at("history-all").hidden = shown.length === entries.length;
+    at("history-all").textContent = `Show all ${entries.length}`;
+    at("history-list").replaceChildren(...shown.map((entry) => this.#item(entry)));
   }
 
   /**
@@ -42,8 +55,10 @@ export class Shelf {
     const title = titleOf(entry.asked);
     const picture = entry.result.pictures?.[0]?.picture ?? entry.asked.picture;
     const words = entry.result.texts?.[0]?.text ?? title;
-    const open = button(make("img", { src: urlOf(picture), alt: "", width: 72, height: 72 }), () => this.#restore(entry), {
-      class: "earlier", "aria-label": `Bring back: ${words}`, title: new Date(entry.when).toLocaleString(),
+    const image = make("img", { src: urlOf(picture), alt: "", width: 72, height: 72 });
+    const open = button(image, () => this.#restore(entry), {
+      class: "earlier", "aria-label": `Bring back: ${words}`,
+      title: new Date(entry.when).toLocaleString(),
     });
     open.append(make("span", {}, words));
     return make("li", {}, open, button(icon("close"), async () => {

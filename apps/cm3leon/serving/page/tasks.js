@@ -15,7 +15,10 @@ const DRAWING = ["candidates", "seed", ...SAMPLING];
 
 /** The tabs: the button's words, whether a picture is needed, the words that must not be empty. */
 export const TASKS = {
-  draw: { verb: "Draw", settings: [...DRAWING, "retrieve"], needs: { prompt: "Say what to draw." } },
+  draw: {
+    verb: "Draw", settings: [...DRAWING, "retrieve"],
+    needs: { prompt: "Say what to draw." },
+  },
   teach: { verb: "", picture: true, settings: [], needs: {} },
   describe: {
     verb: "Describe", picture: true, needs: {},
@@ -30,7 +33,10 @@ export const TASKS = {
     verb: "Edit", picture: true, settings: [...DRAWING, "image_guidance_scale"],
     needs: { instruction: "Say what to change." },
   },
-  structure: { verb: "Draw", picture: true, settings: DRAWING, needs: { prompt: "Say what to draw." } },
+  structure: {
+    verb: "Draw", picture: true, settings: DRAWING,
+    needs: { prompt: "Say what to draw." },
+  },
   boxes: { verb: "Draw", settings: DRAWING, needs: {} },
   write: { verb: "Write", settings: DRAWING, needs: { text: "Say what to write." } },
 };
@@ -50,8 +56,8 @@ export function requestOf({ task, fields, settings, documents, picture, mask }) 
   if (task === "infill") body.mask = mask;
   if (task === "draw" && documents) body.documents = documents;
   if (task === "structure") {
-    body.is_feature = fields.lines !== "picture";
-    delete body.lines;
+    body.is_feature = fields.guide !== "picture";
+    delete body.guide;
   }
   return { name: task, body };
 }

@@ -1,4 +1,4 @@
-// Teaching: a picture and a name go into the memory of this visit, then it is drawn in other colours.
+// Teaching: a picture and a name go into the memory of this visit; then it is drawn in new colours.
 
 import { forget, taughtOnes, teach } from "./api.js";
 import { announce, at, button, icon, make } from "./element.js";
@@ -13,7 +13,10 @@ export class Teaching {
   #failed;
 
   /**
-   * @param {{picker: import("./picker.js").Picker, draw: (prompt: string) => void, failed: (problem: Error) => void}} parts
+   * @param {object} parts
+   * @param {import("./picker.js").Picker} parts.picker
+   * @param {(prompt: string) => void} parts.draw
+   * @param {(problem: Error) => void} parts.failed
    */
   constructor({ picker, draw, failed }) {
     this.#picker = picker;
@@ -79,7 +82,9 @@ export class Teaching {
         this.#suggest(caption);
         at("teach-prompts").querySelector("button").focus();
       }, { class: "quiet", "aria-label": `Draw ${caption}` }),
-      button(icon("close"), () => this.#forget(key), { class: "icon-button", "aria-label": `Forget ${caption}` }));
+      button(icon("close"), () => this.#forget(key), {
+        class: "icon-button", "aria-label": `Forget ${caption}`,
+      }));
   }
 
   async #forget(key) {

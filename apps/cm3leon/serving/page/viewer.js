@@ -51,8 +51,9 @@ function show() {
   const facts = [`Picture ${place + 1} of ${drawn.length}`, `seed ${one.seed}`];
   if (one.score !== null) facts.push(`match ${one.score.toFixed(2)}`);
   at("viewer-facts").textContent = facts.join(" · ");
-  at("viewer-actions").replaceChildren(...actionsOf(one, words).map(({ label, act }) => button(label, () => {
-    if (!label.startsWith("Save")) at("viewer").close();
+  const actions = actionsOf(one, words).map(({ name, label, act }) => button(label, () => {
+    if (!name.startsWith("save")) at("viewer").close();
     act();
-  })));
+  }));
+  at("viewer-actions").replaceChildren(...actions);
 }
