@@ -1,15 +1,13 @@
-"""The service's page in a real Chromium, against a service that answers as one would."""
+"""The service's page in a real Chromium: what it asks for, and how it shows what comes."""
 
 import threading
-import time
-from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 from fake_api import BASE, FakeService
-from page_visit import CHROMIUM, chromium, received, visit
+from page_visit import CHROMIUM, chromium, drag, received, visit
 from PIL import Image
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,18 +25,6 @@ def browser():
 def guest(browser):
     with visit(browser) as opened:
         yield opened
-
-
-def drag(page: Page, selector: str, *corners: tuple[float, float], side: int = 64) -> None:
-    """Drag over an element, in pixels of a picture of that side."""
-    page.locator(selector).scroll_into_view_if_needed()
-    box = page.locator(selector).bounding_box()
-    scale = box["width"] / side
-    for place, (x, y) in enumerate(corners):
-        page.mouse.move(box["x"] + x * scale, box["y"] + y * scale, steps=1 if not place else 6)
-        if not place:
-            page.mouse.down()
-    page.mouse.up()
 
 
 def test_rows_appear_while_it_is_drawn(browser):
@@ -235,150 +221,6 @@ def test_teach_then_draw(guest):
     assert not guest.fake.taught
 
 
-def test_link_round_trip(guest):
-    page = guest.page
-    page.click("summary")
-    page.fill("[name=temperature]", "0.7")
-    page.fill("#seed", "41")
-    guest.draw("a “blue” pear & more #1 on yellow")
-    page.locator("#documents-list input").first.uncheck()
-    page.locator("#draw-again").click()
-    guest.done()
-    sent = guest.fake.asked("draw")
-    words = parse_qs(urlsplit(page.url).fragment)
-    assert words["prompt"] == ["a “blue” pear & more #1 on yellow"] and words["seed"] == ["41"]
-    guest.fake.seen.clear()
-    guest.page = other = guest.open(f"#{urlsplit(page.url).fragment}")
-    expect(other.locator("#panel-draw [name=prompt]")).to_have_value(sent["prompt"])
-    assert other.input_value("[name=temperature]") == "0.7"
-    expect(other.locator("#send")).to_be_focused()
-    assert not guest.fake.seen  # it draws on demand alone
-    other.click("#send")
-    guest.done()
-    assert guest.fake.asked("draw") == sent
-    other.goto(
-        guest.url + '#task=boxes&boxes=[["red fox",0,10,99,256],["bad"]]&seed=x&candidates=2'
-    )
-    expect(other.locator(".box-name")).to_have_value("red fox")
-    assert other.input_value("#seed") == "" and other.input_value("[name=candidates]") == "2"
-
-
-def test_history_restores(guest):
-    page = guest.page
-    page.fill("[name=candidates]", "2")
-    page.fill("#seed", "5")
-    guest.draw()
-    drawn = page.locator(".larger img").first.get_attribute("src")
-    guest.draw("red apple")
-    expect(page.locator(".earlier")).to_have_count(2)
-    page.reload()
-    page.get_by_role("button", name="Bring back: blue pear on yellow").click()
-    expect(page.locator(".larger img").first).to_have_attribute("src", drawn)
-    assert page.input_value("#panel-draw [name=prompt]") == "blue pear on yellow"
-    assert page.input_value("[name=candidates]") == "2" and page.input_value("#seed") == "5"
-    expect(page.locator("#documents-list .document")).to_have_count(2)
-    page.click("#history-clear")
-    expect(page.locator(".earlier")).to_have_count(0)
-    page.click("#history-clear")  # undo
-    expect(page.locator(".earlier")).to_have_count(2)
-    page.get_by_role("button", name="Remove from the history: red apple").click()
-    expect(page.locator(".earlier")).to_have_count(1)
-
-
-def test_cancel_ends_the_request(browser):
-    with visit(browser, FakeService(hold=threading.Event())) as guest:
-        page = guest.page
-        page.fill("#panel-draw [name=prompt]", "blue pear")
-        page.click("#send")
-        expect(page.locator(".card.growing")).to_have_count(4)
-        page.click("#cancel")
-        expect(page.locator("#outcome-facts")).to_have_text("Cancelled")
-        expect(page.locator("#send")).to_be_focused()
-        assert page.input_value("#panel-draw [name=prompt]") == "blue pear"
-        deadline = time.monotonic() + 5
-        while guest.fake.aborted != ["draw"] and time.monotonic() < deadline:
-            page.wait_for_timeout(20)
-        assert guest.fake.aborted == ["draw"]
-
-
-def test_asks_for_the_token_once(browser):
-    with visit(browser, FakeService(token="s3cret"), ready=False) as guest:
-        guest.expected = ["status of 401"]
-        page = guest.page
-        page.fill("#token-value", "wrong")
-        page.keyboard.press("Enter")
-        expect(page.locator("#token-words")).to_have_text("That token was not accepted.")
-        page.fill("#token-value", "s3cret")
-        page.keyboard.press("Enter")
-        expect(page.locator("#token")).to_be_hidden()
-        guest.draw()
-        assert page.evaluate("[sessionStorage.getItem('cm3-token'), localStorage.length]") == [
-            "s3cret", 0,
-        ]  # fmt: skip
-        page.reload()
-        guest.draw()
-        other = guest.context.browser.new_page()
-        other.goto(guest.url)
-        other.click("#token-cancel")
-        expect(other.locator("#notice")).to_contain_text("a token is wanted")
-        other.close()
-
-
-def test_busy_is_tried_again(guest):
-    guest.expected = ["status of 429"]
-    page, fake = guest.page, guest.fake
-    fake.busy = 1
-    guest.draw()
-    assert [name for name, _ in fake.seen] == ["draw", "draw"]
-    fake.busy = 99
-    page.click("#send")
-    expect(page.locator("#notice")).to_contain_text("Busy: trying again in 1 s (try 1 of 5)")
-    page.click("#cancel")
-    expect(page.locator("#notice")).to_be_hidden()
-    fake.seen.clear()
-    page.wait_for_timeout(1200)
-    assert not fake.seen
-
-
-def test_what_goes_wrong_is_said_and_nothing_is_lost(guest):
-    guest.expected = ["status of 503", "status of 400", "ERR_FAILED"]
-    page, fake = guest.page, guest.fake
-    notice = page.locator("#notice")
-    for refusal, said in [
-        ((503, "closing", None), "The service is closing or has stopped: closing"),
-        ((400, "prompt: <i>too</i> long", "prompt"), "prompt: <i>too</i> long"),
-    ]:
-        fake.refusal = refusal
-        page.fill("#panel-draw [name=prompt]", "blue pear")
-        page.click("#send")
-        expect(notice).to_contain_text(said)
-    expect(page.locator("#panel-draw [name=prompt]")).to_have_attribute("aria-invalid", "true")
-    page.route("**/api/draw", lambda route: route.abort())
-    page.click("#send")
-    expect(notice).to_contain_text("The service cannot be reached. Nothing you entered is lost.")
-    assert page.input_value("#panel-draw [name=prompt]") == "blue pear"
-    page.unroute("**/api/draw")
-    notice.get_by_role("button", name="Try again").click()
-    guest.done()
-    expect(notice).to_be_hidden()
-
-
-def test_texts_stay_texts(browser):
-    evil = "<img src=x onerror=alert(1)><script>alert(2)</script>"
-    with visit(browser, FakeService(examples=[evil])) as guest:
-        page = guest.page
-        expect(page.locator("#examples button")).to_have_text(evil)
-        page.click("#examples button")
-        guest.done()
-        expect(page.locator("#outcome-title")).to_have_text(evil)
-        expect(page.locator(".earlier span")).to_have_text(evil)
-        guest.use("Teach it")
-        page.fill("#panel-teach [name=name]", evil)
-        page.click("#teach")
-        expect(page.locator("#taught-list span")).to_have_text(evil)
-        assert page.locator("img[src=x], main script").count() == 0
-
-
 def test_a_photo_is_made_small_and_upright(guest):
     page = guest.page
     photo = Image.new("RGB", (1600, 1200), "red")
@@ -395,21 +237,6 @@ def test_a_photo_is_made_small_and_upright(guest):
     broken = {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"}
     page.set_input_files("#file", broken)
     expect(page.locator("#picker-error")).to_contain_text("cannot read that file")
-
-
-def test_saves_files(guest):
-    page = guest.page
-    page.fill("#seed", "7")
-    guest.draw("Blue pear, on yellow!")
-    for press, name, side in [
-        (lambda: page.locator(".card").first.get_by_role("button", name="Save").click(), "", 64),
-        (lambda: guest.use("Save 512 px wide"), "-x8", 512),
-    ]:
-        with page.expect_download() as saved:
-            press()
-        assert saved.value.suggested_filename == f"blue-pear-on-yellow-10{name}.png"
-        with Image.open(saved.value.path()) as picture:
-            assert picture.size == (side, side)
 
 
 def test_a_run_that_was_not_tuned(browser):

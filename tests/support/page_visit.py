@@ -1,4 +1,4 @@
-"""A visit to the service's page in a real browser; whatever the browser complains of is an error."""
+"""A visit to the service's page in a real browser; what the browser complains of is an error."""
 
 import base64
 import io
@@ -97,3 +97,15 @@ def received(text: str) -> Image.Image:
     head, content = text.split(",")
     assert head == "data:image/png;base64"
     return Image.open(io.BytesIO(base64.b64decode(content)))
+
+
+def drag(page: Page, selector: str, *corners: tuple[float, float], side: int = 64) -> None:
+    """Drag over an element, in pixels of a picture of that side."""
+    page.locator(selector).scroll_into_view_if_needed()
+    box = page.locator(selector).bounding_box()
+    scale = box["width"] / side
+    for place, (x, y) in enumerate(corners):
+        page.mouse.move(box["x"] + x * scale, box["y"] + y * scale, steps=1 if not place else 6)
+        if not place:
+            page.mouse.down()
+    page.mouse.up()

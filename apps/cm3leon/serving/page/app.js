@@ -30,7 +30,8 @@ class Page {
       failed: (problem) => this.#failed(problem, null),
     });
     const { documents } = this;
-    this.outcome = new Outcome({ run, documents, drawText: (text) => this.draw(text) });
+    const drawText = run.can.includes("draw") ? (text) => this.draw(text) : null;
+    this.outcome = new Outcome({ run, documents, drawText });
     this.form = new Form({ run, documents, submit: () => this.submit() });
     this.teaching = new Teaching({
       picker: this.form.picker,
@@ -38,7 +39,10 @@ class Page {
       failed: (problem) => this.#failed(problem, null),
     });
     this.shelf = new Shelf(new History(run.name), (entry) => this.#restore(entry));
-    this.choose = startTabs(this.tabs, (task) => this.form.choose(task));
+    this.choose = startTabs(this.tabs, (task) => {
+      this.form.choose(task);
+      if (task === "teach") this.teaching.show();
+    });
     this.choose(this.tabs[0]);
     at("cancel").addEventListener("click", () => this.#running?.abort());
     at("copy-link").addEventListener("click", () => this.#copyLink());
@@ -240,7 +244,6 @@ async function start() {
   await page.open(readLink(location.hash));
   addEventListener("hashchange", () => page.open(readLink(location.hash)));
   await page.shelf.show();
-  if (run.can.includes("teach")) await page.teaching.show();
 }
 
 layMosaic();

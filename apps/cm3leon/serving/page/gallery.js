@@ -36,6 +36,7 @@ export class Gallery {
     this.#words = words;
     this.#cards = Array.from({ length: count }, (_, place) => makeCard(seed + place));
     this.#list.dataset.count = count;
+    this.#list.setAttribute("aria-busy", "true");
     this.#list.style.setProperty("--done", 0);
     this.#list.replaceChildren(...this.#cards.map((card) => card.element));
   }
@@ -70,6 +71,7 @@ export class Gallery {
       return card;
     });
     this.#list.dataset.count = pictures.length;
+    this.#list.setAttribute("aria-busy", "false");
     this.#list.replaceChildren(...this.#cards.map((card) => card.element));
     if (!moves()) return;
     for (const { seed, element } of this.#cards) {
@@ -83,6 +85,7 @@ export class Gallery {
 
   /** Leave what was drawn until now, and no more waiting. */
   stop() {
+    this.#list.setAttribute("aria-busy", "false");
     for (const { element } of this.#cards) element.classList.add("stopped");
   }
 }

@@ -16,7 +16,7 @@ export class Outcome {
    * @param {object} parts
    * @param {any} parts.run
    * @param {import("./documents.js").Documents} parts.documents
-   * @param {(text: string) => void} parts.drawText
+   * @param {((text: string) => void)|null} parts.drawText None where the run does not draw.
    */
   constructor({ run, documents, drawText }) {
     this.#gallery = new Gallery(run.grid);
@@ -152,7 +152,10 @@ export class Outcome {
     at("texts").replaceChildren(...texts.map(({ text, score }) => make("li", { class: "text" },
       make("p", {}, text),
       score === null ? null : make("span", { class: "facts" }, `match ${score.toFixed(2)}`),
-      make("div", { class: "card-acts" }, answers ? null : draw(text), copy(text)))));
+      make("div", { class: "card-acts" },
+        this.drawText && !answers ? draw(text) : null,
+        // Over plain HTTP from another machine, browsers give a page no clipboard.
+        navigator.clipboard ? copy(text) : null))));
   }
 
   #shown(pictures) {

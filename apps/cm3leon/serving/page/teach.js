@@ -31,11 +31,15 @@ export class Teaching {
     });
   }
 
-  /** Show what was taught in this visit. */
+  /** Show what was taught in this visit; the service may have forgotten it. */
   async show() {
-    const known = await taughtOnes();
-    at("taught").hidden = !known.length;
-    at("taught-list").replaceChildren(...known.map((one) => this.#item(one)));
+    try {
+      const known = await taughtOnes();
+      at("taught").hidden = !known.length;
+      at("taught-list").replaceChildren(...known.map((one) => this.#item(one)));
+    } catch (problem) {
+      this.#failed(problem);
+    }
   }
 
   async #teach(field) {
