@@ -36,7 +36,8 @@ import torch
 from PIL import Image
 from timing import machine_facts, report
 
-from cm3leon.drawing.draw import draw
+from cm3_decoding import generate_rows
+from cm3leon.drawing.draw import drawing
 from cm3leon.parts import open_parts
 
 PROMPTS = [
@@ -134,6 +135,8 @@ async def storm(
                     text = await answer.text()
                     good = 400 <= answer.status < 500 and "Traceback" not in text
                     found["malformed" if good else "wrong"] += 1
+                    if not good:
+                        print(f"{body!r:.60}: {answer.status} {text:.200}", file=sys.stderr)
             elif kind == "leave":
                 try:
                     patience = chance.uniform(0.01, 0.5)
@@ -147,6 +150,7 @@ async def storm(
                     found["refused"] += 1
                 elif picture is None or not check(number, picture):
                     found["wrong"] += 1
+                    print(f"{asked(number)}: status {status}, another picture", file=sys.stderr)
                 else:
                     found["answered"] += 1
 
@@ -182,23 +186,20 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--requests", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", type=int, default=32, help="as of serve.py")
-    parser.add_argument("--waiting", type=int, default=24, help="as of serve.py")
+    parser.add_argument("--waiting", type=int, default=32, help="as of serve.py")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args(arguments)
     options = [f"--rows={given.rows}", f"--waiting={given.waiting}"]
 
     parts = open_parts(given.run, "cpu")
-    needed = {(one["prompt"], one["seed"]) for one in map(asked, range(given.requests))}
-    by_prompt: dict[str, list[int]] = {}
-    for prompt, seed in sorted(needed):
-        by_prompt.setdefault(prompt, []).append(seed)
-    wanted = {
-        (prompt, seed): pixels
-        for prompt, seeds in by_prompt.items()
-        for seed, pixels in zip(
-            seeds, draw(parts, [prompt], seeds=np.array([seeds])).pixels[0], strict=True
-        )
-    }
+    needed = sorted({(one["prompt"], one["seed"]) for one in map(asked, range(given.requests))})
+    seeds = np.array([[seed] for _, seed in needed])
+    rows = drawing(parts, [prompt for prompt, _ in needed], seeds=seeds).rows
+    ids = torch.stack(generate_rows(parts.model, rows, device=parts.device)).numpy()
+    codes = parts.tokenizers.vocabulary.ids_to_codes(ids)
+    # one by one: the last bit of a pixel depends on what is decoded with it
+    drawn = [parts.tokenizers.decode(own[None])[0] for own in codes]
+    wanted = dict(zip(needed, drawn, strict=True))
 
     def check(number: int, picture: np.ndarray) -> bool:
         one = asked(number)
@@ -206,7 +207,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     server = Server(given.run, *options)
     try:
-        together = min(given.clients, given.rows + given.waiting // 2)
+        together = min(given.clients, given.waiting)
         asyncio.run(rate(server.url, together, together))
         rates: dict[str, list[float]] = {"one_by_one": [], "together": []}
         for _ in range(given.rounds):

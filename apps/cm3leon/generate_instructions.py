@@ -15,6 +15,7 @@ from cm3_train import progress_bar
 from cm3leon.drawing.follow import answer_records, draw_records
 from cm3leon.drawing.prompts import retrieve_for_picture
 from cm3leon.drawing.records import (
+    ANSWERED,
     Wanted,
     boxes_of,
     codes_of,
@@ -27,9 +28,6 @@ from cm3leon.instructions.features import open_feature
 from cm3leon.instructions.locations import SIDE
 from cm3leon.parts import Parts
 from cm3leon.tuned import Tuned
-
-ANSWERED = {"ask": ("vqa2", "okvqa", "vizwiz"), "long": ("image_paragraph", "localized_narratives")}
-"""Tasks that answer a command; the first that the run was tuned on does."""
 
 
 def opened(parts: Parts, path: Path) -> np.ndarray:

@@ -16,7 +16,6 @@ from cm3_imagetok import square
 from cm3leon.drawing import describe, draw, follow, records, redraw, sampling, teach
 from cm3leon.drawing.continuation import Continuation
 from cm3leon.drawing.prompts import retrieve, retrieve_for_picture, scores_of
-from cm3leon.generate_instructions import ANSWERED
 from cm3leon.instructions.features import NAMES, WEIGHTLESS, open_feature
 from cm3leon.parts import Parts
 from cm3leon.serving.asked import (
@@ -218,7 +217,7 @@ def _infill(asked: Infill, parts: Parts) -> Prepared:
 
 
 def _ask(asked: Ask, parts: Parts, tuned: Tuned) -> Prepared:
-    names = ANSWERED["ask"]
+    names = records.ANSWERED["ask"]
     task = tuned.task(next((name for name in names if name in tuned.tasks), names[0]))
     pixels = _pixels(parts, asked)
     count = asked.retrieve

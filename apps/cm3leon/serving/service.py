@@ -20,6 +20,7 @@ from PIL.Image import Image
 from cm3_decoding import max_new_tokens
 from cm3leon import VERSION
 from cm3leon.drawing import describe, teach
+from cm3leon.drawing.records import ANSWERED
 from cm3leon.instructions.features import NAMES
 from cm3leon.parts import Parts, open_parts
 from cm3leon.serving.asked import (
@@ -109,7 +110,7 @@ class Service:
             can += ["teach", "vary"] if has_memory else []
             can += [name for name in ("edit", "boxes", "write") if name in tasks]
             can += ["structure"] if features else []
-        can += ["ask"] if {"vqa2", "okvqa", "vizwiz"} & set(tasks) else []
+        can += ["ask"] if set(ANSWERED["ask"]) & set(tasks) else []
         config = parts.habits.samplers[0]
         return {
             "name": self.name,
