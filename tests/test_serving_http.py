@@ -11,7 +11,7 @@ from PIL import Image
 
 from cm3leon.serving import asked
 from cm3leon.serving.limits import Limits
-from cm3leon.serving.schemas import _EXAMPLE
+from cm3leon.serving.schemas import EXAMPLE
 
 PICTURE = text_of()
 MASK = text_of(file_of(Image.new("L", (8, 8), 255)))
@@ -402,7 +402,7 @@ def test_the_document_names_every_endpoint_and_the_shape_of_errors(client):
     responses = document["paths"]["/api/draw"]["post"]["responses"]
     assert responses["200"]["content"].keys() == {"application/json", "text/event-stream"}
     assert {"400", "408", "413", "415", "422", "429", "503", "504"} < responses.keys()
-    assert pixels_of(_EXAMPLE).shape == (1, 1, 3)
+    assert pixels_of(EXAMPLE).shape == (1, 1, 3)
 
 
 @pytest.mark.parametrize("path", ["/docs", "/redoc", "/api/draw/", "//api/run", "/api"])

@@ -121,7 +121,7 @@ def test_a_quiet_stream_is_kept_open(monkeypatch):
         assert body.startswith(b"event: waiting\n") and b"event: pictures\n" in body
 
 
-def test_a_client_that_does_not_read_is_left(monkeypatch):
+def test_a_service_that_hangs_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(answering, "MARGIN", 0.5)
     service = FakeService(Limits(seconds=0.5), pause=60)
     with listening(service) as port:
@@ -185,6 +185,7 @@ def test_a_length_above_the_limit_is_refused_before_the_body():
         assert answer_of(connection)[0] == 413
 
 
+@pytest.mark.slow
 def test_of_many_at_once_some_come_again_later():
     service = FakeService(Limits(candidates=8, rows=8, waiting=200), pause=0.1)
     with listening(service) as port:

@@ -39,7 +39,7 @@ BOUNDS = {
     "boxes": "boxes",
 }
 """Field -> what bounds it in a service's `Limits`: its characters, its value, or its items."""
-_EXAMPLE = (
+EXAMPLE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 )
 
@@ -64,7 +64,7 @@ File = Annotated[
     Field(
         min_length=4,
         description="Base64 of a PNG, JPEG or WebP file, or a data: URL of one",
-        examples=[_EXAMPLE],
+        examples=[EXAMPLE],
         json_schema_extra={"format": "byte"},
     ),
 ]
