@@ -1,9 +1,14 @@
 """Sphinx: pages in Markdown (MyST), the API from the packages' docstrings."""
 
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
 project = "CM3Leon"
 author = "The CM3Leon rebuild authors"
 copyright = "2026, the CM3Leon rebuild authors. Apache-2.0"
-release = "0.1.0"
+release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
