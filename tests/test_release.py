@@ -62,6 +62,7 @@ def test_the_documentation_and_the_citation_name_the_same_version():
     version = distributions()[-1].project["version"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == version and citation["cff-version"] == "1.2.0"
+    assert f"version = {{{version}}}" in (ROOT / "docs/cite.md").read_text()
     names = {}
     exec(
         (ROOT / "docs/conf.py").read_text(), names | {"__file__": str(ROOT / "docs/conf.py")}, names
