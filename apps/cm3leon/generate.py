@@ -134,7 +134,7 @@ def redraw_picture(
         redrawn = redraw.redraw(
             parts,
             picture,
-            rectangle,
+            redraw.masked_codes(parts.tokenizers, rectangle, picture.size),
             caption,
             candidates=candidates,
             sampling=sampling.samplers_of(parts.habits, sampler, changes)[0],

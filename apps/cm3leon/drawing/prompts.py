@@ -46,6 +46,19 @@ def retrieve(
     return found[::-1]
 
 
+def scores_of(parts: Parts, keys: Sequence[int], vector: np.ndarray) -> list[float]:
+    """Return the cosines of documents, the run's own or taught ones, with a CLIP vector (dim,).
+
+    Raises:
+        ValueError: There is no document of a key.
+    """
+    memory = parts.memory
+    taught = {one.key: float(one.vector.dot(vector)) for one in memory.taught}
+    own = [key for key in keys if key not in taught]
+    scores = dict(zip(own, memory.bank.vectors_of(own).dot(vector).tolist(), strict=True))
+    return [{**scores, **taught}[key] for key in keys]
+
+
 def words_of(text: str) -> list[str]:
     """Return the words of a text, without case and punctuation."""
     return re.findall(r"\w+", text.casefold())

@@ -116,6 +116,17 @@ def learn(parts: Parts, picture: Image.Image, text: str) -> Parts:
     )
 
 
+def forget(parts: Parts, key: int) -> Parts:
+    """Return parts without a document that they were taught; the given ones stay as they are."""
+    documents = parts.memory.documents
+    if not isinstance(documents, TaughtDocuments):
+        return parts
+    lessons = {known: lesson for known, lesson in documents.lessons.items() if known != key}
+    taught = tuple(one for one in parts.memory.taught if one.key != key)
+    memory = replace(parts.memory, documents=replace(documents, lessons=lessons), taught=taught)
+    return replace(parts, retrieval=Retrieval(encoder=parts.encoder, memory=memory))
+
+
 def keep(folder: Path, picture: Image.Image, text: str, size: int) -> Path:
     """Save a taught picture for the run's next drawings.
 

@@ -1,0 +1,301 @@
+"""What is asked for, made ready for the scheduler: prompts, documents, and what becomes of the ids.
+
+Everything here runs outside of the event loop, and touches the decoder's weights never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from cm3_decoding import SamplingConfig
+from cm3_imagetok import square
+from cm3leon.drawing import describe, draw, follow, records, redraw, sampling, teach
+from cm3leon.drawing.continuation import Continuation
+from cm3leon.drawing.prompts import retrieve, retrieve_for_picture, scores_of
+from cm3leon.instructions.features import NAMES, WEIGHTLESS, open_feature
+from cm3leon.parts import Parts
+from cm3leon.serving.asked import (
+    Ask,
+    Asked,
+    Boxes,
+    Choices,
+    Describe,
+    Document,
+    Draw,
+    Edit,
+    Infill,
+    Pictures,
+    Structure,
+    Texts,
+    Vary,
+    Write,
+)
+from cm3leon.tuned import Tuned
+
+CANDIDATES = 4
+"""Pictures or texts where nobody says how many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """A request that only lacks its new ids."""
+
+    continuation: Continuation[Any]
+    last_event: Callable[[Any], Pictures | Texts]
+    """Makes the last event of the continuation's result."""
+    documents: tuple[Document, ...] = ()
+    """What stands before the prompt, the best first."""
+
+
+def prepare(asked: Asked, parts: Parts, tuned: Tuned | None) -> Prepared:
+    """Make a request ready.
+
+    Args:
+        asked: The request; a `Vary` must have its prompt.
+        parts: The session's.
+        tuned: What the run was tuned on, if it was.
+
+    Raises:
+        ValueError: It cannot be done; the message starts with the parameter's name.
+    """
+    match asked:
+        case Draw():
+            return _draw(asked, parts)
+        case Describe():
+            return _describe(asked, parts)
+        case Infill():
+            return _infill(asked, parts)
+        case Vary():
+            return _vary(asked, parts)
+        case Ask():
+            return _ask(asked, parts, _tuned(tuned))
+        case _:
+            return _follow(asked, parts, _tuned(tuned))
+
+
+def documents_of(
+    parts: Parts, keys: Sequence[int], vector: np.ndarray | None
+) -> tuple[Document, ...]:
+    """Return the documents of keys, the best last, best first.
+
+    Args:
+        parts: The session's.
+        keys: Of the memory or taught.
+        vector: (dim,) CLIP vector of what they were retrieved for; None: scores are 1.
+    """
+    if not keys:
+        return ()
+    memory = parts.memory
+    taught = {one.key for one in memory.taught}
+    scores = [1.0] * len(keys) if vector is None else scores_of(parts, keys, vector)
+    codes = np.stack([memory.documents.codes(key) for key in keys])
+    found = [
+        Document(
+            key=key,
+            caption=memory.documents.caption(key),
+            score=score,
+            pixels=pixels,
+            taught=key in taught,
+        )
+        for key, score, pixels in zip(keys, scores, parts.tokenizers.decode(codes), strict=True)
+    ]
+    return tuple(reversed(found))
+
+
+def found_for(parts: Parts, prompt: str, count: int | None) -> tuple[list[int], np.ndarray | None]:
+    """Return the keys that are retrieved for a prompt, the best last, and its CLIP vector."""
+    if parts.retrieval is None:
+        if count:
+            raise ValueError("retrieve: wanted 0, as this run has no memory bank")
+        return [], None
+    vector = parts.encoder.encode_texts([prompt])[0]
+    return retrieve(parts, "text", vector, count, prompt), vector
+
+
+def _draw(asked: Draw, parts: Parts) -> Prepared:
+    if asked.documents is None:
+        keys, vector = found_for(parts, asked.prompt, asked.retrieve)
+    else:
+        keys = list(reversed(asked.documents))
+        if keys and parts.retrieval is None:
+            raise ValueError("documents: wanted none, as this run has no memory bank")
+        vector = parts.encoder.encode_texts([asked.prompt])[0] if keys else None
+        try:
+            scores_of(parts, keys, vector) if vector is not None else None
+        except KeyError:
+            raise ValueError("documents: wanted keys of this run's memory, got others") from None
+    return _drawing(asked, parts, asked.prompt, keys, vector)
+
+
+def _vary(asked: Vary, parts: Parts) -> Prepared:
+    assert asked.prompt is not None
+    taught = teach.learn(parts, asked.picture, asked.prompt)
+    key = taught.memory.taught[-1].key
+    vector = parts.encoder.encode_texts([asked.prompt])[0]
+    return _drawing(asked, taught, asked.prompt, [key], vector)
+
+
+def _drawing(
+    asked: Choices, parts: Parts, prompt: str, keys: Sequence[int], vector: np.ndarray | None
+) -> Prepared:
+    """Draw a prompt behind documents, the best last."""
+    count = asked.candidates or CANDIDATES
+    habits = parts.habits
+    if any(one.key in keys for one in (parts.memory.taught if keys else ())):
+        # as `teach.teach`, after whose picture the run draws
+        samplers = [replace(one, image_guidance_scale=teach.SCALE) for one in habits.samplers]
+        habits = replace(habits, samplers=tuple(samplers))
+    continuation = draw.drawing(
+        parts,
+        [prompt],
+        contexts=[keys],
+        samplers=sampling.samplers_of(habits, asked.sampler, asked.changes, count),
+        seeds=asked.seed + np.arange(count)[None],
+    )
+
+    def last_event(drawn: draw.Drawings) -> Pictures:
+        order = describe.best_first(drawn.scores[0])
+        return Pictures(
+            pixels=drawn.pixels[0, order],
+            seeds=tuple(asked.seed + int(place) for place in order),
+            scores=_judged(parts, drawn.scores[0, order].tolist()),
+        )
+
+    documents = documents_of(parts, continuation.contexts[0], vector)
+    return Prepared(continuation=continuation, last_event=last_event, documents=documents)
+
+
+def _describe(asked: Describe, parts: Parts) -> Prepared:
+    continuation = describe.describing(
+        parts,
+        asked.picture,
+        candidates=asked.candidates or CANDIDATES,
+        sampling=sampling.samplers_of(parts.habits, asked.sampler, asked.changes)[0],
+        retrieved=asked.retrieve,
+        seed=asked.seed,
+    )
+
+    def last_event(found: describe.Descriptions) -> Texts:
+        return Texts(texts=tuple(found.captions), scores=_judged(parts, found.scores))
+
+    pixels = np.asarray(square(asked.picture, parts.tokenizers.size))
+    keys = continuation.contexts[0]
+    vector = parts.encoder.encode_images([pixels])[0] if keys else None
+    documents = documents_of(parts, keys, vector)
+    return Prepared(continuation=continuation, last_event=last_event, documents=documents)
+
+
+def _infill(asked: Infill, parts: Parts) -> Prepared:
+    continuation = redraw.redrawing(
+        parts,
+        asked.picture,
+        redraw.painted_codes(parts.tokenizers, asked.mask),
+        asked.prompt,
+        candidates=asked.candidates or CANDIDATES,
+        sampling=sampling.samplers_of(parts.habits, asked.sampler, asked.changes)[0],
+        retrieved=asked.retrieve,
+        seed=asked.seed,
+    )
+
+    def last_event(found: redraw.Redrawings) -> Pictures:
+        hidden = np.where(found.masked[..., None], np.uint8(128), found.original)
+        return Pictures(
+            pixels=found.pixels,
+            seeds=found.seeds,
+            scores=_judged(parts, found.scores),
+            shown={"picture": found.original, "masked": hidden},
+        )
+
+    keys = continuation.contexts[0]
+    vector = parts.encoder.encode_texts([asked.prompt])[0] if keys else None
+    documents = documents_of(parts, keys, vector)
+    return Prepared(continuation=continuation, last_event=last_event, documents=documents)
+
+
+def _ask(asked: Ask, parts: Parts, tuned: Tuned) -> Prepared:
+    names = records.ANSWERED["ask"]
+    task = tuned.task(next((name for name in names if name in tuned.tasks), names[0]))
+    pixels = _pixels(parts, asked)
+    count = asked.retrieve
+    if count is None and task.name not in tuned.with_documents:
+        count = 0
+    keys = retrieve_for_picture(parts, pixels, count)[-1:]
+    record = {"image": records.codes_of(parts, pixels), "question": asked.question}
+    continuation = follow.answering_records(parts, task, [record], contexts=[keys])
+    vector = parts.encoder.encode_images([pixels])[0] if keys else None
+    return Prepared(
+        continuation=continuation,
+        last_event=lambda said: Texts(texts=tuple(said), scores=None),
+        documents=documents_of(parts, keys, vector),
+    )
+
+
+def _follow(asked: Edit | Boxes | Write | Structure, parts: Parts, tuned: Tuned) -> Prepared:
+    wanted = _wanted(asked, parts, tuned)
+    task = tuned.task(wanted.task)
+    config = _sampling(asked, tuned, wanted.task)
+    count = asked.candidates or CANDIDATES
+    seeds = asked.seed + np.arange(count)
+    continuation = follow.drawing_records(
+        parts, task, [wanted.fields], sampling=config, seeds=seeds[None]
+    )
+
+    def last_event(codes: np.ndarray) -> Pictures:
+        return Pictures(
+            pixels=parts.tokenizers.decode(codes[0]),
+            seeds=tuple(seeds.tolist()),
+            scores=None,
+            shown=dict(wanted.shown),
+        )
+
+    return Prepared(continuation=continuation, last_event=last_event)
+
+
+def _wanted(asked: Edit | Boxes | Write | Structure, parts: Parts, tuned: Tuned) -> records.Wanted:
+    match asked:
+        case Edit():
+            return records.edit_of(parts, _pixels(parts, asked), asked.instruction)
+        case Write():
+            return records.writing_of(asked.text)
+        case Boxes():
+            return records.boxes_of(asked.boxes, asked.prompt, tuned.grid)
+        case Structure():
+            extract = None
+            if not asked.is_feature:
+                if asked.feature in NAMES and asked.feature not in WEIGHTLESS:
+                    raise ValueError(
+                        f"is_feature: wanted the {asked.feature} picture itself, as this service "
+                        "has no extractor for it, got another picture"
+                    )
+                extract = open_feature(asked.feature)
+            pixels = _pixels(parts, asked)
+            return records.structure_of(parts, asked.feature, pixels, asked.prompt, extract)
+
+
+def _sampling(asked: Choices, tuned: Tuned, task: str) -> SamplingConfig:
+    changes = dict(asked.changes)
+    if asked.sampler == "mixed":
+        raise ValueError("sampler: wanted one of top-p, cd-k, greedy for an instruction, got mixed")
+    if asked.sampler is not None:
+        changes["sampler"] = asked.sampler
+    config = replace(tuned.recipe.guidance.sampling(task), **changes)
+    tuned.recipe.check_streams(config)
+    return config
+
+
+def _pixels(parts: Parts, asked: Edit | Ask | Structure) -> np.ndarray:
+    return np.asarray(square(asked.picture, parts.tokenizers.size))
+
+
+def _judged(parts: Parts, scores: Sequence[float]) -> tuple[float, ...] | None:
+    return None if parts.retrieval is None else tuple(scores)
+
+
+def _tuned(tuned: Tuned | None) -> Tuned:
+    if tuned is None:
+        raise ValueError("run: wanted one that was tuned on instructions, got an untuned one")
+    return tuned
