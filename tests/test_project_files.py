@@ -1,5 +1,6 @@
 """Files of the project that programs of others read: forms, CI, container, citation."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,5 +57,20 @@ def test_the_container_copies_what_is_there_and_what_may_enter_the_build():
         assert list(ROOT.glob(source)), source
         assert f"!{source.split('/')[0]}" in ignored
     assert [line for line in lines if line.startswith("USER")] == ["USER 10001"]
-    (entry,) = [line for line in lines if line.startswith("ENTRYPOINT")]
-    assert '"--token-file"' in entry and '"0.0.0.0"' in entry
+
+
+def test_the_container_starts_the_service_and_with_a_token_alone(tmp_path, capsys):
+    from cm3leon.serve_options import parse
+
+    lines = (ROOT / "Containerfile").read_text().splitlines()
+    said = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if " [" in line}
+    python, app, *options = json.loads(said["ENTRYPOINT"])
+    assert python == "python" and (ROOT / app).is_file()
+    file = tmp_path / "token"
+    options = [str(file) if name == "/run/secrets/cm3-token" else name for name in options]
+    with pytest.raises(SystemExit):
+        parse(None, [*options, *json.loads(said["CMD"])])
+    assert "--token-file" in capsys.readouterr().err
+    file.write_text("a token of some length".replace(" ", "-"))
+    given = parse(None, [*options, *json.loads(said["CMD"])])
+    assert given.host == "0.0.0.0" and given.token and given.run == Path("runs/tiny")
