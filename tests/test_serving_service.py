@@ -318,7 +318,7 @@ def test_a_service_that_ends_says_so_to_all(smoke_run):
 @pytest.mark.parametrize(
     ("asked", "words"),
     [
-        (Draw(prompt="a " * 400), "^prompts: a prompt of .* do not fit the model"),
+        (Draw(prompt="a " * 400), "^prompt: a prompt of .* do not fit the model"),
         (Draw(prompt="a", sampler="top-p", changes={"cd_k": 3}), "^cd_k: does nothing with top-p"),
         (Draw(prompt="a", changes={"top_p": 7.0}), "^top_p: wanted"),
         (Draw(prompt="a", sampler="dice"), "^sampler: wanted one of"),

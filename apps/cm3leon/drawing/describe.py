@@ -14,7 +14,8 @@ from cm3_decoding import Row, SamplingConfig
 from cm3_imagetok import square
 from cm3leon.drawing.continuation import Continuation, Progress
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve_for_picture, text_to_end
-from cm3leon.parts import Parts, Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Parts
 
 CAPTION_LENGTH = 48
 """Most tokens of a caption."""

@@ -11,7 +11,8 @@ import torch
 
 from cm3_decoding import SamplingConfig, TextUntil
 from cm3_retrieval import inference_context
-from cm3leon.parts import Parts, Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Parts
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Text ids and codes of one document."""

@@ -13,7 +13,8 @@ from cm3_decoding import CodeBlock, Forced, Row, SamplingConfig
 from cm3leon.drawing.continuation import Continuation, Progress
 from cm3leon.drawing.describe import best_first, read_picture, unguided
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve_for_caption
-from cm3leon.parts import Parts, Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Parts
 
 
 @dataclass(frozen=True)

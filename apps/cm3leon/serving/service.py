@@ -346,7 +346,9 @@ class _Request:
                     return
                 case Failed(error=error):
                     self._job = None
-                    if isinstance(error, ValueError | Stopped):
+                    if isinstance(error, ValueError):  # rows have prompts, a request has one
+                        raise ValueError(str(error).replace("prompts:", "prompt:", 1)) from error
+                    if isinstance(error, Stopped):
                         raise error
                     raise Stopped("the model failed") from error
 

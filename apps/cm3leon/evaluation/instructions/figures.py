@@ -21,7 +21,8 @@ from cm3leon.drawing.follow import answer_records, draw_records
 from cm3leon.evaluation.instructions import pictures, texts
 from cm3leon.evaluation.judge import Judge
 from cm3leon.instructions.sets import InstructionSet, Record
-from cm3leon.parts import Parts, Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Parts
 
 HOW = pictures.HOW | texts.HOW
 OTHERS = {
