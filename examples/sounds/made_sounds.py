@@ -1,0 +1,126 @@
+"""Sounds with captions, made here: an instrument plays a note in some way.
+
+"a fading square wave on d4". Four instruments have the classical waveforms; the others are invented,
+each with harmonics of its own and a name. A sound differs a little each time that it is played.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RATE = 8000
+"""Samples a second."""
+SAMPLES = 4096
+"""Of one sound: about half a second."""
+HARMONICS = 7
+"""As many stay below 4 kHz on the highest note."""
+APART_DB = 6.5
+"""Least between the harmonics of two instruments, root mean square."""
+FLOOR_DB = -35.0
+"""A harmonic below this, beside the loudest, counts as absent."""
+KEYS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
+NOTES = {f"{key}{o}": 130.813 * 2 ** (o - 3 + up / 12) for o in (3, 4) for key, up in KEYS.items()}
+NOTES["c5"] = 523.251
+"""Hertz of the white keys from c3 to c5."""
+TIMES = np.arange(SAMPLES) / SAMPLES
+WAYS = {
+    "steady": np.ones(SAMPLES),
+    "fading": 10 ** (-TIMES),
+    "swelling": 10 ** (TIMES - 1),
+    "plucked": 10 ** (-2.5 * TIMES),
+    "pulsing": 10 ** (-0.5 + 0.5 * np.cos(8 * np.pi * TIMES)),
+}
+"""How loud a sound is, sample by sample."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What is played, and what it is for."""
+
+    instrument: str
+    note: str
+    way: str
+    split: str = ""
+    """"train", or "validation" and "test": a known instrument on a note that training has in other
+    ways. Of instruments that training never has: "shown", which can be retrieved, and "new", which
+    is asked for."""
+
+    @property
+    def caption(self) -> str:
+        """The caption."""
+        return f"a {self.way} {self.instrument} on {self.note}"
+
+
+def instruments(count: int, seed: int) -> dict[str, np.ndarray]:
+    """Return the amplitudes (HARMONICS,) of `count` instruments, at least 4, by name."""
+    number = np.arange(1, HARMONICS + 1)
+    odd = number % 2
+    known = {
+        "sine wave": 1.0 * (number == 1),
+        "triangle wave": odd / number**2,
+        "square wave": odd / number,
+        "sawtooth wave": 1 / number,
+    }
+    rng = np.random.default_rng(seed)
+    syllables = [consonant + vowel for consonant in "bdfgklmnprtvz" for vowel in "aeiou"]
+    while len(known) < count:
+        name, amplitudes = "".join(rng.choice(syllables, 2)), some_harmonics(rng)
+        apart = [np.sqrt(np.square(levels(amplitudes) - levels(k)).mean()) for k in known.values()]
+        if name not in known and min(apart) >= APART_DB:
+            known[name] = amplitudes
+    return known
+
+
+def some_harmonics(rng: np.random.Generator) -> np.ndarray:
+    """Draw the amplitudes (HARMONICS,) of an instrument."""
+    amplitudes = 10 ** (rng.uniform(-30, 0, HARMONICS) / 20) * (rng.random(HARMONICS) < 0.85)
+    amplitudes[0] = 1  # so that the pitch is clear
+    return amplitudes
+
+
+def levels(amplitudes: np.ndarray) -> np.ndarray:
+    """Return decibels (H,) beside the loudest harmonic, at least `FLOOR_DB`."""
+    return np.maximum(20 * np.log10(np.maximum(amplitudes / amplitudes.max(), 1e-9)), FLOOR_DB)
+
+
+def every_sound(names: Sequence[str], unknown: int, rng: np.random.Generator) -> list[Sound]:
+    """Return each instrument on each note in each way, with its split.
+
+    Of each instrument and note one way is held out. The last `unknown` instruments are in no
+    training sound.
+    """
+    sounds = []
+    for place, name in enumerate(names):
+        for note in NOTES:
+            held_out = str(rng.choice(list(WAYS)))
+            for way in WAYS:
+                if place >= len(names) - unknown:
+                    split = "new" if way == held_out else "shown"
+                elif way == held_out:
+                    split = "validation" if rng.random() < 0.5 else "test"
+                else:
+                    split = "train"
+                sounds.append(Sound(name, note, way, split))
+    return sounds
+
+
+def play(
+    note: str, way: str, amplitudes: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """Return the samples (SAMPLES,) float32 in [-1, 1] of a note.
+
+    Args:
+        note: Its name.
+        way: How it is played.
+        amplitudes: (HARMONICS,) of the instrument.
+        rng: Draws phases, up to 3 cents of detuning, 1 decibel of loudness, and noise.
+    """
+    hertz = NOTES[note] * 2 ** (rng.uniform(-3, 3) / 1200)
+    number = np.arange(1, HARMONICS + 1)[:, None]
+    turns = number * (hertz * np.arange(SAMPLES) / RATE) + rng.random((HARMONICS, 1))
+    wave = amplitudes.dot(np.sin(2 * np.pi * turns)) / np.sqrt(np.square(amplitudes).sum())
+    wave = 0.3 * 10 ** (rng.uniform(-1, 1) / 20) * wave * WAYS[way]
+    return (wave + 1e-5 * rng.standard_normal(SAMPLES)).clip(-1, 1).astype(np.float32)
