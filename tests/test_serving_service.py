@@ -277,8 +277,9 @@ def test_who_leaves_is_drawn_no_further(smoke_run):
             if isinstance(event, Progress):
                 break
         await events.aclose()
-        task = asyncio.ensure_future(last_of(service, Draw(prompt="a", candidates=4), session))
-        await asyncio.sleep(0.05)
+        task = asyncio.ensure_future(last_of(service, Draw(prompt="a", candidates=16), session))
+        while not service.counts()["rows"]:
+            await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -303,7 +304,8 @@ def test_a_service_that_ends_says_so_to_all(smoke_run):
             asyncio.ensure_future(last_of(service, Draw(prompt="a", candidates=16), session))
             for _ in range(4)
         ]
-        await asyncio.sleep(0.2)
+        while not service.counts()["rows"]:
+            await asyncio.sleep(0)
         await service.close()
         found = await asyncio.gather(*running, return_exceptions=True)
         assert all(isinstance(one, Stopped | Pictures) for one in found)

@@ -98,7 +98,8 @@ class Scheduler:
     @property
     def rows(self) -> int:
         """Number of rows that are being drawn."""
-        return sum(len(job.rows) - len(job.found) for job in list(self._running))
+        running = [job for job in list(self._running) if not job.cancelled]
+        return sum(len(job.rows) - len(job.found) for job in running)
 
     def submit(
         self, rows: Sequence[Row], report: Callable[[Report], None], every: int | None = None
