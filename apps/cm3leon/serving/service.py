@@ -227,7 +227,8 @@ class Service:
     async def close(self) -> None:
         """End: running requests fail with `Stopped`."""
         await asyncio.to_thread(self._scheduler.close)
-        self._hands.shutdown(wait=True, cancel_futures=True)
+        # who waits for these hands is told so by `by_hand`, at once
+        await asyncio.to_thread(self._hands.shutdown)
 
     async def by_hand(self, work: Callable[[], Made], deadline: float) -> Made:
         """Run `work` outside of the event loop.
@@ -236,8 +237,14 @@ class Service:
             Late: It has not ended at `deadline`, of `time.monotonic`.
             Stopped: The service ends.
         """
+
+        def unless_it_ends() -> Made:
+            if not self.alive:
+                raise Stopped("the service ends")
+            return work()
+
         try:
-            waited = asyncio.get_running_loop().run_in_executor(self._hands, work)
+            waited = asyncio.get_running_loop().run_in_executor(self._hands, unless_it_ends)
         except RuntimeError as error:  # it takes nothing more
             raise Stopped("the service ends") from error
         try:
