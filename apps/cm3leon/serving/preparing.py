@@ -15,7 +15,7 @@ from cm3_decoding import SamplingConfig
 from cm3_imagetok import square
 from cm3leon.drawing import describe, draw, follow, records, redraw, sampling, teach
 from cm3leon.drawing.continuation import Continuation
-from cm3leon.drawing.prompts import retrieve, retrieve_for_picture, scores_of
+from cm3leon.drawing.prompts import retrieve_for_picture, scores_of
 from cm3leon.instructions.features import NAMES, WEIGHTLESS, open_feature
 from cm3leon.parts import Parts
 from cm3leon.serving.asked import (
@@ -34,6 +34,7 @@ from cm3leon.serving.asked import (
     Vary,
     Write,
 )
+from cm3leon.serving.documents import documents_of, found_for
 from cm3leon.tuned import Tuned
 
 CANDIDATES = 4
@@ -75,45 +76,6 @@ def prepare(asked: Asked, parts: Parts, tuned: Tuned | None) -> Prepared:
             return _ask(asked, parts, _tuned(tuned))
         case _:
             return _follow(asked, parts, _tuned(tuned))
-
-
-def documents_of(
-    parts: Parts, keys: Sequence[int], vector: np.ndarray | None
-) -> tuple[Document, ...]:
-    """Return the documents of keys, the best last, best first.
-
-    Args:
-        parts: The session's.
-        keys: Of the memory or taught.
-        vector: (dim,) CLIP vector of what they were retrieved for; None: scores are 1.
-    """
-    if not keys:
-        return ()
-    memory = parts.memory
-    taught = {one.key for one in memory.taught}
-    scores = [1.0] * len(keys) if vector is None else scores_of(parts, keys, vector)
-    codes = np.stack([memory.documents.codes(key) for key in keys])
-    found = [
-        Document(
-            key=key,
-            caption=memory.documents.caption(key),
-            score=score,
-            pixels=pixels,
-            taught=key in taught,
-        )
-        for key, score, pixels in zip(keys, scores, parts.tokenizers.decode(codes), strict=True)
-    ]
-    return tuple(reversed(found))
-
-
-def found_for(parts: Parts, prompt: str, count: int | None) -> tuple[list[int], np.ndarray | None]:
-    """Return the keys that are retrieved for a prompt, the best last, and its CLIP vector."""
-    if parts.retrieval is None:
-        if count:
-            raise ValueError("retrieve: wanted 0, as this run has no memory bank")
-        return [], None
-    vector = parts.encoder.encode_texts([prompt])[0]
-    return retrieve(parts, "text", vector, count, prompt), vector
 
 
 def _draw(asked: Draw, parts: Parts) -> Prepared:

@@ -15,57 +15,38 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 from PIL.Image import Image
 
-from cm3_decoding import max_new_tokens
 from cm3leon import VERSION
-from cm3leon.drawing import describe, teach
+from cm3leon.drawing import teach
 from cm3leon.drawing.records import ANSWERED
 from cm3leon.instructions.features import NAMES
 from cm3leon.parts import Parts, open_parts
 from cm3leon.serving.asked import (
     Asked,
-    Describe,
     Document,
-    Documents,
     Event,
     Full,
     Late,
-    Progress,
     Rows,
     Stopped,
-    Texts,
     Vary,
-    Waiting,
 )
+from cm3leon.serving.documents import documents_of, examples_of, found_for
 from cm3leon.serving.limits import Limits
-from cm3leon.serving.preparing import (
-    CANDIDATES,
-    Prepared,
-    documents_of,
-    found_for,
-    prepare,
-)
+from cm3leon.serving.preparing import CANDIDATES, Prepared, prepare
+from cm3leon.serving.request import Request
 from cm3leon.serving.scheduler import (
     Drawn,
-    Failed,
-    Finished,
     Job,
-    Place,
     Report,
     Scheduler,
-    Started,
 )
 from cm3leon.serving.sessions import Session, Sessions
 from cm3leon.tuned import TASKS_FILE, Tuned, open_tuned
 
 Made = TypeVar("Made")
 
-EXAMPLES = 6
-"""Captions of the run's own documents that a page shows as examples."""
-EXAMINED = 64
-"""Documents among which they are looked for."""
 TEXT_STEPS = 8
 """New ids of a text between two events of progress."""
 DOCUMENTS = 8
@@ -165,7 +146,7 @@ class Service:
         if self._waiting >= self.limits.waiting:
             raise Full(math.ceil(self._typical_seconds))
         self._waiting += 1
-        request = _Request(self, time.monotonic() + self.limits.seconds)
+        request = Request(self, time.monotonic() + self.limits.seconds)
         try:
             if isinstance(asked, Vary) and asked.prompt is None:
                 asked = replace(asked, prompt=await request.caption(asked, session))
@@ -288,94 +269,6 @@ class Service:
         return TEXT_STEPS if is_text else self._parts.tokenizers.grid[1]
 
 
-class _Request:
-    """One request on its way."""
-
-    def __init__(self, service: Service, deadline: float) -> None:
-        self._service, self._deadline = service, deadline
-        self._job: Job | None = None
-        self._waits = True
-        self._since = 0.0
-
-    async def caption(self, asked: Vary, session: Session) -> str:
-        """Return what a picture shows."""
-        seen = Describe(picture=asked.picture, candidates=1, seed=asked.seed)
-        async for event in self.answer(seen, session, partial=False):
-            if isinstance(event, Texts):
-                return event.texts[0] or "picture"
-        raise Stopped("the service ends")
-
-    async def answer(
-        self, asked: Asked, session: Session, partial: bool
-    ) -> AsyncGenerator[Event, None]:
-        """Yield the events of one thing that is drawn or written."""
-        service = self._service
-        prepared = await service.by_hand(lambda: service.prepare(asked, session), self._deadline)
-        if prepared.documents:
-            yield Documents(documents=prepared.documents)
-        reports: asyncio.Queue[Report] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def report(one: Report) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(reports.put_nowait, one)
-
-        self._job = service.submit(prepared, report, service.every(prepared))
-        steps = max(max_new_tokens(row.segments) for row in prepared.continuation.rows)
-        while True:
-            match await self._next(reports):
-                case Place(ahead=ahead):
-                    if self._waits:
-                        yield Waiting(place=ahead)
-                case Started():
-                    self._start()
-                case Drawn() as drawn:
-                    yield Progress(done=max(map(len, drawn.ids)), steps=steps)
-                    # who is late with one row of codes goes on with the next
-                    if partial and reports.empty():
-                        rows = await service.by_hand(
-                            lambda drawn=drawn: service.rows_of(prepared, drawn), self._deadline
-                        )
-                        if rows is not None and rows.rows and reports.empty():
-                            yield rows
-                case Finished(ids=ids):
-                    self._job = None
-                    service.took(time.monotonic() - self._since)
-                    yield await service.by_hand(
-                        lambda: prepared.last_event(prepared.continuation.finish(ids)),
-                        self._deadline,
-                    )
-                    return
-                case Failed(error=error):
-                    self._job = None
-                    if isinstance(error, ValueError):  # rows have prompts, a request has one
-                        raise ValueError(str(error).replace("prompts:", "prompt:", 1)) from error
-                    if isinstance(error, Stopped):
-                        raise error
-                    raise Stopped("the model failed") from error
-
-    async def _next(self, reports: asyncio.Queue[Report]) -> Report:
-        try:
-            return await asyncio.wait_for(reports.get(), self._deadline - time.monotonic())
-        except TimeoutError as error:
-            seconds = self._service.limits.seconds
-            raise Late(f"wanted an answer within {seconds:g} s") from error
-
-    def _start(self) -> None:
-        self._since = time.monotonic()
-        if self._waits:
-            self._waits = False
-            self._service.started()
-
-    def end(self) -> None:
-        """Cancel what is not finished."""
-        if self._job is not None:
-            self._service.cancel(self._job)
-        if self._waits:
-            self._waits = False
-            self._service.started()
-
-
 def open_service(
     run: Path, device: str = "auto", limits: Limits | None = None, *, trust: bool = False
 ) -> Service:
@@ -388,17 +281,3 @@ def open_service(
         recipe = replace(tuned.recipe, runs=Path(), name=name)
         tuned = replace(tuned, folder=Path(name), recipe=recipe)
     return Service(name, parts, tuned, limits or Limits())
-
-
-def examples_of(parts: Parts) -> list[str]:
-    """Return captions of documents that the CLIP knows well, so that they are drawn well."""
-    if parts.retrieval is None:
-        return []
-    memory = parts.memory
-    keys = memory.bank.keys
-    keys = keys[:: max(1, len(keys) // EXAMINED)].tolist()
-    captions = [describe.plain(memory.documents.caption(key)) for key in keys]
-    vectors = parts.encoder.encode_texts(captions)
-    scores = np.einsum("nd,nd->n", vectors, memory.bank.vectors_of(keys))
-    ordered = (captions[place] for place in describe.best_first(scores))
-    return list(dict.fromkeys(ordered))[:EXAMPLES]
