@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from PIL.Image import Image
 
 from cm3_decoding import max_new_tokens
@@ -63,6 +64,8 @@ Made = TypeVar("Made")
 
 EXAMPLES = 6
 """Captions of the run's own documents that a page shows as examples."""
+EXAMINED = 64
+"""Documents among which they are looked for."""
 TEXT_STEPS = 8
 """New ids of a text between two events of progress."""
 DOCUMENTS = 8
@@ -86,6 +89,7 @@ class Service:
         self._parts, self._tuned = parts, tuned
         self._scheduler = Scheduler(parts.model, parts.device, limits.rows)
         self._hands = ThreadPoolExecutor(1, thread_name_prefix="hands")
+        self._examples = examples_of(parts)
         self._waiting = 0
         self._typical_seconds = 1.0
 
@@ -137,17 +141,8 @@ class Service:
                 "boxes": self.limits.boxes,
                 "documents": DOCUMENTS,
             },
-            "examples": self._examples(),
+            "examples": self._examples,
         }
-
-    def _examples(self) -> list[str]:
-        if self._parts.retrieval is None:
-            return []
-        memory = self._parts.memory
-        keys = memory.bank.keys
-        chosen = keys[:: max(1, len(keys) // (4 * EXAMPLES))].tolist()
-        captions = (describe.plain(memory.documents.caption(key)) for key in chosen)
-        return list(dict.fromkeys(captions))[:EXAMPLES]
 
     async def answer(
         self, asked: Asked, session: Session, *, partial: bool = True
@@ -386,3 +381,17 @@ def open_service(
         recipe = replace(tuned.recipe, runs=Path(), name=name)
         tuned = replace(tuned, folder=Path(name), recipe=recipe)
     return Service(name, parts, tuned, limits or Limits())
+
+
+def examples_of(parts: Parts) -> list[str]:
+    """Return captions of documents that the CLIP knows well, so that they are drawn well."""
+    if parts.retrieval is None:
+        return []
+    memory = parts.memory
+    keys = memory.bank.keys
+    keys = keys[:: max(1, len(keys) // EXAMINED)].tolist()
+    captions = [describe.plain(memory.documents.caption(key)) for key in keys]
+    vectors = parts.encoder.encode_texts(captions)
+    scores = np.einsum("nd,nd->n", vectors, memory.bank.vectors_of(keys))
+    ordered = (captions[place] for place in describe.best_first(scores))
+    return list(dict.fromkeys(ordered))[:EXAMPLES]
