@@ -32,10 +32,15 @@ BLOCK = re.compile(
 NEEDS = {
     "train-on-your-folder": ["my-pictures"],
     "swap-the-encoder": ["my-pictures"],
+    "decode-anole": ["my-pictures", "Anole-7b-hf"],
+    "tune-on-one-gpu": ["runs/tiny"],
     "teach-a-new-thing": ["runs/tiny"],
+    "scale-out": ["my-pictures", "runs/tiny"],
 }
 """Page -> what its reader has before the first block."""
-NOT_HERE: dict[str, str] = {}
+NOT_HERE = {
+    "sbatch": "wants a SLURM cluster; test_processes.py runs the file with a stand-in for srun",
+}
 """First word of a block that is skipped -> why."""
 
 
