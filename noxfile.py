@@ -25,6 +25,9 @@ APPS = sorted(
     if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
 )
 
+# The tutorials' test, which is the docs session's work.
+TUTORIALS = ROOT / "tests" / "test_tutorials.py"
+
 # What a package's tests compare it with, and the package itself does not need; no test is skipped
 # there for want of it.
 PEERS = {
@@ -150,9 +153,10 @@ def tests(session: nox.Session, package: str) -> None:
 @nox.parametrize("letters", ["a-o", "p", "q-z"], ids=["a-o", "p", "q-z"])
 def integration(session: nox.Session, letters: str) -> None:
     """The packages together: tests/, in three parts, so that none is left over alone."""
-    files = sorted(map(str, (ROOT / "tests").glob(f"test_[{letters}]*.py")))
-    found = (0, 5) if session.posargs else (0,)  # 5: -k has chosen tests of the other part alone
-    run(session, "pytest", *files, "-m", "not apps", *session.posargs, success=found)
+    found = set((ROOT / "tests").glob(f"test_[{letters}]*.py")) - {TUTORIALS}
+    files = sorted(map(str, found))
+    success = (0, 5) if session.posargs else (0,)  # 5: -k has chosen tests of the other part alone
+    run(session, "pytest", *files, "-m", "not apps", *session.posargs, success=success)
 
 
 @nox.session(venv_backend="none")
@@ -164,8 +168,10 @@ def apps(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
-    """The documentation, every warning an error."""
+    """The documentation, every warning an error, and the tutorials as a reader follows them."""
     run(session, "sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build/html")
+    success = (0, 5) if session.posargs else (0,)  # as in integration
+    run(session, "pytest", str(TUTORIALS), *session.posargs, success=success)
 
 
 @nox.session(venv_backend="none")

@@ -107,9 +107,7 @@ def every_sound(names: Sequence[str], unknown: int, rng: np.random.Generator) ->
     return sounds
 
 
-def play(
-    note: str, way: str, amplitudes: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def play(note: str, way: str, amplitudes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the samples (SAMPLES,) float32 in [-1, 1] of a note.
 
     Args:

@@ -50,7 +50,9 @@ class SoundCodes:
         self.num_codes = LOUDNESSES + books.shape[0] * books.shape[1]
 
     @classmethod
-    def learn(cls, sounds: Tensor, *, books: int = 4, codes: int = 128, seed: int = 0) -> SoundCodes:
+    def learn(
+        cls, sounds: Tensor, *, books: int = 4, codes: int = 128, seed: int = 0
+    ) -> SoundCodes:
         """Learn the codebooks from sounds (N, S)."""
         draw = torch.Generator().manual_seed(seed)
         rest = spectra_of(sounds).flatten(0, 1)
