@@ -38,9 +38,9 @@ PEERS = {
 
 # The longest first, so that none is left over when the others are done.
 SIDE_BY_SIDE = ["integration(p)", "apps", "integration(q-z)", "integration(a-o)"]
-SIDE_BY_SIDE += ["tests(cm3-train)"]
+SIDE_BY_SIDE += ["tests(cm3-train)", "docs"]
 SIDE_BY_SIDE += [f"tests({name})" for name in PACKAGES if name != "cm3-train"]
-SIDE_BY_SIDE += ["types", "docs", "lint"]
+SIDE_BY_SIDE += ["types", "lint"]
 
 # Threads of PyTorch's wait for each other in busy loops: on small tensors, with other work on the
 # same cores, two take up to five times the CPU seconds of one.

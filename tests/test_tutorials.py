@@ -75,7 +75,9 @@ class Reader:
         if words[0] == "python" or words[0].startswith("cm3-"):
             assert not {"|", "&&", ">", ";", "&"} & set(words), line
             script = words[1:] if words[0] == "python" else [BIN / words[0], *words[1:]]
-            done = warm.run([sys.executable, *script], cwd=self.folder, env=environment)
+            done = warm.run(
+                [sys.executable, *script], cwd=self.folder, env=environment, timeout=600
+            )
         else:
             done = subprocess.run(
                 ["bash", "-euc", shlex.join(words)],
@@ -83,6 +85,7 @@ class Reader:
                 env=environment,
                 capture_output=True,
                 text=True,
+                timeout=600,
             )
         print(f"$ {line}\n{done.stdout}{done.stderr}")
         assert done.returncode == 0, line
@@ -152,6 +155,7 @@ def test_every_page_is_run():
     assert words >= set(NOT_HERE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "number"), STEPS)
 def test_a_block_of_a_tutorial_runs(page, number, reader_of):
     reader, block = reader_of(page), blocks_of(page)[number]
