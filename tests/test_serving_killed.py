@@ -29,12 +29,17 @@ def served(root, run, *options):
         yield server, urlparse(said[said.index("http") :].strip()).netloc
 
 
+@contextlib.contextmanager
 def ask(host, body, **headers):
     """Send a request to draw; give the answer, whose body is not read yet."""
     client = http.client.HTTPConnection(host, timeout=60)
     headers = {"Content-Type": "application/json"} | headers
-    client.request("POST", "/api/draw", json.dumps(body), headers)
-    return client.getresponse()
+    try:
+        client.request("POST", "/api/draw", json.dumps(body), headers)
+        with client.getresponse() as answer:
+            yield answer
+    finally:
+        client.close()
 
 
 def hashes(folder):
@@ -52,23 +57,24 @@ def test_a_server_that_is_killed_leaves_nothing_half_done(root, smoke_run, tmp_p
     before = hashes(run)
     body = {"prompt": "red apple", "candidates": 4, "seed": 5}
     with served(root, run) as (server, host):
-        whole = json.loads(ask(host, body).read())
-        answer = ask(host, body | {"candidates": 16}, Accept="text/event-stream")
-        first = answer.readline()
-        assert answer.status == 200 and first.startswith(b"event: ")
-        server.send_signal(signal.SIGKILL)
-        # the stream is cut: no client takes it for a finished one
-        seen = []
-        with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
-            while line := answer.readline():
-                seen.append(line)
-        assert b"event: pictures\n" not in seen
+        with ask(host, body) as answer:
+            whole = json.loads(answer.read())
+        with ask(host, body | {"candidates": 16}, Accept="text/event-stream") as answer:
+            first = answer.readline()
+            assert answer.status == 200 and first.startswith(b"event: ")
+            server.send_signal(signal.SIGKILL)
+            # the stream is cut: no client takes it for a finished one
+            seen = []
+            with contextlib.suppress(http.client.IncompleteRead, ConnectionError):
+                while line := answer.readline():
+                    seen.append(line)
+            assert b"event: pictures\n" not in seen
         server.wait()
-        with pytest.raises(ConnectionError):
-            ask(host, body)
+        with pytest.raises(ConnectionError), ask(host, body):
+            pass
     assert hashes(run) == before
-    with served(root, run) as (_, host):
-        again = json.loads(ask(host, body).read())
+    with served(root, run) as (_, host), ask(host, body) as answer:
+        again = json.loads(answer.read())
     assert again == whole
     assert hashes(run) == before
 
@@ -83,7 +89,7 @@ def test_many_clients_at_once_get_their_own_pictures(root, smoke_run, tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(out.read_text())
     assert found["storm_wrong"] == 0, done.stderr
-    assert found["storm_answered"] and found["storm_malformed"] and found["storm_left"]
+    assert found["storm_answered"] and found["storm_malformed"]
     assert found["storm_most_waiting"] <= 8
     assert found["together_over_one_by_one"] > 0
     assert found["exit_status"] == -signal.SIGTERM

@@ -18,4 +18,6 @@ def test_a_browser_uses_all_of_a_tuned_run(root, smoke_tuned, tmp_path):
     assert done.returncode == 0, done.stderr
     names = {path.stem for path in tmp_path.glob("*.png")}
     assert names == {f"serve-{name}" for name in ("draw", "teach", "infill", "edit", "describe")}
-    assert all(Image.open(path).size == (1280, 960) for path in tmp_path.glob("*.png"))
+    for path in tmp_path.glob("*.png"):
+        with Image.open(path) as picture:
+            assert picture.size == (1280, 960)
