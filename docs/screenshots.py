@@ -78,8 +78,8 @@ def tour(page: Page, url: str, out: Path) -> None:
     page.fill("#panel-draw [name=prompt]", PROMPT)
     page.fill("[name=seed]", "7")
     page.click("#send")
-    expect(page.locator(".card.growing img").first).to_be_visible(timeout=30_000)
     done(page)
+    expect(page.locator("#outcome-facts")).to_contain_text("seed 7")
     take(page, out, "draw")
     picture = first_picture(page)
 
