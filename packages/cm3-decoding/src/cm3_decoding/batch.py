@@ -57,6 +57,12 @@ class _Group:
     places: dict[Stream, Tensor | slice]
 
 
+_OF_THE_DEVICE = ("_lengths", "_steps", "_going", "_was_going")
+"""What a batch keeps of each row beside its ids, in tensors."""
+_OF_THE_HOST = ("_limits", "_used", "_counts", "_guided", "_done", "_collected")
+"""The same in arrays, which are known without waiting for the device."""
+
+
 class Batch(Generic[Name]):
     """Rows in the making, by names that the caller gives them."""
 
@@ -90,6 +96,9 @@ class Batch(Generic[Name]):
         """Ids of each row that the model has read, as far as they count."""
         self._counts = np.zeros(len(given), int)
         """Ids drawn for each row, fillers behind a finished one's included."""
+        ends = [config.guidance_interval[1] for config in self._configs]
+        self._guided = np.array([np.inf if end is None else end for end in ends])
+        """Number of new ids of each row from which on its other streams have no say."""
         self._done = np.zeros(len(given), bool)
         """Rows that are known to be finished."""
         self._collected = np.zeros(len(given), bool)
@@ -162,9 +171,9 @@ class Batch(Generic[Name]):
         self._constraint = self._constraint.join(other._constraint)
         self._noise.join(other._noise, *self._constraint.span)
         self._ids = cat_rows(self._ids, other._ids)
-        for name in ("_lengths", "_steps", "_going", "_was_going"):
+        for name in _OF_THE_DEVICE:
             setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)]))
-        for name in ("_limits", "_used", "_counts", "_done", "_collected"):
+        for name in _OF_THE_HOST:
             setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
         self._names += other._names
         self._configs += other._configs
@@ -272,12 +281,11 @@ class Batch(Generic[Name]):
         """Let finished rows go, and streams that guidance no longer needs, if the cache can."""
         if not hasattr(self._cache, "select_rows"):
             return
-        bare = {
-            row
-            for row, config in enumerate(self._configs)
-            if (end := config.guidance_interval[1]) is not None and self._counts[row] >= end
-        }
-        left = [row for row, done in enumerate(self._done) if not done]
+        behind = self._counts >= self._guided
+        if not (self._done | behind).any():
+            return  # as in nearly every step
+        bare = set(np.flatnonzero(behind).tolist())
+        left = np.flatnonzero(~self._done).tolist()
         streams, order = self._streams.select(left, bare)
         if len(order) == self._streams.size:
             return
@@ -297,9 +305,10 @@ class Batch(Generic[Name]):
         index = torch.tensor(rows, device=self._device)
         self._constraint.select_rows(rows)
         self._noise.select_rows(index)
-        for name in ("_ids", "_lengths", "_steps", "_going", "_was_going"):
+        self._ids = self._ids[index]
+        for name in _OF_THE_DEVICE:
             setattr(self, name, getattr(self, name)[index])
-        for name in ("_limits", "_used", "_counts", "_done", "_collected"):
+        for name in _OF_THE_HOST:
             setattr(self, name, getattr(self, name)[rows])
         self._names = [self._names[row] for row in rows]
         self._configs = [self._configs[row] for row in rows]
