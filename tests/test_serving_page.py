@@ -3,28 +3,12 @@
 import threading
 
 import numpy as np
-import pytest
 from fake_api import BASE, FakeService
-from page_visit import CHROMIUM, chromium, drag, received, visit
+from page_visit import IN_A_BROWSER, drag, received, visit
 from PIL import Image
 from playwright.sync_api import expect
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture
-def guest(browser):
-    with visit(browser) as opened:
-        yield opened
+pytestmark = IN_A_BROWSER
 
 
 def test_rows_appear_while_it_is_drawn(browser):
@@ -127,7 +111,7 @@ def test_infill_sends_what_was_painted(guest):
     page = guest.page
     guest.draw()
     guest.use("Redraw a part")
-    assert page.input_value("#panel-infill [name=prompt]") == "blue pear on yellow"
+    expect(page.locator("#panel-infill [name=prompt]")).to_have_value("blue pear on yellow")
     page.click("#send")
     expect(page.locator("#form-error")).to_have_text("Paint over what shall be redrawn.")
     page.click("text=Rectangle")

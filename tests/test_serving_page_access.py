@@ -3,23 +3,14 @@
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from page_visit import CHROMIUM, Visit, chromium, received, visit
+from page_visit import IN_A_BROWSER, Visit, received, visit
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
-]
+pytestmark = IN_A_BROWSER
 
 RULES = {"resultTypes": ["violations"]}
 TABS = ["draw", "teach", "describe", "vary", "infill", "edit", "structure", "boxes", "write"]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
 
 
 def tab_to(page: Page, selector: str) -> None:

@@ -2,27 +2,11 @@
 
 from urllib.parse import parse_qs, urlsplit
 
-import pytest
-from page_visit import CHROMIUM, chromium, visit
+from page_visit import IN_A_BROWSER
 from PIL import Image
 from playwright.sync_api import expect
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture
-def guest(browser):
-    with visit(browser) as opened:
-        yield opened
+pytestmark = IN_A_BROWSER
 
 
 def test_link_round_trip(guest):

@@ -3,27 +3,11 @@
 import threading
 import time
 
-import pytest
 from fake_api import FakeService
-from page_visit import CHROMIUM, chromium, visit
+from page_visit import IN_A_BROWSER, visit
 from playwright.sync_api import expect
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture
-def guest(browser):
-    with visit(browser) as opened:
-        yield opened
+pytestmark = IN_A_BROWSER
 
 
 def test_cancel_ends_the_request(browser):
