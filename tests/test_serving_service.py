@@ -97,10 +97,11 @@ def test_requests_at_the_same_time_draw_what_they_draw_alone(smoke_run, parts, p
         np.testing.assert_array_equal(found.pixels, wanted.pixels[0, order])
         assert found.seeds == tuple(seeds[place] for place in order)
         np.testing.assert_allclose(found.scores, wanted.scores[0, order], atol=1e-5)
-    wanted = describe.describe(parts, picture, candidates=3, seed=2)
+    wanted = describe.describing(parts, picture, candidates=3, seed=2).carry_out(parts)
     assert list(texts.texts) == wanted.captions
     masked = redraw.painted_codes(parts.tokenizers, painted)
-    wanted = redraw.redraw(parts, picture, masked, "a hat", candidates=2, seed=9)
+    redrawing = redraw.redrawing(parts, picture, masked, "a hat", candidates=2, seed=9)
+    wanted = redrawing.carry_out(parts)
     np.testing.assert_array_equal(infilled.pixels, wanted.pixels)
     assert set(infilled.shown) == {"picture", "masked"}
 
@@ -163,7 +164,8 @@ def test_what_is_taught_stays_in_its_session(smoke_run, parts, picture):
             await last_of(service, Draw(prompt="a", documents=(lesson.key,)), other)
         with pytest.raises(ValueError, match="^picture: wanted at most 1 of a session"):
             await service.teach(picture, "zorp two", session)
-        assert service.forget(lesson.key, again) and not service.forget(lesson.key, again)
+        assert await service.forget(lesson.key, again)
+        assert not await service.forget(lesson.key, again)
         assert not await service.taught(again)
         after = await events_of(service, Draw(prompt="blue zorp", candidates=2), again)
         return lesson, drawn, foreign, after
@@ -225,13 +227,14 @@ def test_a_tuned_run_follows_as_its_command_does(smoke_tuned, picture):
     edited, said, *drawn = served(smoke_tuned, use)
     pixels = np.asarray(picture)
     wanted = records.edit_of(parts, pixels, "make it blue")
-    codes = follow.draw_records(
+    drawing = follow.drawing_records(
         parts,
         tuned.task("edit"),
         [wanted.fields],
         sampling=tuned.recipe.guidance.sampling("edit"),
         seeds=np.array([[3, 4]]),
     )
+    codes = drawing.carry_out(parts)
     np.testing.assert_array_equal(edited.pixels, parts.tokenizers.decode(codes[0]))
     np.testing.assert_array_equal(edited.shown["source"], pixels)
     assert isinstance(said, Texts) and len(said.texts) == 1

@@ -159,7 +159,8 @@ def test_questions_stand_behind_documents_where_training_had_them(
     counts = []
     monkeypatch.setattr(generate_instructions, "opened", lambda parts, path: np.zeros((2, 2, 3)))
     monkeypatch.setattr(generate_instructions, "codes_of", lambda parts, pixels: [0])
-    monkeypatch.setattr(generate_instructions, "answer_records", lambda *a, **b: ["a\x1bfox"])
+    said = SimpleNamespace(carry_out=lambda parts: ["a\x1bfox"])
+    monkeypatch.setattr(generate_instructions, "answering_records", lambda *a, **b: said)
     monkeypatch.setattr(generate_instructions, "say_context", lambda parts, keys: None)
     monkeypatch.setattr(
         generate_instructions,
@@ -214,9 +215,10 @@ def test_a_document_stays_before_a_question_that_leaves_room_for_a_short_answer(
         device="cpu",
     )
     task = PAPER_TASKS["science_qa"]
-    assert follow.answer_records(parts, task, [{}], contexts=[[7]]) == ["fox"]
+    answering = follow.answering_records(parts, task, [{}], contexts=[[7]])
+    assert answering.carry_out(parts) == ["fox"]
     parts.model.config.max_length = 280
-    follow.answer_records(parts, task, [{}], contexts=[[7]])
+    follow.answering_records(parts, task, [{}], contexts=[[7]]).carry_out(parts)
     assert asked == [(220, 100), (150, 120)]
 
 

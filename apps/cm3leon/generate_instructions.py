@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import numpy as np
 
 from cm3_imagetok import load_image, square
 from cm3_train import progress_bar
-from cm3leon.drawing.follow import answer_records, draw_records
+from cm3leon.drawing.follow import answering_records, drawing_records
 from cm3leon.drawing.prompts import retrieve_for_picture
 from cm3leon.drawing.records import (
-    ANSWERED,
     Wanted,
     boxes_of,
     codes_of,
@@ -27,7 +25,7 @@ from cm3leon.generate import save, say_context
 from cm3leon.instructions.features import open_feature
 from cm3leon.instructions.locations import SIDE
 from cm3leon.parts import Parts
-from cm3leon.tuned import Tuned
+from cm3leon.tuned import ANSWERED, Tuned
 
 
 def opened(parts: Parts, path: Path) -> np.ndarray:
@@ -66,18 +64,10 @@ def follow(
         return
     asked = wanted(parts, command, given, tuned.grid)
     task = tuned.task(asked.task)
-    changed = {key: value for key, value in changes.items() if value is not None}
-    sampling = replace(tuned.recipe.guidance.sampling(asked.task), **changed)
-    tuned.recipe.check_streams(sampling)
+    sampling, seeds = tuned.sampling(asked.task, changes), seed + np.arange(candidates)[None]
+    drawing = drawing_records(parts, task, [asked.fields], sampling=sampling, seeds=seeds)
     with progress_bar("drawing") as progress:
-        codes = draw_records(
-            parts,
-            task,
-            [asked.fields],
-            sampling=sampling,
-            seeds=seed + np.arange(candidates)[None],
-            progress=progress,
-        )
+        codes = drawing.carry_out(parts, progress=progress)
     pixels = parts.tokenizers.decode(codes[0])
     titles = [f"seed {seed + place}" for place in range(candidates)]
     save(out, asked.title, [*asked.shown.values(), *pixels], [*asked.shown, *titles])
@@ -105,19 +95,17 @@ def wanted(parts: Parts, command: str, given: Mapping[str, Any], grid: int) -> W
 
 def answer(parts: Parts, tuned: Tuned, command: str, given: Mapping[str, Any]) -> None:
     """Print the answer to a question, or a long caption."""
-    names = ANSWERED[command]
-    task = tuned.task(next((name for name in names if name in tuned.tasks), names[0]))
+    task = tuned.answering(command)
     path, question = given["ask"] if command == "ask" else (given["caption"], "")
     pixels = opened(parts, Path(path))
     record: dict[str, Any] = {"image": codes_of(parts, pixels)}
     if question:
         record["question"] = question
-    count = given["retrieve"]
-    if count is None and task.name not in tuned.with_documents:
-        count = 0
+    count = tuned.documents_before(task, given["retrieve"])
     found = retrieve_for_picture(parts, pixels, count)
     say_context(parts, found[-1:])
-    (said,) = answer_records(parts, task, [record], contexts=[found[-1:]])
+    answering = answering_records(parts, task, [record], contexts=[found[-1:]])
+    (said,) = answering.carry_out(parts)
     print("".join(c if c.isprintable() else " " for c in said))
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cm3_train import progress_bar, read_history
 from cm3leon.drawing.describe import unguided
-from cm3leon.drawing.redraw import masked_codes, redraw
+from cm3leon.drawing.redraw import masked_codes, redrawing
 from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.combinations import caption_figures
 from cm3leon.evaluation.instructions.figures import asked_for, drawn as drawn_for
@@ -95,7 +95,7 @@ def infilled(study: Study, subject: Subject) -> float:
     with progress_bar("infilling") as progress:
         for done, row in enumerate(rows):
             pixels = subject.pictures.pixels(np.array([row]))[0]
-            found = redraw(
+            redrawn = redrawing(
                 subject.parts,
                 Image.fromarray(pixels),
                 masked,
@@ -103,6 +103,7 @@ def infilled(study: Study, subject: Subject) -> float:
                 candidates=1,
                 sampling=greedy,
             )
+            found = redrawn.carry_out(subject.parts)
             real = tokenizers.through(pixels[None])[0]
             apart = np.abs(found.pixels[0].astype(float) - real).mean(-1)[found.masked]
             hits.append(float((apart < 8).mean()))  # of 255: the code, or one that looks like it

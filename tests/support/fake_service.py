@@ -153,7 +153,7 @@ class FakeService:
     async def taught(self, session):
         return tuple(session.documents.values())
 
-    def forget(self, key, session):
+    async def forget(self, key, session):
         return session.documents.pop(key, None) is not None
 
     async def close(self):

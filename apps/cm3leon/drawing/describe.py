@@ -12,7 +12,7 @@ from PIL.Image import Image
 
 from cm3_decoding import Row, SamplingConfig
 from cm3_imagetok import square
-from cm3leon.drawing.continuation import Continuation, Progress
+from cm3leon.drawing.continuation import Continuation
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve_for_picture, text_to_end
 from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.parts import Parts
@@ -77,28 +77,6 @@ def describing(
         return Descriptions([captions[at] for at in order], scores[order].tolist(), context)
 
     return Continuation(rows=rows, finish=finish, contexts=[context])
-
-
-def describe(
-    parts: Parts,
-    picture: Image,
-    *,
-    candidates: int = 8,
-    sampling: SamplingConfig | None = None,
-    retrieved: int | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Descriptions:
-    """Describe a picture; arguments as of `describing` and `Continuation.carry_out`."""
-    asked = describing(
-        parts,
-        picture,
-        candidates=candidates,
-        sampling=sampling,
-        retrieved=retrieved,
-        seed=seed,
-    )
-    return asked.carry_out(parts, progress=progress)
 
 
 def best_first(scores: np.ndarray) -> np.ndarray:

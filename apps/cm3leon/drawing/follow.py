@@ -16,7 +16,7 @@ import torch
 
 from cm3_decoding import Row, SamplingConfig, Stream
 from cm3_texttok import InstructionLayout, Task, Template
-from cm3leon.drawing.continuation import Continuation, Progress, picture_so_far
+from cm3leon.drawing.continuation import Continuation, picture_so_far
 from cm3leon.drawing.prompts import fitting, pairs_of, text_to_end
 from cm3leon.parts import Parts
 
@@ -74,21 +74,6 @@ def drawing_records(
     return Continuation(rows=rows, finish=finish, codes_so_far=partial(picture_so_far, parts))
 
 
-def draw_records(
-    parts: Parts,
-    task: Task,
-    records: Sequence[Mapping[str, Any]],
-    *,
-    sampling: SamplingConfig,
-    seeds: np.ndarray,
-    progress: Progress | None = None,
-    batch_size: int = 32,
-) -> np.ndarray:
-    """Draw the pictures that records ask for; see `drawing_records`, `Continuation.carry_out`."""
-    asked = drawing_records(parts, task, records, sampling=sampling, seeds=seeds)
-    return asked.carry_out(parts, progress=progress, batch_size=batch_size)
-
-
 def answering_records(
     parts: Parts,
     task: Task,
@@ -134,33 +119,6 @@ def answering_records(
         return [tokenizers.text.decode(row.tolist()).strip() for row in ids]
 
     return Continuation(rows=rows, finish=finish)
-
-
-def answer_records(
-    parts: Parts,
-    task: Task,
-    records: Sequence[Mapping[str, Any]],
-    *,
-    contexts: Sequence[Sequence[int]] | None = None,
-    template: int = 0,
-    sampling: SamplingConfig | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-    batch_size: int = 32,
-    most: int = TEXT_LENGTH,
-) -> list[str]:
-    """Write the texts that records ask for; see `answering_records`, `Continuation.carry_out`."""
-    asked = answering_records(
-        parts,
-        task,
-        records,
-        contexts=contexts,
-        template=template,
-        sampling=sampling,
-        seed=seed,
-        most=most,
-    )
-    return asked.carry_out(parts, progress=progress, batch_size=batch_size)
 
 
 def prompts_of(

@@ -51,7 +51,7 @@ def scores_of(parts: Parts, keys: Sequence[int], vector: np.ndarray) -> list[flo
     """Return the cosines of documents, the run's own or taught ones, with a CLIP vector (dim,).
 
     Raises:
-        ValueError: There is no document of a key.
+        KeyError: There is no document of a key.
     """
     memory = parts.memory
     taught = {one.key: float(one.vector.dot(vector)) for one in memory.taught}

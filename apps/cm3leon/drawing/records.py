@@ -12,8 +12,6 @@ from cm3leon.instructions.features import Extractor
 from cm3leon.instructions.locations import SIDE, said_boxes
 from cm3leon.parts import Parts
 
-ANSWERED = {"ask": ("vqa2", "okvqa", "vizwiz"), "long": ("image_paragraph", "localized_narratives")}
-"""Tasks that answer a command; the first that the run was tuned on does."""
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in 0..255."""
 

@@ -10,7 +10,7 @@ import torch
 from PIL.Image import Image, Resampling, fromarray
 
 from cm3_decoding import CodeBlock, Forced, Row, SamplingConfig
-from cm3leon.drawing.continuation import Continuation, Progress
+from cm3leon.drawing.continuation import Continuation
 from cm3leon.drawing.describe import best_first, read_picture, unguided
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve_for_caption
 from cm3leon.joined_tokenizers import Tokenizers
@@ -112,32 +112,6 @@ def redrawing(
         return Redrawings(redrawn[order], scores[order].tolist(), seeds, pixels, inside, context)
 
     return Continuation(rows=rows, finish=finish, contexts=[context], codes_so_far=so_far)
-
-
-def redraw(
-    parts: Parts,
-    picture: Image,
-    masked: np.ndarray,
-    caption: str,
-    *,
-    candidates: int = 8,
-    sampling: SamplingConfig | None = None,
-    retrieved: int | None = None,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Redrawings:
-    """Draw a part of a picture anew; arguments as of `redrawing` and `Continuation.carry_out`."""
-    asked = redrawing(
-        parts,
-        picture,
-        masked,
-        caption,
-        candidates=candidates,
-        sampling=sampling,
-        retrieved=retrieved,
-        seed=seed,
-    )
-    return asked.carry_out(parts, progress=progress)
 
 
 def redrawn_segments(tokenizers: Tokenizers, masked: np.ndarray) -> list[CodeBlock | Forced]:

@@ -205,7 +205,7 @@ async def forget(
     key: Annotated[str, Path(pattern=r"^(0|[1-9][0-9]{0,18})$")], serving: Here, session: Own
 ) -> None:
     """Forget something that this session was taught."""
-    if not serving.service.forget(int(key), session):
+    if not await serving.service.forget(int(key), session):
         raise Refused(404, "not_found", f"key: nothing of this session has {key}", param="key")
 
 

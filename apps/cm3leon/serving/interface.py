@@ -89,7 +89,7 @@ class Service(Protocol):
         """Return what a session was taught."""
         ...
 
-    def forget(self, key: int, session: Any) -> bool:
+    async def forget(self, key: int, session: Any) -> bool:
         """Forget a taught document; False if the session has none of that key."""
         ...
 

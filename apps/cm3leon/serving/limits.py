@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+DOCUMENTS = 8
+"""Most documents before a prompt, or looked up for one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

@@ -6,7 +6,7 @@ Everything here runs outside of the event loop, and touches the decoder's weight
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -85,11 +85,14 @@ def _draw(asked: Draw, parts: Parts) -> Prepared:
         keys = list(reversed(asked.documents))
         if keys and parts.retrieval is None:
             raise ValueError("documents: wanted none, as this run has no memory bank")
-        vector = parts.encoder.encode_texts([asked.prompt])[0] if keys else None
-        try:
-            scores_of(parts, keys, vector) if vector is not None else None
-        except KeyError:
-            raise ValueError("documents: wanted keys of this run's memory, got others") from None
+        vector = None
+        if keys:
+            vector = parts.encoder.encode_texts([asked.prompt])[0]
+            try:
+                scores_of(parts, keys, vector)
+            except KeyError:
+                wanted = "documents: wanted keys of this run's memory, got others"
+                raise ValueError(wanted) from None
     return _drawing(asked, parts, asked.prompt, keys, vector)
 
 
@@ -108,9 +111,7 @@ def _drawing(
     count = asked.candidates or CANDIDATES
     habits = parts.habits
     if any(one.key in keys for one in (parts.memory.taught if keys else ())):
-        # as `teach.teach`, after whose picture the run draws
-        samplers = [replace(one, image_guidance_scale=teach.SCALE) for one in habits.samplers]
-        habits = replace(habits, samplers=tuple(samplers))
+        habits = teach.after_a_picture(habits)
     continuation = draw.drawing(
         parts,
         [prompt],
@@ -179,12 +180,8 @@ def _infill(asked: Infill, parts: Parts) -> Prepared:
 
 
 def _ask(asked: Ask, parts: Parts, tuned: Tuned) -> Prepared:
-    names = records.ANSWERED["ask"]
-    task = tuned.task(next((name for name in names if name in tuned.tasks), names[0]))
-    pixels = _pixels(parts, asked)
-    count = asked.retrieve
-    if count is None and task.name not in tuned.with_documents:
-        count = 0
+    task, pixels = tuned.answering("ask"), _pixels(parts, asked)
+    count = tuned.documents_before(task, asked.retrieve)
     keys = retrieve_for_picture(parts, pixels, count)[-1:]
     record = {"image": records.codes_of(parts, pixels), "question": asked.question}
     continuation = follow.answering_records(parts, task, [record], contexts=[keys])
@@ -239,14 +236,10 @@ def _wanted(asked: Edit | Boxes | Write | Structure, parts: Parts, tuned: Tuned)
 
 
 def _sampling(asked: Choices, tuned: Tuned, task: str) -> SamplingConfig:
-    changes = dict(asked.changes)
     if asked.sampler == "mixed":
         raise ValueError("sampler: wanted one of top-p, cd-k, greedy for an instruction, got mixed")
-    if asked.sampler is not None:
-        changes["sampler"] = asked.sampler
-    config = replace(tuned.recipe.guidance.sampling(task), **changes)
-    tuned.recipe.check_streams(config)
-    return config
+    changes = {**asked.changes, "sampler": asked.sampler}
+    return tuned.sampling(task, changes)
 
 
 def _pixels(parts: Parts, asked: Edit | Ask | Structure) -> np.ndarray:

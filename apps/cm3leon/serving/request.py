@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncGenerator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cm3_decoding import max_new_tokens
+from cm3leon.drawing.continuation import Continuation
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.serving.asked import (
     Asked,
     Describe,
@@ -15,16 +18,21 @@ from cm3leon.serving.asked import (
     Event,
     Late,
     Progress,
+    Rows,
     Stopped,
     Texts,
     Vary,
     Waiting,
 )
+from cm3leon.serving.preparing import prepare
 from cm3leon.serving.scheduler import Drawn, Failed, Finished, Job, Place, Report, Started
 from cm3leon.serving.sessions import Session
 
 if TYPE_CHECKING:
     from cm3leon.serving.service import Service
+
+TEXT_STEPS = 8
+"""New ids of a text between two events of progress."""
 
 
 class Request:
@@ -50,7 +58,10 @@ class Request:
     ) -> AsyncGenerator[Event, None]:
         """Yield the events of one thing that is drawn or written."""
         service = self._service
-        prepared = await service.by_hand(lambda: service.prepare(asked, session), self._deadline)
+        prepared = await service.by_hand(
+            lambda: prepare(asked, session.parts, service.tuned), self._deadline
+        )
+        continuation, tokenizers = prepared.continuation, session.parts.tokenizers
         if prepared.documents:
             yield Documents(documents=prepared.documents)
         reports: asyncio.Queue[Report] = asyncio.Queue()
@@ -60,8 +71,9 @@ class Request:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(reports.put_nowait, one)
 
-        self._job = service.submit(prepared, report, service.every(prepared))
-        steps = max(max_new_tokens(row.segments) for row in prepared.continuation.rows)
+        every = TEXT_STEPS if continuation.codes_so_far is None else tokenizers.grid[1]
+        self._job = service.scheduler.submit(continuation.rows, report, every)
+        steps = max(max_new_tokens(row.segments) for row in continuation.rows)
         while True:
             match await self._next(reports):
                 case Place(ahead=ahead):
@@ -73,16 +85,15 @@ class Request:
                     yield Progress(done=max(map(len, drawn.ids)), steps=steps)
                     # who is late with one row of codes goes on with the next
                     if partial and reports.empty():
-                        rows = await service.by_hand(
-                            lambda drawn=drawn: service.rows_of(prepared, drawn), self._deadline
-                        )
+                        show = functools.partial(rows_of, continuation, tokenizers, drawn)
+                        rows = await service.by_hand(show, self._deadline)
                         if rows is not None and rows.rows and reports.empty():
                             yield rows
                 case Finished(ids=ids):
                     self._job = None
                     service.took(time.monotonic() - self._since)
                     yield await service.by_hand(
-                        lambda: prepared.last_event(prepared.continuation.finish(ids)),
+                        lambda: prepared.last_event(continuation.finish(ids)),
                         self._deadline,
                     )
                     return
@@ -110,7 +121,16 @@ class Request:
     def end(self) -> None:
         """Cancel what is not finished."""
         if self._job is not None:
-            self._service.cancel(self._job)
+            self._service.scheduler.cancel(self._job)
         if self._waits:
             self._waits = False
             self._service.started()
+
+
+def rows_of(continuation: Continuation[Any], tokenizers: Tokenizers, drawn: Drawn) -> Rows | None:
+    """Return the pictures so far; None of a request for texts."""
+    if continuation.codes_so_far is None:
+        return None
+    codes, rows = continuation.codes_so_far(drawn.ids)
+    pixels, of = tokenizers.decode(codes), tokenizers.grid[0]
+    return Rows(rows=rows, of=of, pixels=pixels[:, : pixels.shape[1] * rows // of])

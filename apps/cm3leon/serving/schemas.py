@@ -20,13 +20,12 @@ from cm3leon.serving.asked import (
     Vary,
     Write,
 )
-from cm3leon.serving.limits import Limits
+from cm3leon.serving.limits import DOCUMENTS, Limits
 from cm3leon.serving.pictures import PictureFiles
 
 MOST_SEED = 2**63 - 1
 MOST_FIELDS = 32
 """Fields of one object, known before each of a million unknown ones gets a complaint."""
-MOST_DOCUMENTS = 8
 MOST_BOXES = 256
 """Items that are looked at, before a service's own limit is."""
 MOST_IDS = 2**20
@@ -117,7 +116,7 @@ class Choosing(Question):
 class Retrieving(Choosing):
     """How candidates are made where documents may stand before them."""
 
-    retrieve: Annotated[int, Field(ge=0, le=MOST_DOCUMENTS)] | None = None
+    retrieve: Annotated[int, Field(ge=0, le=DOCUMENTS)] | None = None
 
     def choices(self) -> dict[str, Any]:
         """Return the arguments of `asked.Choices`."""
@@ -128,7 +127,7 @@ class DrawBody(Retrieving):
     """Pictures of a prompt."""
 
     prompt: Text
-    documents: Annotated[list[Key], Field(max_length=MOST_DOCUMENTS)] | None = Field(
+    documents: Annotated[list[Key], Field(max_length=DOCUMENTS)] | None = Field(
         None, description="Keys of what stands before the prompt; absent: what is retrieved"
     )
 
@@ -255,7 +254,7 @@ class DocumentsBody(Body):
     """What would stand before a prompt."""
 
     prompt: Text
-    count: Annotated[int, Field(ge=1, le=MOST_DOCUMENTS)]
+    count: Annotated[int, Field(ge=1, le=DOCUMENTS)]
 
 
 class TeachBody(Body):

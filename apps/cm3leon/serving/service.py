@@ -19,7 +19,6 @@ from PIL.Image import Image
 
 from cm3leon import VERSION
 from cm3leon.drawing import teach
-from cm3leon.drawing.records import ANSWERED
 from cm3leon.instructions.features import NAMES
 from cm3leon.parts import Parts, open_parts
 from cm3leon.serving.asked import (
@@ -28,29 +27,20 @@ from cm3leon.serving.asked import (
     Event,
     Full,
     Late,
-    Rows,
     Stopped,
     Vary,
 )
 from cm3leon.serving.documents import documents_of, examples_of, found_for
-from cm3leon.serving.limits import Limits
-from cm3leon.serving.preparing import CANDIDATES, Prepared, prepare
+from cm3leon.serving.limits import DOCUMENTS, Limits
+from cm3leon.serving.preparing import CANDIDATES
 from cm3leon.serving.request import Request
 from cm3leon.serving.scheduler import (
-    Drawn,
-    Job,
-    Report,
     Scheduler,
 )
 from cm3leon.serving.sessions import Session, Sessions
-from cm3leon.tuned import TASKS_FILE, Tuned, open_tuned
+from cm3leon.tuned import ANSWERED, TASKS_FILE, Tuned, open_tuned
 
 Made = TypeVar("Made")
-
-TEXT_STEPS = 8
-"""New ids of a text between two events of progress."""
-DOCUMENTS = 8
-"""Most documents that are looked for."""
 
 
 class Service:
@@ -67,8 +57,8 @@ class Service:
         """
         self.name, self.limits = name, limits
         self.sessions = Sessions(parts, limits)
-        self._parts, self._tuned = parts, tuned
-        self._scheduler = Scheduler(parts.model, parts.device, limits.rows)
+        self._parts, self.tuned = parts, tuned
+        self.scheduler = Scheduler(parts.model, parts.device, limits.rows)
         self._hands = ThreadPoolExecutor(1, thread_name_prefix="hands")
         self._examples = examples_of(parts)
         self._waiting = 0
@@ -77,16 +67,16 @@ class Service:
     @property
     def alive(self) -> bool:
         """Whether it answers."""
-        return self._scheduler.alive
+        return self.scheduler.alive
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of requests that wait, rows that are drawn, and sessions kept."""
-        rows, sessions = self._scheduler.rows, len(self.sessions)
+        rows, sessions = self.scheduler.rows, len(self.sessions)
         return {"waiting": self._waiting, "rows": rows, "sessions": sessions}
 
     def about(self) -> dict[str, Any]:
         """Return what the run can do, and what is allowed; JSON."""
-        parts, tasks = self._parts, () if self._tuned is None else self._tuned.tasks
+        parts, tasks = self._parts, () if self.tuned is None else self.tuned.tasks
         features = [name for name in NAMES if name in tasks]
         has_memory = parts.retrieval is not None
         can = ["describe"]
@@ -162,7 +152,7 @@ class Service:
             keys, vector = found_for(session.parts, prompt, count)
             return documents_of(session.parts, keys, vector)
 
-        return await self.by_hand(find, time.monotonic() + self.limits.seconds)
+        return await self._soon(find)
 
     async def teach(self, picture: Image, name: str, session: Session) -> Document:
         """Put a picture into a session's memory.
@@ -170,25 +160,23 @@ class Service:
         Raises:
             ValueError: The session has no room, the name is none, or the run has no memory.
         """
-        most, known = self.limits.taught, len(self.taught_keys(session))
-        if known >= most:
-            raise ValueError(f"picture: wanted at most {most} of a session, got one more")
-        learnt = await self.by_hand(
-            lambda: teach.learn(session.parts, picture, name),
-            time.monotonic() + self.limits.seconds,
-        )
-        # another request of the session may have come first: learn both
-        if len(self.taught_keys(session)) != known:
-            learnt = teach.learn(session.parts, picture, name)
-        session.parts = learnt
+
+        def learn() -> Document:
+            # the one thread does one thing at a time: no request of the session overtakes another
+            most = self.limits.taught
+            if len(self.taught_keys(session)) >= most:
+                raise ValueError(f"picture: wanted at most {most} of a session, got one more")
+            session.parts = teach.learn(session.parts, picture, name)
+            return documents_of(session.parts, self.taught_keys(session)[-1:], None)[0]
+
+        document = await self._soon(learn)
         self.sessions.keep(session)
-        return (await self.taught(session))[0]
+        return document
 
     async def taught(self, session: Session) -> tuple[Document, ...]:
         """Return what a session was taught, the latest first."""
-        parts, keys = session.parts, self.taught_keys(session)
-        return await self.by_hand(
-            lambda: documents_of(parts, keys, None), time.monotonic() + self.limits.seconds
+        return await self._soon(
+            lambda: documents_of(session.parts, self.taught_keys(session), None)
         )
 
     def taught_keys(self, session: Session) -> list[int]:
@@ -198,18 +186,26 @@ class Service:
         own = {one.key for one in self._parts.memory.taught}
         return [one.key for one in session.parts.memory.taught if one.key not in own]
 
-    def forget(self, key: int, session: Session) -> bool:
+    async def forget(self, key: int, session: Session) -> bool:
         """Remove a document from a session's memory; tell whether it was there."""
-        if key not in self.taught_keys(session):
-            return False
-        session.parts = teach.forget(session.parts, key)
-        return True
+
+        def remove() -> bool:
+            if key not in self.taught_keys(session):
+                return False
+            session.parts = teach.forget(session.parts, key)
+            return True
+
+        return await self._soon(remove)
 
     async def close(self) -> None:
         """End: running requests fail with `Stopped`."""
-        await asyncio.to_thread(self._scheduler.close)
+        await asyncio.to_thread(self.scheduler.close)
         # who waits for these hands is told so by `by_hand`, at once
         await asyncio.to_thread(self._hands.shutdown)
+
+    async def _soon(self, work: Callable[[], Made]) -> Made:
+        """Run `work` as `by_hand` does, within the time of one request."""
+        return await self.by_hand(work, time.monotonic() + self.limits.seconds)
 
     async def by_hand(self, work: Callable[[], Made], deadline: float) -> Made:
         """Run `work` outside of the event loop.
@@ -232,12 +228,6 @@ class Service:
             return await asyncio.wait_for(waited, deadline - time.monotonic())
         except TimeoutError as error:
             raise Late(f"wanted an answer within {self.limits.seconds:g} s") from error
-        except KeyError as error:
-            raise ValueError(f"{error}") from error
-
-    def prepare(self, asked: Asked, session: Session) -> Prepared:
-        """Make a request ready; errors as of `preparing.prepare`."""
-        return prepare(asked, session.parts, self._tuned)
 
     def started(self) -> None:
         """Count a request that waits no longer."""
@@ -246,27 +236,6 @@ class Service:
     def took(self, seconds: float) -> None:
         """Learn how long a request takes to draw, to say when to come again."""
         self._typical_seconds += 0.2 * (seconds - self._typical_seconds)
-
-    def submit(self, prepared: Prepared, report: Callable[[Report], None], every: int) -> Job:
-        """Let the scheduler draw."""
-        return self._scheduler.submit(prepared.continuation.rows, report, every)
-
-    def cancel(self, job: Job) -> None:
-        """Let the scheduler stop drawing."""
-        self._scheduler.cancel(job)
-
-    def rows_of(self, prepared: Prepared, drawn: Drawn) -> Rows | None:
-        """Return the pictures so far; None of a request for texts."""
-        if prepared.continuation.codes_so_far is None:
-            return None
-        codes, rows = prepared.continuation.codes_so_far(drawn.ids)
-        pixels, of = self._parts.tokenizers.decode(codes), self._parts.tokenizers.grid[0]
-        return Rows(rows=rows, of=of, pixels=pixels[:, : pixels.shape[1] * rows // of])
-
-    def every(self, prepared: Prepared) -> int:
-        """Return the new ids between two reports."""
-        is_text = prepared.continuation.codes_so_far is None
-        return TEXT_STEPS if is_text else self._parts.tokenizers.grid[1]
 
 
 def open_service(
