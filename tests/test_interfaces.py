@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from cm3_decoding import contract as decoding_contract
+from cm3_decoding import (
+    CodeBlock,
+    Row,
+    SamplingConfig,
+    contract as decoding_contract,
+    generate_rows,
+    streams,
+)
+from cm3_decoding.config import Sampler
 from cm3_decoding.interface import LanguageModel
 from cm3_imagetok import VQGAN, VQGANConfig, contract as imagetok_contract
 from cm3_imagetok.interface import ImageTokenizer
-from cm3_model import Decoder, DecoderConfig
+from cm3_model import Decoder, DecoderConfig, KVCache, shared_prefixes
 from cm3_model.interface import CausalLM
 from cm3_retrieval import ClipEncoder
 from cm3_retrieval.interface import Encoder
@@ -69,6 +77,45 @@ def test_the_decoder_serves_training_and_decoding(decoder, vocabulary):
     assert lm is for_decoding is for_training
     decoding_contract.check_language_model(decoder, vocabulary.size)
     train_contract.check_trainable_model(decoder, vocab_size=vocabulary.size)
+
+
+@pytest.mark.parametrize("worth", [1, 10**9])
+def test_candidates_draw_the_same_whether_they_share_their_prompt(decoder, monkeypatch, worth):
+    monkeypatch.setattr(streams, "STEM_WORTH", worth)
+    monkeypatch.setattr(shared_prefixes, "WORTH", worth)
+    ids = torch.randint(4, 40, (2, 20), generator=torch.Generator().manual_seed(0))
+    samplers: list[Sampler] = ["top-p", "cd-k"]
+    rows = [
+        Row(
+            prompts={
+                "conditional": document,
+                "unconditional": torch.cat([document[:17], ids[0, :1]]),
+            },
+            segments=[CodeBlock(start=5, stop=40, length=6 + seed % 3)],
+            config=SamplingConfig(sampler=sampler, guidance_scale=2.0),
+            seed=seed,
+        )
+        for document in ids
+        for sampler in samplers
+        for seed in range(3)
+    ]
+    together = generate_rows(decoder, rows, batch_size=8)  # some wait, and join
+    for row, found in zip(rows, together, strict=True):
+        (alone,) = generate_rows(NoSharing(decoder), [row])
+        assert torch.equal(found, alone)
+
+
+class NoSharing:
+    """A decoder whose caches share nothing."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        self.prefill, self.decode_one_token = decoder.prefill, decoder.decode_one_token
+        self.decoder = decoder
+
+    def make_cache(self, batch_size: int, length: int) -> KVCache:
+        cache = self.decoder.make_cache(batch_size, length)
+        cache.shares_prefixes = False
+        return cache
 
 
 def test_training_and_prompts_lay_documents_out_alike(tokenizer, vocabulary):

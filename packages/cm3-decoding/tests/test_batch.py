@@ -12,6 +12,7 @@ from cm3_decoding import (
     TextUntil,
     generate,
     generate_rows,
+    streams,
 )
 
 CODES = CodeBlock(start=10, stop=30, length=8)
@@ -44,6 +45,12 @@ class Cache(dict):
         self["sum"] = torch.cat([self["sum"], other["sum"]])
         self["used"] = torch.cat([self["used"], other["used"]])
         self["length"] = max(self["length"], other["length"])
+
+
+class Sharing(Cache):
+    """One that reads on behind what rows have in common."""
+
+    shares_prefixes = True
 
 
 @pytest.fixture
@@ -97,6 +104,39 @@ def test_rows_of_any_settings_draw_together_what_they_draw_alone(
     found = generate_rows(model, rows, batch_size=batch_size)
     assert all(map(torch.equal, found, wanted))
     assert max(model.rows_read) <= 3 * batch_size
+
+
+def test_what_prompts_have_in_common_is_read_once(model, monkeypatch):
+    document = [3, 8, 1, 5, 9, 2, 6]
+    both = [
+        Row(
+            prompts={
+                "conditional": torch.tensor([*before, text]),
+                "image_conditional": torch.tensor([1]),  # not read: no scale asks for it
+                "unconditional": torch.tensor([*before, 0, 1]),
+            },
+            segments=[CODES],
+            config=CONFIGS[1],
+            seed=seed,
+        )
+        for seed, (before, text) in enumerate([(document, 7), (document, 4), ([2], 7)] * 2)
+    ]
+    wanted = [alone(model, row) for row in both]
+    make_cache, read = model.make_cache, []
+    monkeypatch.setattr(model, "make_cache", lambda *size: Sharing(make_cache(*size)))
+    monkeypatch.setattr(streams, "STEM_WORTH", 10)
+    prefill = model.prefill
+
+    def counted(input_ids, lengths, cache):
+        read.append(lengths.tolist())
+        return prefill(input_ids, lengths, cache)
+
+    monkeypatch.setattr(model, "prefill", counted)
+    found = generate_rows(model, both)
+    assert all(map(torch.equal, found, wanted))
+    stems, rests = read
+    assert sorted(stems) == [1, 2, 7]  # the document, and two short prompts by themselves
+    assert sorted(rests) == [1, 1, 1, 1, 2]
 
 
 def test_a_row_that_waits_takes_a_finished_ones_place(joining, prompts):

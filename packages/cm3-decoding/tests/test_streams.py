@@ -2,7 +2,8 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from cm3_decoding.streams import lay_out
+from cm3_decoding import streams
+from cm3_decoding.streams import lay_out, stems_of
 
 
 def ids(*values):
@@ -112,3 +113,36 @@ def test_a_bad_prompt_is_named():
         lay_out([{"conditional": ids(5), "unconditional": torch.tensor([])}])
     with pytest.raises(ValueError, match="^prompts: wanted ids of at least 0 in row 1, got -3"):
         lay_out([{"conditional": ids(5)}, {"conditional": ids(4, -3)}])
+
+
+def test_what_prompts_have_in_common_is_laid_out_once(monkeypatch):
+    prompts = [ids(1, 2, 3, 4), ids(7, 8), ids(1, 2, 3, 5, 6)]
+    assert stems_of(prompts) is None  # three ids are not worth a pass of their own
+    monkeypatch.setattr(streams, "STEM_WORTH", 3)
+    found = stems_of(prompts)
+    assert found.ids.tolist() == [[1, 2, 3], [7, 0, 0]]
+    assert found.lengths.tolist() == [3, 1]
+    assert found.of_prompt.tolist() == [0, 1, 0]
+    assert found.rests.tolist() == [[4, 0], [8, 0], [5, 6]]
+    assert found.rest_lengths.tolist() == [1, 1, 2]
+    monkeypatch.setattr(streams, "STEM_WORTH", 4)
+    assert stems_of(prompts) is None
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=9,
+             unique_by=tuple)
+)  # fmt: skip
+def test_stems_and_rests_are_the_prompts(prompts):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "STEM_WORTH", 1)
+        found = stems_of([ids(*prompt) for prompt in prompts])
+    if found is None:
+        return
+    assert len(found.lengths) < len(prompts)
+    for number, prompt in enumerate(prompts):
+        stem = int(found.of_prompt[number])
+        size, rest = int(found.lengths[stem]), int(found.rest_lengths[number])
+        assert size >= 1 and rest >= 1
+        both = found.ids[stem, :size].tolist() + found.rests[number, :rest].tolist()
+        assert both == prompt

@@ -340,6 +340,8 @@ def _make_cache(
         if (rows, length) != (all_rows, most) and not hasattr(cache, "select_rows"):
             length = most  # finished rows stay, and are fed as long as the others
             cache = model.make_cache(all_rows, length)
+        elif reading.stems is not None and shares_prefixes(cache):
+            cache = model.make_cache(len(reading.stems.lengths), length)
     except ValueError as error:
         row = int((used + limits).argmax())
         raise ValueError(
@@ -351,9 +353,20 @@ def _make_cache(
 
 def _read_prompts(model: LanguageModel, reading: Reading, cache: Any) -> Tensor:
     """Read the prompts into the cache of `_make_cache` and return the logits (N, V) after them."""
-    ids, lengths = reading.input_ids, reading.lengths
-    if len(reading.distinct) == len(lengths) or not hasattr(cache, "select_rows"):
+    ids, lengths, stems = reading.input_ids, reading.lengths, reading.stems
+    if stems is not None and shares_prefixes(cache):
+        model.prefill(stems.ids, stems.lengths, cache)
+        cache.select_rows(stems.of_prompt)
+        logits = model.prefill(stems.rests, stems.rest_lengths, cache)
+    elif len(reading.distinct) == len(lengths) or not hasattr(cache, "select_rows"):
         return model.prefill(ids, lengths, cache)
-    logits = model.prefill(ids[reading.distinct], lengths[reading.distinct], cache)
-    cache.select_rows(reading.copies)
+    else:
+        logits = model.prefill(ids[reading.distinct], lengths[reading.distinct], cache)
+    if len(reading.distinct) < len(lengths):
+        cache.select_rows(reading.copies)
     return logits[reading.copies]
+
+
+def shares_prefixes(cache: Any) -> bool:
+    """Tell whether what prompts begin with in common had better be read once."""
+    return bool(getattr(cache, "shares_prefixes", False)) and hasattr(cache, "select_rows")

@@ -18,6 +18,8 @@ def check_language_model(
 ) -> None:
     """Check shapes, that decoding equals reading everything at once, and that rows are independent.
 
+    What a cache offers besides, such as `select_rows`, is checked too.
+
     Args:
         model: Any implementation, in eval mode, with a context of at least 8 tokens.
         vocab_size: Number of its logits.
@@ -52,3 +54,24 @@ def check_language_model(
         if int(lengths.max()) < 8:
             logits = model.decode_one_token(ids[rows, lengths], cache)
             lengths = lengths + 1
+
+    if not hasattr(cache, "select_rows"):
+        return
+    old = model.make_cache(2, 8)
+    model.prefill(ids[:2, :4], torch.tensor([3, 4], device=device), old)
+    old.select_rows(torch.tensor([1, 0, 1], device=device))
+    prompts = [ids[1, :4], ids[0, :3], ids[1, :4]]
+    new = ids[2, :6].view(3, 2)
+    if getattr(old, "shares_prefixes", False):
+        more = torch.tensor([1, 2, 2], device=device)
+        logits = model.prefill(new, more, old)
+        prompts = [
+            torch.cat([text, own[:size]])
+            for text, own, size in zip(prompts, new, more, strict=True)
+        ]
+        alone = torch.stack([read(prompt) for prompt in prompts])
+        assert_same(logits, alone, "ids read behind others equal all read at once")
+    logits = model.decode_one_token(ids[rows, 6], old)
+    prompts = [torch.cat([text, one]) for text, one in zip(prompts, ids[:, 6:7], strict=True)]
+    alone = torch.stack([read(prompt) for prompt in prompts])
+    assert_same(logits, alone, "a row that `select_rows` chose goes on as the old one")

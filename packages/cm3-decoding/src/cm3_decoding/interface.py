@@ -24,7 +24,9 @@ class LanguageModel(Protocol):
         then rows that are finished and streams that guidance no longer needs are dropped, and a
         prompt shared by several rows is read once. If it has a method `join(other)` too, which
         takes the rows of another cache behind its own, then rows that wait take the place of
-        finished ones.
+        finished ones. If besides `shares_prefixes` is true, then `prefill` reads more ids into rows
+        that have some, and what long prompts begin with in common, such as retrieved documents, is
+        read once.
 
         Raises:
             ValueError: `length` exceeds the model's context.

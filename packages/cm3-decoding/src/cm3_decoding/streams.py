@@ -14,6 +14,9 @@ from torch import Tensor
 
 from cm3_decoding.config import Stream
 
+STEM_WORTH = 256
+"""Ids read once instead of several times for which reading in two passes pays."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
@@ -34,10 +37,43 @@ class Reading:
     """(U,) rows of the batch with distinct prompts."""
     copies: Tensor
     """(N,) the place in `distinct` of each row's prompt."""
+    stems: Stems | None = None
+    """What the distinct prompts have in common, if that is much."""
 
     def to(self, device: torch.device | str) -> Reading:
         """Return the same on a device."""
-        return Reading(**{name: part.to(device) for name, part in vars(self).items()})
+        parts = {name: part.to(device) for name, part in vars(self).items() if part is not None}
+        return Reading(**parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stems:
+    """The beginnings that U prompts have in common, and how each goes on.
+
+    The prompts [1, 2, 3, 4], [1, 2, 3, 5, 6] and [7, 8] are
+
+        ids            [1, 2, 3], [7, -, -]
+        of_prompt      [0, 0, 1]
+        rests          [4, -], [5, 6], [8, -]
+
+    Streams of guidance and candidates have the same retrieved documents before their texts, which
+    are read once this way.
+    """
+
+    ids: Tensor
+    """(S, longest) ids of the stems, right-padded with 0."""
+    lengths: Tensor
+    """(S,) lengths."""
+    of_prompt: Tensor
+    """(U,) the stem of each prompt."""
+    rests: Tensor
+    """(U, longest) ids behind it, at least one, right-padded with 0."""
+    rest_lengths: Tensor
+    """(U,) lengths."""
+
+    def to(self, device: torch.device | str) -> Stems:
+        """Return the same on a device."""
+        return Stems(**{name: part.to(device) for name, part in vars(self).items()})
 
 
 class Streams:
@@ -137,13 +173,64 @@ def lay_out(
                     distinct.append(seen[key])
                 copies.append(numbers[text])
             places[row][stream] = seen[key]
+    input_ids, lengths = padded(unique)
     reading = Reading(
-        input_ids=torch.nn.utils.rnn.pad_sequence(unique, batch_first=True),
-        lengths=torch.tensor([len(ids) for ids in unique]),
+        input_ids=input_ids,
+        lengths=lengths,
         distinct=torch.tensor(distinct),
         copies=torch.tensor(copies),
+        stems=stems_of([unique[row] for row in distinct]),
     )
     return reading.to(device), Streams(places, device)
+
+
+def stems_of(prompts: Sequence[Tensor]) -> Stems | None:
+    """Return the stems of distinct prompts; None where reading them once would not save much."""
+    order = sorted(range(len(prompts)), key=lambda number: prompts[number].tolist())
+    stems: list[list[int]] = []  # numbers of prompts; those with much in common are neighbours
+    sizes: list[int] = []
+    for number in order:
+        own = len(prompts[number]) - 1  # an id is left, whose logits are asked for
+        same = in_common(prompts[stems[-1][0]], prompts[number]) if stems else 0
+        if stems and 2 * same > sizes[-1]:
+            stems[-1].append(number)
+            sizes[-1] = min(sizes[-1], same, own)
+        else:
+            stems.append([number])
+            sizes.append(own)
+    saved = sum((len(members) - 1) * size for members, size in zip(stems, sizes, strict=True))
+    if saved < STEM_WORTH or min(sizes) < 1:
+        return None
+    of_prompt = [0] * len(prompts)
+    for stem, members in enumerate(stems):
+        for number in members:
+            of_prompt[number] = stem
+    ids, lengths = padded(
+        [prompts[members[0]][:size] for members, size in zip(stems, sizes, strict=True)]
+    )
+    rests, rest_lengths = padded(
+        [prompt[sizes[stem] :] for prompt, stem in zip(prompts, of_prompt, strict=True)]
+    )
+    return Stems(
+        ids=ids,
+        lengths=lengths,
+        of_prompt=torch.tensor(of_prompt),
+        rests=rests,
+        rest_lengths=rest_lengths,
+    )
+
+
+def in_common(one: Tensor, other: Tensor) -> int:
+    """Return the number of ids with which both begin."""
+    size = min(len(one), len(other))
+    differs = (one[:size] != other[:size]).nonzero()
+    return int(differs[0]) if len(differs) else size
+
+
+def padded(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return rows of ids (N, longest), right-padded with 0, and their lengths (N,)."""
+    lengths = torch.tensor([len(row) for row in rows])
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True), lengths
 
 
 def run(places: Sequence[int]) -> slice | None:

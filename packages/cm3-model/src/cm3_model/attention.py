@@ -9,12 +9,14 @@ RoFormer's (arXiv 2104.09864).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from cm3_model.shared_prefixes import Rows
 
 if TYPE_CHECKING:  # a second to import, and of use on a CUDA device alone
     from torch.nn.attention.flex_attention import BlockMask
@@ -92,19 +94,27 @@ def additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros_like(visible, dtype=dtype).masked_fill_(~visible, float("-inf"))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, visible: Visible) -> Tensor:
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Visible,
+    prefixes: Sequence[tuple[Rows, Tensor, Tensor]] = (),
+) -> Tensor:
     """Attend by softmax, (B, H, T, W); causal if no mask of `visible` slots is given.
 
-    With float32 keys for values in a shorter format there must be one query, and a tensor as mask.
+    With float32 keys for values in a shorter format, and with `prefixes`, there must be one query,
+    and a tensor as mask. Prefixes are rows with keys and values (H, P, W) that all of these see
+    before their own.
 
     Training in bfloat16 on a CPU without a mask, on up to 512 positions and with keys for every
     head, rounds the scores to bfloat16: 1.3 to 4 times faster than PyTorch's kernel, forward and
     backward. Its error is 1.7 times as large where scores have a standard deviation of 1, and 7 to
     9 times where it is 12 (0.9 to 1.3 % of values of size 1, where PyTorch's is 0.13 %).
     """
-    if key.dtype != value.dtype:
+    if prefixes or key.dtype != value.dtype:
         assert isinstance(visible, Tensor)
-        return _attend_once(query, key, value, visible)
+        return _attend_once(query, key, value, visible, prefixes)
     grouped = key.shape[1] != query.shape[1]
     if visible is not None and not isinstance(visible, Tensor):
         mixed = _compiled_flex()(query, key, value, block_mask=visible, enable_gqa=grouped)
@@ -122,21 +132,50 @@ def attend(query: Tensor, key: Tensor, value: Tensor, visible: Visible) -> Tenso
             key.flatten(0, 1).mT,
         )  # (B * H, T, T)
         return (scores.softmax(-1) @ value.flatten(0, 1)).view_as(query)
+    if grouped and length == 1 and isinstance(visible, Tensor):
+        # heads that share keys are queries that share them: 1.6 to 1.9 times faster on a CPU
+        folded = query.view(*key.shape[:2], -1, query.shape[-1])
+        mixed = F.scaled_dot_product_attention(folded, key, value, attn_mask=visible)
+        return mixed.view_as(query)
     return F.scaled_dot_product_attention(
         query, key, value, attn_mask=visible, is_causal=visible is None, enable_gqa=grouped
     )
 
 
-def _attend_once(query: Tensor, key: Tensor, value: Tensor, visible: Tensor) -> Tensor:
-    """Attend with one query a head, (B, H, 1, W): scores in float32, their sum in `value`'s format.
+def _attend_once(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor,
+    prefixes: Sequence[tuple[Rows, Tensor, Tensor]],
+) -> Tensor:
+    """Attend with one query a head, (B, H, 1, W): scores as `key`, their sum in `value`'s format.
 
-    As exact as PyTorch's own; scores rounded to bfloat16 would be 4 to 10 times less so.
+    With float32 keys as exact as PyTorch's own; scores rounded to bfloat16 would be 4 to 10 times
+    less so.
     """
-    heads = key.shape[:2]  # each for a group of queries
-    grouped = query.float().view(heads.numel(), -1, query.shape[-1]) * query.shape[-1] ** -0.5
-    scores = torch.bmm(grouped, key.flatten(0, 1).mT).unflatten(0, heads) + visible
-    shares = scores.softmax(-1).to(value.dtype).flatten(0, 1)  # (B * H, queries, S)
-    return torch.bmm(shares, value.flatten(0, 1).contiguous()).view_as(query).to(query.dtype)
+    heads = key.shape[:2]  # each for G queries
+    folded = (query.to(key.dtype) * query.shape[-1] ** -0.5).view(*heads, -1, query.shape[-1])
+    own = torch.bmm(folded.flatten(0, 1), key.flatten(0, 1).mT).unflatten(0, heads) + visible
+    longest = max((keys.shape[1] for _, keys, _ in prefixes), default=0)
+    scores = own
+    if prefixes:
+        scores = own.new_full((*own.shape[:3], longest + own.shape[3]), float("-inf"))
+        scores[..., longest:] = own
+    for rows, keys, _ in prefixes:
+        # to a prefix, the queries of all its rows are one matrix for each head
+        together = folded[rows].transpose(0, 1)  # (H, rows, G, W)
+        found = torch.bmm(together.flatten(1, 2), keys.mT)  # (H, rows * G, P)
+        scores[rows, :, :, : keys.shape[1]] = found.view(*together.shape[:3], -1).transpose(0, 1)
+    shares = scores.softmax(-1).to(value.dtype)
+    # products of short formats copy what has gaps, row by row
+    value = (value if value.dtype == key.dtype else value.contiguous()).flatten(0, 1)
+    mixed = torch.bmm(shares[..., longest:].flatten(0, 1), value).unflatten(0, heads)
+    for rows, keys, values in prefixes:
+        together = shares[rows, :, :, : keys.shape[1]].transpose(0, 1)  # (H, rows, G, P)
+        found = torch.bmm(together.flatten(1, 2), values)  # (H, rows * G, W)
+        mixed[rows] += found.view(*together.shape[:3], -1).transpose(0, 1)
+    return mixed.view_as(query).to(query.dtype)
 
 
 def picture_places(codes: Tensor, first: Tensor) -> Tensor:

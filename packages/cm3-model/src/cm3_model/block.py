@@ -6,7 +6,7 @@ picks Chameleon's parts (arXiv 2405.09818).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from cm3_model.attention import Visible, attend, rotate
 from cm3_model.config import DecoderConfig
 from cm3_model.kv_cache import Append, AppendOne
+from cm3_model.shared_prefixes import Rows
 
 Checkpointing = Literal["none", "selective", "full"]
 """What backward finds of a block: all it needs ("none"); of the MLP its input alone, from which all
@@ -150,9 +151,11 @@ class Attention(nn.Module):
         if rotation is not None:
             turned = rotate(turned, rotation)
         query, key = turned.split((turned.shape[1] - self.kv_heads, self.kv_heads), dim=1)
+        prefixes: Sequence[tuple[Rows, Tensor, Tensor]] = ()
         if new is not None:
             key, value = new.write(self.layer, key, value)
-        mixed = attend(query, key, value, visible)  # (B, H, T, W)
+            prefixes = new.prefixes(self.layer)
+        mixed = attend(query, key, value, visible, prefixes)  # (B, H, T, W)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cm3_model.kv_cache import Layers
+from cm3_model.shared_prefixes import Layers
 from cm3_model.transformer import Decoder
 
 MOST_GRAPHS = 4096

@@ -2,18 +2,21 @@
 
 Takes the keys and values of new tokens, gives those of all tokens so far. The memory is laid out
 once. Every row has its own length, so prompts of unequal length share a batch without padding
-between prompt and continuation.
+between prompt and continuation. What rows begin with in common is kept once.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from cm3_model.attention import picture_places
+from cm3_model.shared_prefixes import Layers, Rows, SharedPrefixes, pays, unshared
 
-Layers = list[tuple[Tensor, Tensor]]
-"""Keys and values of every layer, each (B, H, L, W)."""
+SHORT = (torch.bfloat16, torch.float16)
+"""Formats whose keys a CPU reads faster, and more exactly, from a float32 copy."""
 
 
 class KVCache:
@@ -29,8 +32,18 @@ class KVCache:
         head_width: int,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        shares_prefixes: bool = False,
     ) -> None:
-        """Lay out the memory."""
+        """Lay out the memory.
+
+        With `shares_prefixes`, rows that `select_rows` repeats become the prefix of their copies,
+        where that pays.
+        """
+        self.shares_prefixes = shares_prefixes
+        self.shared = unshared(batch_size, torch.device(device))
+        """What rows begin with, ahead of what `layers` have."""
+        self.capacity = length
+        """Tokens that fit in a row, its prefix included."""
         shape = (batch_size, num_heads, length, head_width)
 
         # Zeros, not empty memory: a masked slot has weight 0, and 0 * NaN would still be NaN.
@@ -41,22 +54,23 @@ class KVCache:
         self._memory: Layers = [(zeros(), zeros()) for _ in range(num_layers)]
         self._places = torch.zeros((batch_size, length), device=device, dtype=torch.long)
         self.layers: Layers = list(self._memory)
-        """Keys and values of every layer."""
+        """Keys and values of every layer, prefixes left out."""
         self.places = self._places
-        """Place (B, L) in its picture of each slot's token, for a decoder that asks for it."""
+        """Place (B, L) in its picture of each token, for a decoder that asks for it."""
         self.lengths = torch.zeros(batch_size, device=device, dtype=torch.long)
-        # The longest of `lengths` as an int: known without asking the device in every step.
-        self.longest = 0
+        # The longest of `lengths` as an int, and of what rows have behind their prefixes: known
+        # without asking the device in every step.
+        self.longest = self.longest_own = 0
 
     @property
     def keys(self) -> Tensor:
         """Copy of all keys, (layers, B, H, L, W)."""
-        return torch.stack([key for key, _ in self.layers])
+        return torch.stack([self.whole(layer, self.capacity)[0] for layer in self._numbers])
 
     @property
     def values(self) -> Tensor:
         """Copy of all values, (layers, B, H, L, W)."""
-        return torch.stack([value for _, value in self.layers])
+        return torch.stack([self.whole(layer, self.capacity)[1] for layer in self._numbers])
 
     @property
     def batch_size(self) -> int:
@@ -64,9 +78,26 @@ class KVCache:
         return self.layers[0][0].shape[0]
 
     @property
-    def capacity(self) -> int:
-        """Tokens that fit in a row."""
-        return self.layers[0][0].shape[2]
+    def nbytes(self) -> int:
+        """Bytes of keys and values, prefixes included."""
+        layers = [*self._memory, *(layer for prefix in self.shared.prefixes for layer in prefix)]
+        return sum(key.nbytes + value.nbytes for key, value in layers)
+
+    def whole(self, layer: int, end: int) -> tuple[Tensor, Tensor]:
+        """Return a layer's keys and values (B, H, end, W), prefixes before what rows have own."""
+        keys, values = self.layers[layer]
+        if not self.shared:
+            return keys[:, :, :end], values[:, :, :end]
+        found = keys.new_zeros((2, *keys.shape[:2], end, keys.shape[3]))
+        for rows, *prefix in self.shared.layer(layer):
+            size = prefix[0].shape[1]
+            for part, start, own in zip(found, prefix, (keys, values), strict=True):
+                part[rows, :, :size] = start.to(part.dtype)
+                part[rows, :, size:] = own[rows, :, : end - size]
+        for row in self.shared.without:
+            for part, own in zip(found, (keys, values), strict=True):
+                part[row] = own[row, :, :end]
+        return found[0], found[1]
 
     def append(self, new_lengths: Tensor, width: int) -> Append:
         """Plan to append `new_lengths` (B,) tokens, right-padded to `width` columns.
@@ -79,23 +110,25 @@ class KVCache:
         return new
 
     def append_one(self) -> int:
-        """Return the longest row's length with one more token; never wait for the device.
+        """Return how far one more token makes `layers` reach; never wait for the device.
 
         Raises:
-            ValueError: If that row is full.
+            ValueError: If the longest row is full.
         """
         self._check_room(self.longest + 1)
-        return self.longest + 1
+        return self.longest_own + 1
 
     def count_one(self) -> None:
         """Count one new token in every row, once every layer is written."""
         self.lengths = self.lengths + 1
         self.longest += 1
+        self.longest_own += 1
 
     def reset(self) -> None:
-        """Forget everything; the memory stays."""
+        """Forget everything; the memory stays, but for what prefixes saved."""
+        self._unshare()
         self.lengths = torch.zeros_like(self.lengths)
-        self.longest = 0
+        self._measure()
 
     def rewind(self, lengths: Tensor) -> None:
         """Shorten every row to `lengths` (B,) and forget the rest.
@@ -111,8 +144,10 @@ class KVCache:
                 f"lengths: wanted one per row, from 0 to {self.lengths.tolist()}, "
                 f"got {lengths.tolist()}"
             )
+        if bool((lengths < self.shared.lengths).any()):
+            self._unshare()
         self.lengths = lengths
-        self.longest = int(lengths.max())
+        self._measure()
 
     def select_rows(self, rows: Tensor) -> None:
         """Make old row `rows[i]` the new row i; any number, any order, repeats allowed.
@@ -121,34 +156,83 @@ class KVCache:
         memory stays for rows that `join`.
         """
         chosen = rows.tolist()
+        lengths = self.lengths.tolist()
+        index = rows.to(self.lengths.device)
         moved = [(new, old) for new, old in enumerate(chosen) if new != old]
-        if all(old >= len(chosen) for _, old in moved):
+        if self.shares_prefixes and not self.shared and pays(chosen, lengths):
+            self._share(chosen, lengths)
+        elif all(old >= len(chosen) for _, old in moved):
             for new, old in moved:
                 for part in (*self._parts(), self._places):
                     part[new] = part[old]
+            self.shared = self.shared.select(chosen)
             self._narrow(len(chosen))
         else:
-            index = rows.to(self.lengths.device)
             self._memory = [(key[index], value[index]) for key, value in self.layers]
             self._places = self.places[index]
+            self.shared = self.shared.select(chosen)
             self._narrow(len(chosen))
-        self.lengths = self.lengths[rows.to(self.lengths)]
-        self.longest = int(self.lengths.max())
+        self.lengths = self.lengths[index]
+        self._measure()
 
     def join(self, other: KVCache) -> None:
         """Take the rows of another cache behind one's own, and as much room as it has per row."""
         first, rows = self.batch_size, self.batch_size + other.batch_size
-        capacity, room = max(self.capacity, other.capacity), len(self._places)
-        if rows > room or capacity > self.capacity:
+        self.capacity = max(self.capacity, other.capacity)
+        shared = self.shared.join(other.shared)
+        own, room = self.capacity - shared.shortest, len(self._places)
+        grows = own > self._memory[0][0].shape[2] or self.capacity > self._places.shape[1]
+        if rows > room or grows:
             # doubled, so that rows that come one by one are seldom copied
-            self._grow(max(rows, 2 * room if rows > room else room), capacity)
+            self._grow(max(rows, 2 * room if rows > room else room), own)
+        self.shared = shared
         self._narrow(rows)
+        end = other.longest_own
         for (key, value), (new_key, new_value) in zip(self.layers, other.layers, strict=True):
-            key[first:, :, : other.longest] = new_key[:, :, : other.longest]
-            value[first:, :, : other.longest] = new_value[:, :, : other.longest]
+            key[first:, :, :end] = new_key[:, :, :end]
+            value[first:, :, :end] = new_value[:, :, :end]
         self.places[first:, : other.longest] = other.places[:, : other.longest]
         self.lengths = torch.cat([self.lengths, other.lengths])
-        self.longest = max(self.longest, other.longest)
+        self._measure()
+
+    @property
+    def _numbers(self) -> range:
+        return range(len(self.layers))
+
+    def _measure(self) -> None:
+        """Find the longest of `lengths`, and of what rows have own."""
+        self.longest = int(self.lengths.max())
+        self.longest_own = int((self.lengths - self.shared.lengths).max())
+
+    def _share(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
+        """Make each row the prefix of its copies, which have nothing of their own yet."""
+        short = self.layers[0][0].dtype in SHORT and self.layers[0][0].device.type == "cpu"
+
+        def prefix(row: int) -> Layers:
+            parts = [(k[row, :, : lengths[row]], v[row, :, : lengths[row]]) for k, v in self.layers]
+            return [(k.float() if short else k.clone(), v.clone()) for k, v in parts]
+
+        # rows that none continues are not copied
+        order = sorted(set(rows))
+        places = {row: place for place, row in enumerate(order)}
+        of_row = [places[row] for row in rows]
+        prefixes = [prefix(row) for row in order]
+        self.shared = SharedPrefixes(prefixes, of_row, self.lengths.device)
+        self._places = self.places[torch.tensor(rows, device=self.lengths.device)]
+        own = max(1, self.capacity - self.shared.shortest)
+        old = self.layers[0][0]
+        shape = (len(rows), old.shape[1], own, old.shape[3])
+        self._memory = [(old.new_zeros(shape), old.new_zeros(shape)) for _ in self.layers]
+        self._narrow(len(rows))
+
+    def _unshare(self) -> None:
+        """Give each row a copy of its prefix."""
+        if self.shared:
+            self._memory = [self.whole(layer, self.capacity) for layer in self._numbers]
+            self.shared = unshared(self.batch_size, self.lengths.device)
+            self._places = self.places
+            self._narrow(len(self.lengths))
+            self._measure()
 
     def _parts(self) -> list[Tensor]:
         """Return the memory of all keys and values, each (rows, H, L, W)."""
@@ -159,18 +243,21 @@ class KVCache:
         self.layers = [(key[:rows], value[:rows]) for key, value in self._memory]
         self.places = self._places[:rows]
 
-    def _grow(self, rows: int, length: int) -> None:
+    def _grow(self, rows: int, own: int) -> None:
         """Lay out larger memory, and copy what the old one shows."""
-        shown, end = self.batch_size, self.longest
+        shown = self.batch_size
 
-        def larger(old: Tensor) -> Tensor:
+        def larger(old: Tensor, end: int, length: int) -> Tensor:
             new = old.new_zeros((rows, old.shape[1], length, old.shape[3]))
             new[:shown, :, :end] = old[:shown, :, :end]
             return new
 
-        self._memory = [(larger(key), larger(value)) for key, value in self._memory]
-        places = self._places.new_zeros((rows, length))
-        places[:shown, :end] = self._places[:shown, :end]
+        self._memory = [
+            (larger(key, self.longest_own, own), larger(value, self.longest_own, own))
+            for key, value in self._memory
+        ]
+        places = self._places.new_zeros((rows, self.capacity))
+        places[:shown, : self.longest] = self._places[:shown, : self.longest]
         self._places = places
 
     def _check_room(self, end: int) -> None:
@@ -205,7 +292,8 @@ class Append:
         self.positions = cache.lengths[:, None] + column
         """(B, T) positions of the new tokens, padding included."""
         self.rows, self.columns = (column < new_lengths[:, None]).nonzero(as_tuple=True)  # 2 x (N,)
-        self.slots = self.positions[self.rows, self.columns]  # (N,)
+        own = self.positions - cache.shared.lengths[:, None]
+        self.slots = own[self.rows, self.columns]  # (N,)
         empty = cache.longest == 0
         self.visible = None if empty else visible_slots(self.positions, self.end)
         """Slots that each query may attend to (B, 1, T, end); None if the cache was empty."""
@@ -221,34 +309,52 @@ class Append:
         values[self.rows, :, self.slots] = value[self.rows, :, self.columns].to(values.dtype)
         if self.visible is None:
             return key, value
-        return keys[:, :, : self.end], values[:, :, : self.end]
+        return self.cache.whole(layer, self.end)
+
+    def prefixes(self, layer: int) -> list[tuple[Rows, Tensor, Tensor]]:
+        """Return none: `write` has them."""
+        return []
 
     def place(self, codes: Tensor) -> Tensor:
         """Return the places (B, T) of the new tokens, of which `codes` are image codes; store."""
         before = last_places(self.cache.places, self.cache.lengths)
         places = picture_places(codes, -before)
-        self.cache.places[self.rows, self.slots] = places[self.rows, self.columns]
+        at = self.positions[self.rows, self.columns]
+        self.cache.places[self.rows, at] = places[self.rows, self.columns]
         return places
 
     def commit(self) -> None:
         """Count the new tokens, once every layer is written; until then the rows lack them."""
         self.cache.lengths = self.lengths
-        self.cache.longest = self.end
+        self.cache._measure()
 
 
 class AppendOne:
     """Where one new token per row goes; made of tensors alone, so that a step can be compiled."""
 
-    def __init__(self, layers: Layers, places: Tensor, lengths: Tensor, end: int) -> None:
-        """Plan to write behind `lengths` (B,) and to attend to the first `end` slots."""
-        self.layers, self.places, self.end, self.slots = layers, places, end, lengths
+    def __init__(
+        self,
+        layers: Layers,
+        places: Tensor,
+        lengths: Tensor,
+        end: int,
+        shared: SharedPrefixes | None = None,
+    ) -> None:
+        """Plan to write behind `lengths` (B,) and to attend to the first `end` slots.
+
+        With `shared`, the first slot is behind a row's prefix.
+        """
+        self.layers, self.places, self.end = layers, places, end
+        self.shared = shared or None
         self.rows = torch.arange(len(lengths), device=lengths.device)
+        self.lengths = lengths
         self.positions = lengths[:, None]  # (B, 1)
-        self.visible = visible_slots(self.positions, end)  # (B, 1, 1, end)
+        self.slots = lengths if self.shared is None else lengths - self.shared.lengths
+        self.visible = visible_slots(self.slots[:, None], end)  # (B, 1, 1, end)
         keys = layers[0][0]
         # On a CPU, attention with one query in bfloat16 takes three times as long as with a
         # float32 copy of the keys. All layers share the copy's memory.
-        reduced = keys.device.type == "cpu" and keys.dtype in (torch.bfloat16, torch.float16)
+        reduced = keys.device.type == "cpu" and keys.dtype in SHORT
         self.copy = (
             torch.empty(keys[:, :, :end].shape) if reduced and not torch.is_grad_enabled() else None
         )
@@ -262,10 +368,14 @@ class AppendOne:
         keys, values = keys[:, :, : self.end], values[:, :, : self.end]
         return (keys if self.copy is None else self.copy.copy_(keys)), values
 
+    def prefixes(self, layer: int) -> list[tuple[Rows, Tensor, Tensor]]:
+        """Return a layer's prefixes and their rows."""
+        return [] if self.shared is None else self.shared.layer(layer)
+
     def place(self, codes: Tensor) -> Tensor:
         """Return the places (B, 1) of the new tokens, of which `codes` are image codes; store."""
-        places = (last_places(self.places, self.slots) + 1) * codes
-        self.places[self.rows, self.slots] = places[:, 0]
+        places = (last_places(self.places, self.lengths) + 1) * codes
+        self.places[self.rows, self.lengths] = places[:, 0]
         return places
 
 

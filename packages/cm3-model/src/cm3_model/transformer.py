@@ -26,7 +26,8 @@ from cm3_model.attention import (
 )
 from cm3_model.block import Block, Checkpointing, Norm
 from cm3_model.config import DecoderConfig
-from cm3_model.kv_cache import Append, AppendOne, KVCache, Layers
+from cm3_model.kv_cache import Append, AppendOne, KVCache
+from cm3_model.shared_prefixes import Layers, SharedPrefixes
 
 COMPILED_LENGTHS = 256
 """A cache for a compiled step has a multiple of this many slots."""
@@ -184,6 +185,8 @@ class Decoder(nn.Module):
             head_width=self.config.head_width,
             device=weight.device,
             dtype=weight.dtype,
+            # a compiled step takes no memory of other shapes; on other devices it is not measured
+            shares_prefixes=self.compiled_step is None and weight.device.type == "cpu",
         )
 
     def prefill(self, input_ids: Tensor, lengths: Tensor, cache: KVCache) -> Tensor:
@@ -219,7 +222,8 @@ class Decoder(nn.Module):
         """Append one id per row (B,), unchecked for speed; return the logits (B, V) after it."""
         end = cache.append_one()
         if self.compiled_step is None:
-            logits = self.step(input_ids, cache.layers, cache.places, cache.lengths, end)
+            memory = (cache.layers, cache.places, cache.lengths)
+            logits = self.step(input_ids, *memory, end, cache.shared)
         else:  # to the last slot: a growing shape cannot be compiled once
             size, memory = cache.capacity, (cache.layers, cache.places)
             logits = self.compiled_step(self, input_ids, *memory, cache.lengths, size)
@@ -227,13 +231,20 @@ class Decoder(nn.Module):
         return logits
 
     def step(
-        self, input_ids: Tensor, layers: Layers, places: Tensor, lengths: Tensor, end: int
+        self,
+        input_ids: Tensor,
+        layers: Layers,
+        places: Tensor,
+        lengths: Tensor,
+        end: int,
+        shared: SharedPrefixes | None = None,
     ) -> Tensor:
-        """Return logits (B, V) after ids (B,) behind `lengths` (B,); takes tensors alone.
+        """Return logits (B, V) after ids (B,) behind `lengths` (B,).
 
-        Write to the `layers` and `places` of a cache and attend to their first `end` slots.
+        Write to the `layers` and `places` of a cache and attend to their first `end` slots, and to
+        what rows share. Compiled, a step takes tensors alone, and nothing shared.
         """
-        new = AppendOne(layers, places, lengths, end)
+        new = AppendOne(layers, places, lengths, end, shared)
         return self.head(self._run(input_ids[:, None], new.positions, new.place, new)[:, 0])
 
     def _run(
