@@ -139,6 +139,21 @@ def test_what_prompts_have_in_common_is_read_once(model, monkeypatch):
     assert sorted(rests) == [1, 1, 1, 1, 2]
 
 
+def test_a_model_is_asked_for_the_ids_that_may_come_alone(joining, rows, monkeypatch):
+    wanted = [alone(joining, row) for row in rows]
+    decode, spans = joining.decode_one_token, set()
+
+    def decode_span(input_ids, cache, start, stop):
+        spans.add((start, stop))
+        return decode(input_ids, cache)[:, start:stop]
+
+    monkeypatch.setattr(joining, "decode_span", decode_span, raising=False)
+    monkeypatch.setattr(joining, "decode_one_token", None)
+    found = generate_rows(joining, rows, batch_size=1)
+    assert all(map(torch.equal, found, wanted))
+    assert len(spans) > 1
+
+
 def test_a_row_that_waits_takes_a_finished_ones_place(joining, prompts):
     long = CodeBlock(start=10, stop=30, length=12)
     short = CodeBlock(start=10, stop=30, length=3)

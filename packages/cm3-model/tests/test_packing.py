@@ -22,6 +22,48 @@ def test_a_layer_is_right_for_any_number_of_rows(rows, way):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("way", ["plain", "reversed", pytest.param("packed", marks=packable)])
+def test_some_outputs_alone_follow_the_weights(way):
+    generator = torch.Generator().manual_seed(0)
+    packed = PackedLinear(torch.nn.Linear(48, 80, bias=False), 4, way)
+    x = torch.randn(4, 48, generator=generator)
+
+    def check(layer, start, stop):
+        wanted = (x @ layer.weight.T)[:, start:stop]
+        torch.testing.assert_close(layer.span(x, start, stop), wanted, rtol=1e-5, atol=1e-5)
+
+    check(packed, 8, 72)
+    check(packed, 0, 16)
+    packed.weight.mul_(2)
+    check(packed, 0, 16)
+    packed.load_state_dict({"weight": torch.randn(80, 48, generator=generator)})
+    check(packed, 0, 16)
+    packed.weight = torch.nn.Parameter(torch.randn(80, 48, generator=generator))
+    check(packed, 0, 16)
+    assert list(packed.state_dict()) == ["weight"]
+    for other in (copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
+        check(other, 0, 16)
+    check(packed.double().float(), 0, 16)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("rows", [None, 3])
+def test_a_step_gives_the_logits_of_a_span(decoder, ids, rows):
+    if rows:
+        pack_weights(decoder, rows)
+    logits = []
+    for span in (None, (5, 30), (30, 31), (0, 37)):
+        cache = decoder.make_cache(3, 12)
+        decoder.prefill(ids[:, :9], torch.tensor([4, 9, 7]), cache)
+        if span is None:
+            logits.append(decoder.decode_one_token(ids[:, 9], cache))
+            continue
+        found = decoder.decode_span(ids[:, 9], cache, *span)
+        torch.testing.assert_close(found, logits[0][:, slice(*span)], rtol=1e-4, atol=1e-4)
+        assert cache.lengths.tolist() == [5, 10, 8]
+
+
+@torch.no_grad()
 def test_packing_changes_neither_logits_nor_what_is_saved(decoder, ids):
     before = {name: value.clone() for name, value in decoder.state_dict().items()}
     lengths, cache = torch.tensor([4, 9, 7]), decoder.make_cache(3, 12)

@@ -19,7 +19,7 @@ from torch import Tensor
 from cm3_decoding.config import SamplingConfig, Stream
 from cm3_decoding.constraints import Constraint, max_new_tokens
 from cm3_decoding.finite import FiniteCheck
-from cm3_decoding.interface import LanguageModel
+from cm3_decoding.interface import DecodesSpans, LanguageModel
 from cm3_decoding.noise import Noise, cat_rows, check_seeds
 from cm3_decoding.sampling import acts, combine, draw
 from cm3_decoding.segments import ConstraintSegment
@@ -85,6 +85,7 @@ class Batch(Generic[Name]):
             FloatingPointError: What ids are chosen by is not finite.
         """
         self._model, self._device = model, torch.device(device)
+        self._spans = model if isinstance(model, DecodesSpans) else None
         self._names, given = list(rows), list(rows.values())
         self._configs = [row.config for row in given]
         self._limits = np.array([max_new_tokens(row.segments) for row in given])
@@ -115,7 +116,8 @@ class Batch(Generic[Name]):
         self._steps = torch.zeros(len(given), 1, dtype=torch.long, device=device)
         self._finite = FiniteCheck(device)
         self._going = self._was_going = ~self._constraint.finished()
-        self._choose(logits)
+        start, stop = self._constraint.span
+        self._choose(logits[:, start:stop])
 
     def __len__(self) -> int:
         """Return the number of rows that are not known to be finished."""
@@ -145,7 +147,11 @@ class Batch(Generic[Name]):
         """
         self._let_go()
         fed = self._streams.feed(self._ids.gather(1, self._at() - 1)[:, 0])
-        logits = self._model.decode_one_token(fed, self._cache)
+        start, stop = self._constraint.span
+        if self._spans is not None:
+            logits = self._spans.decode_span(fed, self._cache, start, stop)
+        else:
+            logits = self._model.decode_one_token(fed, self._cache)[:, start:stop]
         self._used += 1
         self._choose(logits)
 
@@ -222,9 +228,9 @@ class Batch(Generic[Name]):
         return self._steps.clamp(max=self._ids.shape[1])
 
     def _choose(self, logits: Tensor) -> None:
-        """Choose an id for every row by the logits (N, V) after its last, and count it."""
+        """Choose an id for every row by the span's logits after its last, and count it."""
         start, stop = self._constraint.span
-        logits = logits[:, start:stop].float()
+        logits = logits.float()
         allowed = None if self._constraint.free else self._constraint.allowed()[:, start:stop]
         groups = self._grouped()
         draws = any(group.config.sampler != "greedy" for group in groups)

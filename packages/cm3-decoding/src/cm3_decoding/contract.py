@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cm3_decoding.interface import LanguageModel
+from cm3_decoding.interface import DecodesSpans, LanguageModel
 
 
 @torch.inference_mode()
@@ -55,6 +55,12 @@ def check_language_model(
             logits = model.decode_one_token(ids[rows, lengths], cache)
             lengths = lengths + 1
 
+    if isinstance(model, DecodesSpans):
+        cache = model.make_cache(1, 8)
+        model.prefill(ids[:1, :3], torch.tensor([3], device=device), cache)
+        some = model.decode_span(ids[:1, 3], cache, 1, vocab_size - 1)
+        wanted = read(ids[0, :4])[None, 1 : vocab_size - 1]
+        assert_same(some, wanted, "`decode_span` has the logits of its ids")
     if not hasattr(cache, "select_rows"):
         return
     old = model.make_cache(2, 8)

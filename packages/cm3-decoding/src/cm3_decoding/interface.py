@@ -1,4 +1,4 @@
-"""The interface of a model to decode with: the three methods of `LanguageModel`.
+"""The interface of a model to decode with: the three methods of `LanguageModel`, and one more.
 
 Only tensors, ints and an opaque cache cross the boundary. `contract.check_language_model` checks an
 implementation.
@@ -6,7 +6,7 @@ implementation.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -43,4 +43,16 @@ class LanguageModel(Protocol):
 
     def decode_one_token(self, input_ids: Tensor, cache: Any) -> Tensor:
         """Append one id per row (B,) and return the logits (B, V) after it."""
+        ...
+
+
+@runtime_checkable
+class DecodesSpans(Protocol):
+    """What a `LanguageModel` may offer besides: logits of those ids alone that may come next."""
+
+    def decode_span(self, input_ids: Tensor, cache: Any, start: int, stop: int) -> Tensor:
+        """Append one id per row (B,); return the logits (B, stop - start) of `start` to `stop - 1`.
+
+        Other ids of a large vocabulary would take much of a step.
+        """
         ...

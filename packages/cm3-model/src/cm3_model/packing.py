@@ -49,6 +49,8 @@ class PackedLinear(nn.Module):
         self.rows = rows
         self.way = way
         self.weight = linear.weight.requires_grad_(False)
+        object.__setattr__(self, "_span", None)  # no submodule: its weights are these
+        self._span: PackedLinear | None
         self._packed: Tensor | None = None
         self._packed_from: tuple[Tensor, int | None] | None = None
         self._pack()
@@ -63,6 +65,15 @@ class PackedLinear(nn.Module):
         )
         # Held, so that no other weights can come to lie at this address.
         self._packed_from = (weight, _version(weight)) if packs else None
+
+    def span(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """Map (..., in) to outputs `start` to `stop - 1`; the last span's matrix is kept ready."""
+        wanted = self.weight.detach()[start:stop]
+        if self._span is None or not self._span.weight.is_set_to(wanted):
+            part = nn.Linear(*wanted.shape[::-1], bias=False, device="meta")
+            part.weight = nn.Parameter(wanted, requires_grad=False)
+            object.__setattr__(self, "_span", PackedLinear(part, self.rows, self.way))
+        return self._span(x)
 
     def _is_stale(self) -> bool:
         """Tell whether the weights were written to or replaced since MKL's copy was made."""
@@ -82,7 +93,7 @@ class PackedLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave MKL's copy out, which can be neither copied nor pickled."""
-        return self.__dict__ | {"_packed": None, "_packed_from": None}
+        return self.__dict__ | {"_packed": None, "_packed_from": None, "_span": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, and make MKL's copy anew."""

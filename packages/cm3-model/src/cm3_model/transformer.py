@@ -220,13 +220,20 @@ class Decoder(nn.Module):
 
     def decode_one_token(self, input_ids: Tensor, cache: KVCache) -> Tensor:
         """Append one id per row (B,), unchecked for speed; return the logits (B, V) after it."""
+        return self.decode_span(input_ids, cache, 0, self.config.vocab_size)
+
+    def decode_span(self, input_ids: Tensor, cache: KVCache, start: int, stop: int) -> Tensor:
+        """Append one id per row (B,) as `decode_one_token`; return logits of `start` to `stop - 1`.
+
+        With a large vocabulary the others would take much of a step. A compiled step computes them
+        all the same, since every span would be another graph.
+        """
         end = cache.append_one()
+        memory = (cache.layers, cache.places, cache.lengths)
         if self.compiled_step is None:
-            memory = (cache.layers, cache.places, cache.lengths)
-            logits = self.step(input_ids, *memory, end, cache.shared)
+            logits = self.step(input_ids, *memory, end, cache.shared, (start, stop))
         else:  # to the last slot: a growing shape cannot be compiled once
-            size, memory = cache.capacity, (cache.layers, cache.places)
-            logits = self.compiled_step(self, input_ids, *memory, cache.lengths, size)
+            logits = self.compiled_step(self, input_ids, *memory, cache.capacity)[:, start:stop]
         cache.count_one()
         return logits
 
@@ -238,14 +245,21 @@ class Decoder(nn.Module):
         lengths: Tensor,
         end: int,
         shared: SharedPrefixes | None = None,
+        span: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Return logits (B, V) after ids (B,) behind `lengths` (B,).
+        """Return logits (B, V), or those of a span of ids, after ids (B,) behind `lengths` (B,).
 
         Write to the `layers` and `places` of a cache and attend to their first `end` slots, and to
-        what rows share. Compiled, a step takes tensors alone, and nothing shared.
+        what rows share. Compiled, a step takes tensors alone, nothing shared and no span.
         """
         new = AppendOne(layers, places, lengths, end, shared)
-        return self.head(self._run(input_ids[:, None], new.positions, new.place, new)[:, 0])
+        hidden = self._run(input_ids[:, None], new.positions, new.place, new)[:, 0]
+        if span is None or span == (0, self.config.vocab_size):
+            return self.head(hidden)
+        start, stop = span
+        if hasattr(self.output, "span"):
+            return self.output.span(hidden, start, stop)  # of a matrix that was packed
+        return F.linear(hidden, self.head_weight[start:stop])
 
     def _run(
         self,
