@@ -1,6 +1,7 @@
 """One training step, forward, backward and AdamW: beside transformers' OPT, or on a GPU.
 
     uv run --group bench python benchmarks/train_step.py --out FILE
+    uv run --group bench python benchmarks/train_step.py --vocabulary 64512 --out FILE
 
 On a CPU: an OPT of 46M weights without biases and learnt norms, at sequence length 1024, the same
 weights and ids in both, medians of alternating rounds; in float32, and in bfloat16 by autocast
@@ -56,10 +57,10 @@ def precision(kind: str, device: str) -> AbstractContextManager[Any]:
 
 def batch(length: int) -> torch.Tensor:
     ids = (1, length + 1)
-    return torch.randint(6, SHAPE["vocab_size"], ids, generator=torch.Generator().manual_seed(1))
+    return torch.randint(6, 16384, ids, generator=torch.Generator().manual_seed(1))
 
 
-def our_loss(model: Decoder, ids: torch.Tensor, chunk_size: int = 512) -> torch.Tensor:
+def our_loss(model: Decoder, ids: torch.Tensor, chunk_size: int | None = None) -> torch.Tensor:
     hidden = model.hidden(ids[:, :-1])  # (B, T, D)
     return next_token_loss(hidden, ids[:, 1:], model.head_weight, chunk_size=chunk_size)
 
@@ -97,21 +98,27 @@ def build(name: str, folder: str) -> tuple[torch.nn.Module, Callable[[Any, torch
     return model.train(), their_loss
 
 
-def save_weights(folder: str, length: int) -> None:
+def save_weights(folder: str, length: int, vocabulary: int) -> None:
     import transformers
 
     torch.manual_seed(0)
-    config = transformers.OPTConfig(**SHAPE, max_position_embeddings=length)
+    shape = SHAPE | {"vocab_size": vocabulary}
+    config = transformers.OPTConfig(**shape, max_position_embeddings=length)
     transformers.OPTForCausalLM(config).save_pretrained(folder)
 
 
 def beside_transformers(
-    kinds: list[str], rounds: int | None, minutes: float, length: int, threads: int
+    kinds: list[str],
+    rounds: int | None,
+    minutes: float,
+    length: int,
+    vocabulary: int,
+    threads: int,
 ) -> dict[str, object]:
     table: dict[str, object] = {}
     ids = batch(length)
     with tempfile.TemporaryDirectory() as folder:
-        save_weights(folder, length)
+        save_weights(folder, length, vocabulary)
         for kind in kinds:
             models = {name: build(name, folder) for name in ("ours", "hf")}
             steps = {name: stepper(*both, kind, ids) for name, both in models.items()}
@@ -188,6 +195,7 @@ def main() -> None:
         "--minutes", type=float, default=6.0, help="for 5 to 20 rounds of all kinds"
     )
     parser.add_argument("--length", type=int, help="tokens per sequence; 1024, on a GPU 4096")
+    parser.add_argument("--vocabulary", type=int, default=16384, help="on a CPU; the paper: 64512")
     parser.add_argument("--batch", type=int, default=4, help="on a GPU: sequences per step")
     parser.add_argument("--peak-tflops", type=float, help="on a GPU: of dense bfloat16, for MFU")
     parser.add_argument("--threads", type=int, default=2)
@@ -206,8 +214,9 @@ def main() -> None:
         table = on_a_gpu(options.rounds or 10, length, options.batch, options.peak_tflops)
     else:
         table = beside_transformers(
-            options.kinds, options.rounds, options.minutes, length, options.threads
-        )
+            options.kinds, options.rounds, options.minutes, length, options.vocabulary,
+            options.threads,
+        )  # fmt: skip
     config: dict[str, object] = {
         **machine_facts(options.threads),
         "gpu": torch.cuda.get_device_name() if gpu else None,
@@ -219,6 +228,7 @@ def main() -> None:
         import transformers
 
         config["transformers"] = transformers.__version__
+        config["vocabulary"] = options.vocabulary
         config["bf16_arithmetic"] = torch.cpu._is_avx512_bf16_supported()
     table["config"] = config
     report(table, options.out)

@@ -158,3 +158,11 @@ def test_split_by_label(case):
 def test_bits():
     assert bits(math.log(8)) == pytest.approx(3)
     assert bits(torch.tensor(math.log(2))) == pytest.approx(1)
+
+
+def test_a_second_pass_backward_is_refused(case):
+    model, ids, labels = case[:3]
+    loss = token_losses(model.hidden(ids), labels, model.output.weight).total
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="wanted one pass backward, got a second"):
+        loss.backward()

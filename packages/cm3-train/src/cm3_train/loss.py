@@ -28,6 +28,10 @@ Head = Tensor | Callable[[Tensor], Tensor]
 """The matrix (V, D) of the logits, or what maps (N, D) to logits (N, V)."""
 
 
+CPU_LOGITS = 2**24
+"""Logits, 64 MiB in float32, of which more at once are no faster on a CPU."""
+
+
 class TokenLosses(NamedTuple):
     """The loss of N positions that count."""
 
@@ -45,7 +49,7 @@ def token_losses(
     head: Head,
     *,
     weights: Tensor | None = None,
-    chunk_size: int = 1024,
+    chunk_size: int | None = None,
 ) -> TokenLosses:
     """Compute the cross-entropy of every position that counts.
 
@@ -54,7 +58,8 @@ def token_losses(
         labels: (...) the next ids, -100 where nothing counts.
         head: A matrix needs a quarter less arithmetic than a callable.
         weights: (...) what each position counts in `total`; None: 1.
-        chunk_size: Positions whose logits stand in memory at once.
+        chunk_size: Positions whose logits stand in memory at once; None: 1024, on a CPU as few as
+            have `CPU_LOGITS` logits under a matrix.
 
     Raises:
         ValueError: Shapes do not fit, or `chunk_size` is below 1.
@@ -65,6 +70,9 @@ def token_losses(
         )
     if weights is not None and weights.shape != labels.shape:
         raise ValueError(f"weights: wanted shape {tuple(labels.shape)}, got {tuple(weights.shape)}")
+    if chunk_size is None:
+        few = isinstance(head, Tensor) and hidden.device.type == "cpu"
+        chunk_size = min(1024, max(64, CPU_LOGITS // len(head))) if few else 1024
     if chunk_size < 1:
         raise ValueError(f"chunk_size: wanted at least 1, got {chunk_size}")
     counts = (labels != IGNORE).flatten().nonzero()[:, 0]  # (N,) places
@@ -93,7 +101,7 @@ def token_losses(
 
 
 def next_token_loss(
-    hidden: Tensor, labels: Tensor, head: Head, *, chunk_size: int = 1024
+    hidden: Tensor, labels: Tensor, head: Head, *, chunk_size: int | None = None
 ) -> Tensor:
     """Compute the mean loss in nats over the positions that count; see `token_losses`.
 
@@ -180,5 +188,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Any) -> Any:
         """Scale what forward has made."""
         scale = outputs[0]
-        to_states, to_weight = (None if g is None else g * scale for g in ctx.gradients)
+        if ctx.gradients is None:
+            raise RuntimeError(
+                "loss: wanted one pass backward, got a second; its gradients are gone"
+            )
+        # in place: with a large vocabulary a second copy of the matrix's would be the peak
+        to_states, to_weight = (None if g is None else g.mul_(scale) for g in ctx.gradients)
+        ctx.gradients = None
         return to_states, to_weight, None, None, None
