@@ -1,11 +1,10 @@
 """Matrix products for a fixed number of rows: decoding a batch.
 
 Takes a decoder, gives the same decoder. A product with few rows spends its time reading the
-weights. On a CPU, in float32, it also copies them into the order that the arithmetic wants. MKL can
-keep that copy, at the cost of the weights' memory once more; or the product can be reversed,
-weights times inputs. On a CUDA device, in 16 bits, a kernel of our own reads faster than cuBLAS
-for some shapes. Which way is fastest depends on the device, the shape and the rows, so it is
-measured.
+weights. On a CPU it also copies them into the order that the arithmetic wants. oneDNN can keep that
+copy, at the cost of the weights' memory once more; or the product can be reversed, weights times
+inputs. On a CUDA device, in 16 bits, a kernel of our own reads faster than cuBLAS for some shapes.
+Which way is fastest depends on the device, the shape and the rows, so it is measured.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from cm3_model.few_rows import multiply
 from cm3_model.transformer import Decoder
 
 Way = Literal["plain", "reversed", "packed", "few-rows"]
-"""How to multiply: as `F.linear`, with the sides swapped, from MKL's copy, by `few_rows`."""
+"""How to multiply: as `F.linear`, with the sides swapped, from oneDNN's copy, by `few_rows`."""
 
 WAYS: dict[str, tuple[Way, ...]] = {
     "cpu": ("plain", "reversed", "packed"),
@@ -35,9 +34,14 @@ WORTH = {"cpu": 0.8, "cuda": 0.98}
 """Largest share of the plain way's time for which another way is taken."""
 
 
-def can_pack() -> bool:
-    """Tell whether this build of PyTorch has MKL's packed matrices."""
-    return torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear")
+def can_pack(dtype: torch.dtype) -> bool:
+    """Tell whether this PyTorch and processor have oneDNN's packed matrices of a format."""
+    operations = torch.ops.mkldnn
+    if not torch.backends.mkldnn.is_available() or not hasattr(operations, "_linear_pointwise"):
+        return False
+    if dtype == torch.bfloat16:
+        return bool(operations._is_mkldnn_bf16_supported())
+    return dtype == torch.float32
 
 
 class PackedLinear(nn.Module):
@@ -56,13 +60,11 @@ class PackedLinear(nn.Module):
         self._pack()
 
     def _pack(self) -> None:
-        """Make MKL's copy anew; none in another format."""
+        """Make oneDNN's copy anew; none in a format that it does not have."""
         weight = self.weight.detach()
-        fits = weight.device.type == "cpu" and weight.dtype == torch.float32
+        fits = weight.device.type == "cpu" and can_pack(weight.dtype)
         packs = self.way == "packed" and fits
-        self._packed = (
-            torch.ops.mkl._mkl_reorder_linear_weight(weight, self.rows) if packs else None
-        )
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, self.rows) if packs else None
         # Held, so that no other weights can come to lie at this address.
         self._packed_from = (weight, _version(weight)) if packs else None
 
@@ -76,7 +78,7 @@ class PackedLinear(nn.Module):
         return self._span(x)
 
     def _is_stale(self) -> bool:
-        """Tell whether the weights were written to or replaced since MKL's copy was made."""
+        """Tell whether the weights were written to or replaced since oneDNN's copy was made."""
         if self._packed_from is None or torch.compiler.is_compiling():
             return False
         weight, version = self._packed_from
@@ -92,26 +94,23 @@ class PackedLinear(nn.Module):
         self._pack()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave MKL's copy out, which can be neither copied nor pickled."""
+        """Leave oneDNN's copy out, which can be neither copied nor pickled."""
         return self.__dict__ | {"_packed": None, "_packed_from": None, "_span": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore, and make MKL's copy anew."""
+        """Restore, and make oneDNN's copy anew."""
         super().__setstate__(state)
-        if can_pack():
-            self._pack()
-        else:
-            self.way = "plain"
+        self._pack()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., in) to (..., out)."""
         if self._is_stale():
             self._pack()
-        if self._packed is not None:
-            return torch.ops.mkl._mkl_linear(x, self._packed, self.weight, None, self.rows)
+        if self._packed is not None and x.dtype == self.weight.dtype:
+            return torch.ops.mkldnn._linear_pointwise(x, self._packed, None, "none", [], "")
         if self.way == "few-rows":
             return multiply(x, self.weight)
-        if self.way == "plain" or x.numel() != self.rows * x.shape[-1]:
+        if self.way != "reversed" or x.numel() != self.rows * x.shape[-1]:
             return F.linear(x, self.weight)
         product = self.weight @ x.reshape(self.rows, -1).mT  # (out, rows)
         return product.mT.reshape(*x.shape[:-1], -1)
@@ -133,8 +132,8 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
     is.
 
     Args:
-        model: A decoder in float32 on the CPU, or in bfloat16 or float16 on a CUDA device; in eval
-            mode afterwards. It can still be saved.
+        model: A decoder in float32 or bfloat16 on the CPU, or in bfloat16 or float16 on a CUDA
+            device; in eval mode afterwards. It can still be saved.
         rows: Rows of the cache: prompts times streams.
 
     Raises:
@@ -143,10 +142,13 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
     weight = model.token_embedding.weight
     if rows < 1:
         raise ValueError(f"rows: wanted at least 1, got {rows}")
-    wanted = {"cpu": (torch.float32,), "cuda": (torch.bfloat16, torch.float16)}
+    wanted = {
+        "cpu": (torch.float32, torch.bfloat16),
+        "cuda": (torch.bfloat16, torch.float16),
+    }
     if weight.dtype not in wanted.get(weight.device.type, ()):
         raise ValueError(
-            f"model: wanted float32 on a CPU or 16 bits on a CUDA device, "
+            f"model: wanted float32 or bfloat16 on a CPU, or 16 bits on a CUDA device, "
             f"got {weight.dtype} on {weight.device}"
         )
     places: dict[torch.Size, list[tuple[nn.Module, str, AnyLinear]]] = defaultdict(list)
@@ -175,7 +177,7 @@ def fastest(linears: Sequence[AnyLinear], rows: int) -> list[PackedLinear]:
     seconds: dict[Way, float] = {}
     made: dict[Way, list[PackedLinear]] = {}
     for way in WAYS[device]:
-        if way == "packed" and not can_pack():
+        if way == "packed" and not can_pack(weight.dtype):
             continue
         made[way] = [PackedLinear(linear, rows, way) for linear in linears]
         taken = _seconds_on_cuda(made[way], x) if device == "cuda" else _seconds(made[way], x)
