@@ -148,7 +148,7 @@ def test_short_bf16_training_attends_as_sdpa_does():
 @pytest.mark.parametrize("sharpness", [1.0, 12.0])
 @pytest.mark.parametrize("groups", [1, 2, 6])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_one_query_with_float32_keys_is_as_exact_as_sdpa(dtype, groups, sharpness):
+def test_queries_of_a_float32_cache_are_as_exact_as_sdpa(dtype, groups, sharpness):
     generator = torch.Generator().manual_seed(0)
     query = (torch.randn(3, 6, 1, 16, generator=generator) * sharpness).to(dtype)
     slots = torch.randn(2, 3, 6 // groups, 50, 16, generator=generator).to(dtype)
@@ -159,7 +159,7 @@ def test_one_query_with_float32_keys_is_as_exact_as_sdpa(dtype, groups, sharpnes
     sdpa = torch.nn.functional.scaled_dot_product_attention
     wanted = sdpa(*parts, attn_mask=visible.double(), enable_gqa=True)
     theirs = sdpa(query, key, value, attn_mask=visible, enable_gqa=True)
-    found = attend(query, key.float(), value, visible)
+    found = attend(query, key.float(), value.float(), visible.float())
     assert (found.dtype, found.shape) == (dtype, query.shape)
 
     def error(mixed):

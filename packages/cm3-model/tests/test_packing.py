@@ -18,6 +18,7 @@ def test_a_layer_is_right_for_any_number_of_rows(rows, way):
     packed = PackedLinear(linear, 4, way)
     x = torch.randn(rows, 1, 48, generator=generator)
     assert packed(x).shape == (rows, 1, 80)
+    assert packed(x).is_contiguous()
     torch.testing.assert_close(packed(x), linear(x), rtol=1e-5, atol=1e-5)
 
 
@@ -86,7 +87,7 @@ def test_what_cannot_be_packed_is_refused(paper_decoder):
         pack_weights(paper_decoder, 0)
     with pytest.raises(
         ValueError,
-        match="model: wanted float32 or bfloat16 on a CPU, or 16 bits on a CUDA device, got torch.f",
+        match="model: wanted float32 or bfloat16 on a CPU, or 16 bits on a CUDA device, got ",
     ):
         pack_weights(paper_decoder.double(), 2)
 

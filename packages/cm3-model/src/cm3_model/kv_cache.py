@@ -15,9 +15,6 @@ from torch import Tensor
 from cm3_model.attention import picture_places
 from cm3_model.shared_prefixes import Layers, Rows, SharedPrefixes, pays, unshared
 
-SHORT = (torch.bfloat16, torch.float16)
-"""Formats whose keys a CPU reads faster, and more exactly, from a float32 copy."""
-
 
 class KVCache:
     """Keys and values of `num_layers` layers for `batch_size` rows of up to `length` tokens."""
@@ -92,7 +89,7 @@ class KVCache:
         for rows, *prefix in self.shared.layer(layer):
             size = prefix[0].shape[1]
             for part, start, own in zip(found, prefix, (keys, values), strict=True):
-                part[rows, :, :size] = start.to(part.dtype)
+                part[rows, :, :size] = start
                 part[rows, :, size:] = own[rows, :, : end - size]
         for row in self.shared.without:
             for part, own in zip(found, (keys, values), strict=True):
@@ -206,11 +203,10 @@ class KVCache:
 
     def _share(self, rows: Sequence[int], lengths: Sequence[int]) -> None:
         """Make each row the prefix of its copies, which have nothing of their own yet."""
-        short = self.layers[0][0].dtype in SHORT and self.layers[0][0].device.type == "cpu"
 
         def prefix(row: int) -> Layers:
-            parts = [(k[row, :, : lengths[row]], v[row, :, : lengths[row]]) for k, v in self.layers]
-            return [(k.float() if short else k.clone(), v.clone()) for k, v in parts]
+            end = lengths[row]
+            return [(k[row, :, :end].clone(), v[row, :, :end].clone()) for k, v in self.layers]
 
         # rows that none continues are not copied
         order = sorted(set(rows))
@@ -286,6 +282,7 @@ class Append:
     def __init__(self, cache: KVCache, new_lengths: Tensor, width: int) -> None:
         """Plan to append `new_lengths` (B,) tokens, right-padded to `width` columns."""
         self.cache = cache
+        self.dtype = cache.layers[0][0].dtype
         self.lengths = cache.lengths + new_lengths
         self.end = int(self.lengths.max())
         column = torch.arange(width, device=self.lengths.device)
@@ -345,19 +342,13 @@ class AppendOne:
         With `shared`, the first slot is behind a row's prefix.
         """
         self.layers, self.places, self.end = layers, places, end
+        self.dtype = layers[0][0].dtype
         self.shared = shared or None
         self.rows = torch.arange(len(lengths), device=lengths.device)
         self.lengths = lengths
         self.positions = lengths[:, None]  # (B, 1)
         self.slots = lengths if self.shared is None else lengths - self.shared.lengths
         self.visible = visible_slots(self.slots[:, None], end)  # (B, 1, 1, end)
-        keys = layers[0][0]
-        # On a CPU, attention with one query in bfloat16 takes three times as long as with a
-        # float32 copy of the keys. All layers share the copy's memory.
-        reduced = keys.device.type == "cpu" and keys.dtype in SHORT
-        self.copy = (
-            torch.empty(keys[:, :, :end].shape) if reduced and not torch.is_grad_enabled() else None
-        )
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """Store one layer's new key and value (B, H, 1, W); return those to attend to."""
@@ -365,8 +356,7 @@ class AppendOne:
         # Not `scatter_`, which on a CPU converts all of a bfloat16 cache there and back.
         keys[self.rows, :, self.slots] = key[:, :, 0].to(keys.dtype)
         values[self.rows, :, self.slots] = value[:, :, 0].to(values.dtype)
-        keys, values = keys[:, :, : self.end], values[:, :, : self.end]
-        return (keys if self.copy is None else self.copy.copy_(keys)), values
+        return keys[:, :, : self.end], values[:, :, : self.end]
 
     def prefixes(self, layer: int) -> list[tuple[Rows, Tensor, Tensor]]:
         """Return a layer's prefixes and their rows."""

@@ -113,7 +113,7 @@ class PackedLinear(nn.Module):
         if self.way != "reversed" or x.numel() != self.rows * x.shape[-1]:
             return F.linear(x, self.weight)
         product = self.weight @ x.reshape(self.rows, -1).mT  # (out, rows)
-        return product.mT.reshape(*x.shape[:-1], -1)
+        return product.mT.contiguous().view(*x.shape[:-1], -1)
 
 
 def _version(weight: Tensor) -> int | None:

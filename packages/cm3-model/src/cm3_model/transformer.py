@@ -174,6 +174,7 @@ class Decoder(nn.Module):
                 f"length: wanted at most max_length = {self.config.max_length}, got {length}"
             )
         weight = self.token_embedding.weight
+        on_cpu = weight.device.type == "cpu"
         if self.compiled_step is not None:
             # Every length costs one more compilation, so there are few.
             length = min(-(-length // COMPILED_LENGTHS) * COMPILED_LENGTHS, self.config.max_length)
@@ -184,9 +185,10 @@ class Decoder(nn.Module):
             length=length,
             head_width=self.config.head_width,
             device=weight.device,
-            dtype=weight.dtype,
+            # a CPU attends to float32 faster than to shorter formats, and more exactly
+            dtype=torch.float32 if on_cpu and weight.dtype.itemsize < 4 else weight.dtype,
             # a compiled step takes no memory of other shapes; on other devices it is not measured
-            shares_prefixes=self.compiled_step is None and weight.device.type == "cpu",
+            shares_prefixes=self.compiled_step is None and on_cpu,
         )
 
     def prefill(self, input_ids: Tensor, lengths: Tensor, cache: KVCache) -> Tensor:
@@ -289,7 +291,7 @@ class Decoder(nn.Module):
         if new is not None:
             visible = new.visible
         if isinstance(visible, Tensor):
-            visible = additive(visible, x.dtype)
+            visible = additive(visible, x.dtype if new is None else new.dtype)
         for block in self.blocks:
             x = block(x, rotation, new, visible)
         return self.norm(x)
