@@ -7,9 +7,16 @@
 
 Without `--preset`: a Chameleon of about 50M random weights, the same in both, draws image codes
 with classifier-free guidance (scale 3) at batch 1 and 8: medians of alternating rounds, `--rounds`
-of them, or 2 to 5 as fit in `--minutes`. transformers gets the cache, dynamic or static, that was
-faster for 64 codes just before; ours gets `pack_weights`. `cfg_batchN_over_hf` is our tokens per
-second over the peer's; `cfg_cost_batch1` is our seconds with guidance over those without.
+of them, or 2 to 5 as fit in `--minutes`. Ours gets `pack_weights`. transformers draws in the way
+that was fastest for 64 codes just before: by its own `generate`, which runs the model once for each
+stream, with a dynamic or a static cache; by a plain loop over its model with both streams in one
+batch ("batched"); or, with `--compiled`, by that loop with a static cache and the model compiled,
+as gpt-fast does, which takes minutes to compile.
+
+`cfg_batchN_over_hf` is our tokens per second over the peer's, `cfg_batchN_over_generate` that over
+its `generate`; `cfg_cost_batch1` is our seconds with guidance over those without. `bf16` is ours in
+bfloat16, where the CPU has arithmetic for it, and `bf16_batchN_same_codes` the share of codes
+before the first that differs from float32's.
 
 With `--preset`, for a GPU: random weights, one picture of 1024 codes at batch 1 with guidance, in
 bfloat16 and int8. The floor is the bytes of weights that a step reads, over the memory's bandwidth
@@ -27,6 +34,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from timing import alternate, machine_facts, medians, report
@@ -69,7 +77,7 @@ def ours(
 
 
 def beside_transformers(
-    rounds: int | None, minutes: float, tokens: int, batches: list[int]
+    rounds: int | None, minutes: float, tokens: int, batches: list[int], compiled: bool
 ) -> dict[str, object]:
     """Time both models on the same weights; all figures of a batch size share their rounds."""
     import transformers
@@ -92,7 +100,7 @@ def beside_transformers(
         "largest_logit_difference": float((model(ids) - peer(ids).logits).abs().max()),
     }
 
-    def theirs(batch: int, tokens: int, cache: str) -> torch.Tensor:
+    def generate_of_theirs(batch: int, tokens: int, cache: str) -> torch.Tensor:
         return peer.generate(
             ids.repeat(batch, 1), attention_mask=torch.ones(batch, len(PROMPT)).long(),
             negative_prompt_ids=torch.tensor([WITHOUT]).repeat(batch, 1), guidance_scale=3.0,
@@ -100,18 +108,32 @@ def beside_transformers(
             pad_token_id=1, eos_token_id=2, cache_implementation=cache,
         )  # fmt: skip
 
-    kinds = ("dynamic", "static")
+    ways: dict[str, Callable[[int, int], torch.Tensor]] = {
+        "dynamic": partial(generate_of_theirs, cache="dynamic"),
+        "static": partial(generate_of_theirs, cache="static"),
+        "batched": partial(in_one_batch, peer, peer.forward),
+    }
+    if compiled:
+        forward = torch.compile(peer.forward, dynamic=False)
+        ways["compiled"] = partial(in_one_batch, peer, forward, static=True)
+    half = torch.cpu._is_avx512_bf16_supported()
     for batch in batches:
         few = min(tokens, 64)
-        short = {kind: partial(theirs, batch, few, kind) for kind in kinds}
-        warm = alternate(short, 2, warm_up=False)
-        cache = min(kinds, key=lambda kind: min(warm[kind]))
+        warm = alternate({way: partial(call, batch, few) for way, call in ways.items()}, 2)
+        best = min(ways, key=lambda way: min(warm[way]))
+        own = min(("dynamic", "static"), key=lambda way: min(warm[way]))
         mine = pack_weights(copy.deepcopy(model), 2 * batch)  # two streams a picture
-        ours(mine, batch, few, GUIDED)
         calls: dict[str, Callable[[], object]] = {
             "ours": partial(ours, mine, batch, tokens, GUIDED),
-            "hf": partial(theirs, batch, tokens, cache),
+            "hf": partial(ways[best], batch, tokens),
         }
+        if best != own:
+            calls["generate"] = partial(ways[own], batch, tokens)
+        if half:
+            short = pack_weights(copy.deepcopy(model).bfloat16(), 2 * batch)
+            calls["bf16"] = partial(ours, short, batch, tokens, GUIDED)
+            drawn = [calls[name]() for name in ("ours", "bf16")]
+            table[f"bf16_batch{batch}_same_codes"] = same_codes(*drawn)
         if batch == 1:
             plain = pack_weights(copy.deepcopy(model), 1)
             calls["plain"] = partial(ours, plain, 1, tokens, SamplingConfig())
@@ -123,14 +145,61 @@ def beside_transformers(
         for name, value in seconds.items():
             table[f"{name}_batch{batch}_tokens_per_second"] = batch * tokens / value
         table[f"cfg_batch{batch}_over_hf"] = seconds["hf"] / seconds["ours"]
+        table[f"cfg_batch{batch}_over_generate"] = (
+            seconds["generate" if best != own else "hf"] / seconds["ours"]
+        )
+        if half:
+            table[f"bf16_batch{batch}_over_hf"] = seconds["hf"] / seconds["bf16"]
         if batch == 1:
             table["cfg_cost_batch1"] = seconds["ours"] / seconds["plain"]
         table[f"rounds_batch{batch}"] = len(taken["ours"])
-        table[f"hf_cache_batch{batch}"] = cache
+        table[f"hf_way_batch{batch}"] = best
         layers = {m.way for m in mine.modules() if isinstance(m, PackedLinear)}
         table[f"products_batch{batch}"] = ", ".join(sorted(layers))
         print(f"batch {batch}: {taken}", flush=True)
     return table
+
+
+def in_one_batch(
+    peer: Any,
+    forward: Callable[..., Any],
+    batch: int,
+    tokens: int,
+    *,
+    static: bool = False,
+) -> torch.Tensor:
+    """Draw codes (B, tokens) by a model of transformers, both streams in one batch."""
+    from transformers import DynamicCache, StaticCache
+
+    length = len(PROMPT) + tokens
+    cache = StaticCache(peer.config, max_cache_len=length) if static else DynamicCache()
+    gap = len(PROMPT) - len(WITHOUT)
+    rows = torch.tensor([PROMPT] * batch + [[1] * gap + WITHOUT] * batch)  # padded on the left
+    mask = torch.ones(len(rows), length, dtype=torch.long)
+    mask[batch:, :gap] = 0
+    places = (mask.cumsum(1) - 1).clamp(min=0)
+    start, drawn = 0, []
+    for end in range(len(PROMPT), length):
+        logits = forward(
+            input_ids=rows,
+            attention_mask=mask if static else mask[:, :end],
+            position_ids=places[:, start:end],
+            past_key_values=cache,
+            cache_position=torch.arange(start, end),
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+        with_text, without = logits.chunk(2)
+        scores = without + GUIDED.guidance_scale * (with_text - without)
+        drawn.append(scores.softmax(-1).multinomial(1))
+        rows, start = drawn[-1].repeat(2, 1), end
+    return torch.cat(drawn, 1)
+
+
+def same_codes(ones: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    """Return the share of codes before the first that differs, over pictures."""
+    alike = [(a == b).long().cumprod(0).sum() / len(a) for a, b in zip(ones, others, strict=True)]
+    return float(torch.stack(alike).mean())
 
 
 def bandwidth(device: str) -> float:
@@ -228,6 +297,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1024, help="image codes per picture")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compiled", action="store_true", help="also time the peer compiled")
     parser.add_argument("--preset", choices=PRESETS, help="this decoder alone, on a GPU")
     parser.add_argument("--sweep", type=int, nargs="+", default=[1], help="--preset: batch sizes")
     parser.add_argument("--picture", type=Path, help="--preset: PNG of the sweep to write")
@@ -245,7 +315,7 @@ def main() -> None:
             draw_sweep(table, options.picture)
     else:
         table |= beside_transformers(
-            options.rounds, options.minutes, options.tokens, options.batches
+            options.rounds, options.minutes, options.tokens, options.batches, options.compiled
         )
     config: dict[str, object] = {
         **machine_facts(options.threads),
