@@ -1,7 +1,8 @@
 """Sounds with captions, made here: an instrument plays a note in some way.
 
-"a fading square wave on d4". Four instruments have the classical waveforms; the others are invented,
-each with harmonics of its own and a name. A sound differs a little each time that it is played.
+"a fading square wave on d4". Four instruments have the classical waveforms; the others are
+invented, each with harmonics of its own and a name. A sound differs a little each time that it is
+played.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ SAMPLES = 4096
 """Of one sound: about half a second."""
 HARMONICS = 7
 """As many stay below 4 kHz on the highest note."""
-APART_DB = 6.5
+APART_DB = 6.0
 """Least between the harmonics of two instruments, root mean square."""
 FLOOR_DB = -35.0
 """A harmonic below this, beside the loudest, counts as absent."""
-KEYS = {"c": 0, "d": 2, "e": 4, "f": 5, "g": 7, "a": 9, "b": 11}
-NOTES = {f"{key}{o}": 130.813 * 2 ** (o - 3 + up / 12) for o in (3, 4) for key, up in KEYS.items()}
-NOTES["c5"] = 523.251
-"""Hertz of the white keys from c3 to c5."""
+NOTES = {
+    "c4": 261.63, "d4": 293.66, "e4": 329.63, "f4": 349.23,
+    "g4": 392.00, "a4": 440.00, "b4": 493.88, "c5": 523.25,
+}  # fmt: skip
+"""Hertz of the white keys of an octave."""
 TIMES = np.arange(SAMPLES) / SAMPLES
 WAYS = {
     "steady": np.ones(SAMPLES),
@@ -107,9 +109,7 @@ def every_sound(names: Sequence[str], unknown: int, rng: np.random.Generator) ->
     return sounds
 
 
-def play(
-    note: str, way: str, amplitudes: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def play(note: str, way: str, amplitudes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the samples (SAMPLES,) float32 in [-1, 1] of a note.
 
     Args:
@@ -124,3 +124,10 @@ def play(
     wave = amplitudes.dot(np.sin(2 * np.pi * turns)) / np.sqrt(np.square(amplitudes).sum())
     wave = 0.3 * 10 ** (rng.uniform(-1, 1) / 20) * wave * WAYS[way]
     return (wave + 1e-5 * rng.standard_normal(SAMPLES)).clip(-1, 1).astype(np.float32)
+
+
+def some_sounds(count: int, rng: np.random.Generator) -> np.ndarray:
+    """Return sounds (count, SAMPLES), each of an instrument that nobody plays again."""
+    notes, ways = list(NOTES), list(WAYS)
+    drawn = rng.integers((len(notes), len(ways)), size=(count, 2)).tolist()
+    return np.stack([play(notes[n], ways[w], some_harmonics(rng), rng) for n, w in drawn])

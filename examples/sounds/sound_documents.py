@@ -31,7 +31,9 @@ class SoundDocuments:
         self.block = self.vocabulary.block("sound")
         self.layout = DocumentLayout(self.vocabulary)
         self.sound = [
-            CodeBlock(start=self.block.offset + start, stop=self.block.offset + start + size, length=1)
+            CodeBlock(
+                start=self.block.offset + start, stop=self.block.offset + start + size, length=1
+            )
             for start, size in zip(codes.starts, codes.sizes, strict=True)
         ] * frames
         """The constraint of one sound: each place of a frame has codes of its own."""

@@ -108,9 +108,7 @@ def train_decoder(
     best = fit(
         module,
         BatchLoader(batch, SampleOrder(table.keys, seed, BATCH)),
-        ValidationLoader(
-            builder(False, None), np.array(validation), BATCH, pad_id=words.pad_id
-        ),
+        ValidationLoader(builder(False, None), np.array(validation), BATCH, pad_id=words.pad_id),
         run_dir=folder,
         max_steps=steps,
         val_every=max(1, steps // 4),
