@@ -7,7 +7,7 @@ played.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,16 @@ WAYS = {
 
 
 @dataclass(frozen=True)
+class Instrument:
+    """Who plays."""
+
+    kind: str
+    """"common": plays every note; "rare": plays one; "new": plays two, and in no training sound."""
+    amplitudes: np.ndarray
+    """(HARMONICS,) of its harmonics."""
+
+
+@dataclass(frozen=True)
 class Sound:
     """What is played, and what it is for."""
 
@@ -46,9 +56,9 @@ class Sound:
     note: str
     way: str
     split: str = ""
-    """"train", or "validation" and "test": a known instrument on a note that training has in other
-    ways. Of instruments that training never has: "shown", which can be retrieved, and "new", which
-    is asked for."""
+    """"train"; "validation" or "test": a common instrument on a note that training has in other
+    ways; "rest": the same of a rare instrument. Of new instruments: "shown", which can be
+    retrieved, and "new", which is asked for."""
 
     @property
     def caption(self) -> str:
@@ -56,24 +66,33 @@ class Sound:
         return f"a {self.way} {self.instrument} on {self.note}"
 
 
-def instruments(count: int, seed: int) -> dict[str, np.ndarray]:
-    """Return the amplitudes (HARMONICS,) of `count` instruments, at least 4, by name."""
+def instruments(common: int, rare: int, new: int, seed: int) -> dict[str, Instrument]:
+    """Return so many instruments by name; of the common ones, four are waveforms that have names.
+
+    Any two that are common or new are `APART_DB` apart. Rare ones may be like others.
+    """
     number = np.arange(1, HARMONICS + 1)
     odd = number % 2
-    known = {
+    waveforms = {
         "sine wave": 1.0 * (number == 1),
         "triangle wave": odd / number**2,
         "square wave": odd / number,
         "sawtooth wave": 1 / number,
     }
+    made = {name: Instrument("common", wave) for name, wave in waveforms.items()}
+    told = [levels(wave) for wave in waveforms.values()]
     rng = np.random.default_rng(seed)
     syllables = [consonant + vowel for consonant in "bdfgklmnprtvz" for vowel in "aeiou"]
-    while len(known) < count:
+    kinds = ["common"] * (common - len(made)) + ["new"] * new + ["rare"] * rare
+    while kinds:
         name, amplitudes = "".join(rng.choice(syllables, 2)), some_harmonics(rng)
-        apart = [np.sqrt(np.square(levels(amplitudes) - levels(k)).mean()) for k in known.values()]
-        if name not in known and min(apart) >= APART_DB:
-            known[name] = amplitudes
-    return known
+        apart = np.sqrt(np.square(levels(amplitudes) - np.array(told)).mean(1)).min()
+        if name in made or (kinds[0] != "rare" and apart < APART_DB):
+            continue
+        made[name] = Instrument(kinds.pop(0), amplitudes)
+        if made[name].kind != "rare":
+            told.append(levels(amplitudes))
+    return made
 
 
 def some_harmonics(rng: np.random.Generator) -> np.ndarray:
@@ -88,24 +107,17 @@ def levels(amplitudes: np.ndarray) -> np.ndarray:
     return np.maximum(20 * np.log10(np.maximum(amplitudes / amplitudes.max(), 1e-9)), FLOOR_DB)
 
 
-def every_sound(names: Sequence[str], unknown: int, rng: np.random.Generator) -> list[Sound]:
-    """Return each instrument on each note in each way, with its split.
-
-    Of each instrument and note one way is held out. The last `unknown` instruments are in no
-    training sound.
-    """
+def every_sound(band: Mapping[str, Instrument], rng: np.random.Generator) -> list[Sound]:
+    """Return what each instrument plays, each note in each way; one way of each is held out."""
     sounds = []
-    for place, name in enumerate(names):
-        for note in NOTES:
+    for name, instrument in band.items():
+        count = {"common": len(NOTES), "rare": 1, "new": 2}[instrument.kind]
+        for note in rng.choice(list(NOTES), count, replace=False).tolist():
             held_out = str(rng.choice(list(WAYS)))
-            for way in WAYS:
-                if place >= len(names) - unknown:
-                    split = "new" if way == held_out else "shown"
-                elif way == held_out:
-                    split = "validation" if rng.random() < 0.5 else "test"
-                else:
-                    split = "train"
-                sounds.append(Sound(name, note, way, split))
+            away = "validation" if rng.random() < 0.5 else "test"
+            split_of = {"common": ("train", away), "rare": ("train", "rest"), "new": ("shown", "new")}
+            rest, one = split_of[instrument.kind]
+            sounds += [Sound(name, note, way, one if way == held_out else rest) for way in WAYS]
     return sounds
 
 
