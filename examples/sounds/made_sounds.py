@@ -115,7 +115,11 @@ def every_sound(band: Mapping[str, Instrument], rng: np.random.Generator) -> lis
         for note in rng.choice(list(NOTES), count, replace=False).tolist():
             held_out = str(rng.choice(list(WAYS)))
             away = "validation" if rng.random() < 0.5 else "test"
-            split_of = {"common": ("train", away), "rare": ("train", "rest"), "new": ("shown", "new")}
+            split_of = {
+                "common": ("train", away),
+                "rare": ("train", "rest"),
+                "new": ("shown", "new"),
+            }
             rest, one = split_of[instrument.kind]
             sounds += [Sound(name, note, way, one if way == held_out else rest) for way in WAYS]
     return sounds

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from made_sounds import HARMONICS, NOTES, RATE, SAMPLES, WAYS, Sound, levels
 
-FRAME = 256
+MOMENT = SAMPLES // 16
+"""Samples over which loudness is measured."""
 FINER = 16
 """Lags between two samples at which the autocorrelation is looked at."""
 
 
-def heard(samples: np.ndarray, known: dict[str, np.ndarray]) -> Sound:
+def heard(samples: np.ndarray, known: Mapping[str, np.ndarray]) -> Sound:
     """Return the instrument, note and way nearest to what is measured on samples (SAMPLES,)."""
     hertz = pitch(samples)
     cents = [abs(np.log2(hertz / one)) for one in NOTES.values()]
@@ -52,5 +55,5 @@ def harmonics_of(samples: np.ndarray, hertz: float) -> np.ndarray:
 
 def loudness(samples: np.ndarray) -> np.ndarray:
     """Return decibels of each 32 milliseconds beside their loudest, at least -40."""
-    power = np.square(samples.astype(np.float64)).reshape(-1, FRAME).mean(1)
+    power = np.square(samples.astype(np.float64)).reshape(-1, MOMENT).mean(1)
     return np.maximum(10 * np.log10(np.maximum(power / power.max(), 1e-9)), -40.0)

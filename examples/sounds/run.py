@@ -36,17 +36,16 @@ STRATEGY = RetrievalConfig(duplicate_threshold=0.98, num_context=1)
 def main(arguments: list[str] | None = None) -> int:
     """Run; gives the exit status."""
     given = _parser().parse_args(arguments)
-    if given.instruments < given.new + 5 or given.new < 1:
-        raise SystemExit("--instruments: wanted at least 5 more than --new, and that at least 1")
     given.out.mkdir(parents=True, exist_ok=True)
 
     rng = np.random.default_rng(given.seed)
-    known = instruments(given.instruments, given.seed)
-    sounds = every_sound(list(known), given.new, rng)
-    samples = np.stack([play(s.note, s.way, known[s.instrument], rng) for s in sounds])
-    keys = {s.split: [] for s in sounds}
-    for key, sound in enumerate(sounds):
-        keys[sound.split].append(key)
+    band = instruments(given.common, given.rare, given.new, given.seed)
+    sounds = every_sound(band, rng)
+    samples = np.stack([play(s.note, s.way, band[s.instrument].amplitudes, rng) for s in sounds])
+    keys = {
+        split: [key for key, sound in enumerate(sounds) if sound.split == split]
+        for split in sorted({sound.split for sound in sounds})
+    }
     say(f"made {len(sounds)} sounds: { {split: len(of) for split, of in keys.items()} }")
 
     # of other instruments than the documents': an image tokenizer has seen other pictures, too
@@ -85,8 +84,13 @@ def main(arguments: list[str] | None = None) -> int:
     shards = TokenShards(given.out / "tokens", documents.vocabulary.sha256)
     say(f"filled the memory bank with {len(bank)} documents; training takes {given.steps} steps")
 
+    often = [
+        key
+        for key in keys["train"]
+        for _ in range(3 if band[sounds[key].instrument].kind == "common" else 1)
+    ]
     model = train_decoder(
-        documents, shards, near, keys["validation"], given.out / "decoder",
+        documents, shards, near, often, keys["validation"], given.out / "decoder",
         steps=given.steps, seed=given.seed,
     )  # fmt: skip
     say("trained; drawing and describing")
@@ -100,6 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
         shards=shards,
         model=model,
     )
+    known = {name: one.amplitudes for name, one in band.items() if one.kind != "rare"}
     found = figures(parts, known, sounds, samples, given.asked)
     write_examples(parts, sounds, samples, found, given.out)
     found |= {"steps": given.steps, "seed": given.seed, "seconds": time.time() - START}
@@ -120,9 +125,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, kind, default, what in (
         ("out", Path, Path("runs/sounds"), "folder for all that is made"),
-        ("steps", int, 700, "training steps of the decoder"),
-        ("instruments", int, 100, "how many there are"),
-        ("new", int, 10, "how many of them training never has"),
+        ("steps", int, 750, "training steps of the decoder"),
+        ("common", int, 24, "instruments that play every note"),
+        ("rare", int, 1500, "instruments that play one note"),
+        ("new", int, 40, "instruments that training never has"),
         ("others", int, 5000, "sounds of other instruments, from which the codes are learnt"),
         ("pieces", int, 400, "pieces of the text tokenizer"),
         ("asked", int, 100, "sounds drawn and described for each figure"),

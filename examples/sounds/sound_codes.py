@@ -1,7 +1,7 @@
 """Sounds to codes and back: how loud a sound is from moment to moment, and its spectra.
 
 A frame is 128 milliseconds and has eight codes: the loudness of each quarter in steps of 2
-decibels, the nearest of 128 spectra, and three corrections to that, each one of 128. Spectra and
+decibels, the nearest of 64 spectra, and three corrections to that, each one of 64. Spectra and
 corrections are learnt by k-means. So half a second is 32 codes. Spectra have no phases: `decode`
 makes some that fit (Griffin and Lim 1984, with the momentum of Perraudin et al. 2013).
 """
@@ -49,9 +49,7 @@ class SoundCodes:
         self.num_codes = LOUDNESSES + books.shape[0] * books.shape[1]
 
     @classmethod
-    def learn(
-        cls, sounds: Tensor, *, books: int = 4, codes: int = 128, seed: int = 0
-    ) -> SoundCodes:
+    def learn(cls, sounds: Tensor, *, books: int = 4, codes: int = 64, seed: int = 0) -> SoundCodes:
         """Learn the codebooks from sounds (N, S)."""
         draw = torch.Generator().manual_seed(seed)
         rest = spectra_of(sounds).flatten(0, 1)

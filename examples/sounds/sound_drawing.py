@@ -75,7 +75,7 @@ def draw(
         [documents.sound_prompt(text, pairs) for text, pairs in zip(texts, before, strict=True)],
         unconditional=[documents.unconditional_prompt(pairs) for pairs in before],
         constraint=documents.sound,
-        config=SamplingConfig(guidance_scale=guidance, top_p=0.9),
+        config=SamplingConfig(guidance_scale=guidance, top_p=0.6),
         seeds=range(seed, seed + len(captions)),
     )
     return parts.codes.decode(torch.stack(ids) - documents.block.offset).numpy()

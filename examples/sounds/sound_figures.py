@@ -12,13 +12,16 @@ import torch
 from matplotlib.figure import Figure
 
 from made_sounds import NOTES, RATE, WAYS, Sound
-from measured import heard
+from measured import heard, pitch
 from sound_drawing import Parts, contexts, describe, draw
 
 WORDS = ("instrument", "note", "way")
 GUIDANCE = (1.0, 1.5, 2.0, 3.0)
 """Scales of guidance, of which validation chooses one."""
-GROUPS = {"test": "held-out combinations", "new": "instruments that training never had"}
+GROUPS = {
+    "test": "common instruments, on a note that training has in other ways",
+    "new": "new instruments, of which training has nothing",
+}
 
 
 def figures(
@@ -32,7 +35,7 @@ def figures(
 
     Args:
         parts: Of the trained model.
-        known: The harmonics of all instruments.
+        known: The harmonics of the instruments that are told apart.
         sounds: What every sound is, by key.
         samples: (K, S) the sounds.
         asked: Sounds of each group, at most.
@@ -56,7 +59,12 @@ def figures(
         group: dict[str, Any] = {
             "sounds": len(wanted),
             "ceiling": right(wanted, listen(known, through)),
+            "cents": float(np.median(np.abs(1200 * np.log2(pitches(through) / pitches(real))))),
         }
+        by_caption = contexts(parts, 1, captions=[sound.caption for sound in wanted])
+        by_sound = contexts(parts, 1, sounds=real)
+        for name, before in (("by_caption", by_caption), ("by_sound", by_sound)):
+            group[f"documents_{name}"] = right(wanted, [sounds[key] for (key,) in before])
         for documents, name in enumerate(("without", "with_document")):
             drawn = drawings(parts, wanted, documents, scales[documents])
             before = contexts(parts, documents, sounds=real)
@@ -84,6 +92,11 @@ def drawings(parts: Parts, wanted: Sequence[Sound], documents: int, guidance: fl
 def listen(known: Mapping[str, np.ndarray], samples: np.ndarray) -> list[Sound]:
     """Return what is measured on sounds (N, S)."""
     return [heard(one, known) for one in samples]
+
+
+def pitches(samples: np.ndarray) -> np.ndarray:
+    """Return the pitch (N,) in hertz of sounds (N, S)."""
+    return np.array([pitch(one) for one in samples])
 
 
 def right(wanted: Sequence[Sound], got: Sequence[Sound]) -> dict[str, float]:

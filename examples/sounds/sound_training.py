@@ -28,7 +28,7 @@ from sound_documents import SoundDocuments
 
 MAX_LENGTH = 160
 """Ids of a document and a pair, and of the masks between."""
-WITH_DOCUMENT = 0.9
+WITH_DOCUMENT = 0.85
 """Share of the batches in which a retrieved document goes before each pair."""
 BATCH = 32
 OBJECTIVE = CM3Config(mask_probability=0.4, whole_text_probability=0.7)
@@ -39,18 +39,20 @@ def train_decoder(
     documents: SoundDocuments,
     shards: TokenShards,
     table: NeighbourTable,
+    keys: Sequence[int],
     validation: Sequence[int],
     folder: Path,
     *,
     steps: int,
     seed: int,
 ) -> Decoder:
-    """Train a decoder on the table's pairs; a training that was stopped goes on.
+    """Train a decoder on pairs; a training that was stopped goes on.
 
     Args:
         documents: The id space and its layouts.
         shards: Ids and codes of all pairs.
         table: Neighbours of the training pairs.
+        keys: Of the training pairs; one that is here twice is trained on twice as often.
         validation: Keys of pairs whose bits are logged, without documents.
         folder: Takes checkpoints, logs and the trained `model`.
         steps: How many.
@@ -88,9 +90,10 @@ def train_decoder(
     config = DecoderConfig(
         vocab_size=words.size,
         max_length=MAX_LENGTH,
-        num_layers=4,
-        width=128,
-        num_heads=4,
+        num_layers=3,
+        width=192,
+        num_heads=3,
+        mlp_ratio=2,
         activation="relu",
         positions="rotary-places",
         image_ids=codes,
@@ -107,7 +110,7 @@ def train_decoder(
     module = CM3Module(model, optim, codes)
     best = fit(
         module,
-        BatchLoader(batch, SampleOrder(table.keys, seed, BATCH)),
+        BatchLoader(batch, SampleOrder(np.array(keys), seed, BATCH)),
         ValidationLoader(builder(False, None), np.array(validation), BATCH, pad_id=words.pad_id),
         run_dir=folder,
         max_steps=steps,
