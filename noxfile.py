@@ -1,11 +1,12 @@
 """What CI runs: `uv run nox`. One session alone: `uv run nox -s "tests(cm3-model)"`.
 
-The default, `ci`, runs all sessions side by side. `tests` builds one package's wheel and runs that
-package's tests where nothing else of ours is installed. All other sessions run in the project's own
-environment, the one that runs nox.
+The default, `ci`, runs all sessions but `release` side by side. `tests` builds one package's wheel
+and runs that package's tests where nothing else of ours is installed. `release` builds what is
+published. All other sessions run in the project's own environment, the one that runs nox.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -24,6 +25,9 @@ APPS = sorted(
     if 'if __name__ == "__main__":' in path.read_text(encoding="utf-8")
 )
 
+# The tutorials' test, which is the docs session's work.
+TUTORIALS = ROOT / "tests" / "test_tutorials.py"
+
 # What a package's tests compare it with, and the package itself does not need; no test is skipped
 # there for want of it.
 PEERS = {
@@ -34,27 +38,24 @@ PEERS = {
 
 # The longest first, so that none is left over when the others are done.
 SIDE_BY_SIDE = ["integration(p)", "apps", "integration(q-z)", "integration(a-o)"]
-SIDE_BY_SIDE += ["tests(cm3-train)"]
+SIDE_BY_SIDE += ["tests(cm3-train)", "docs"]
 SIDE_BY_SIDE += [f"tests({name})" for name in PACKAGES if name != "cm3-train"]
-SIDE_BY_SIDE += ["types", "docs", "lint"]
+SIDE_BY_SIDE += ["types", "lint"]
 
 # Threads of PyTorch's wait for each other in busy loops: on small tensors, with other work on the
 # same cores, two take up to five times the CPU seconds of one.
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
+INSTALLED = str(ROOT / "release" / "installed.py")
+
 nox.options.sessions = ["ci"]
 
-# Run in the fresh environment: the wheel itself is under test, and no other package is at hand.
-ALONE = """
-import sys
-from importlib.util import find_spec
-mine, *others = sys.argv[1:]
-origin = find_spec(mine).origin
-assert origin.startswith(sys.prefix), f"{mine} comes from {origin}, not from the wheel"
-present = [name for name in others if find_spec(name)]
-assert not present, f"{present} installed beside {mine}"
+# With `-I` an app runs the installed composition, not the one that lies beside it.
+APP = """
+import runpy, sys
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
-
 
 # Each app in turn, in one process: what they import takes far longer than --help.
 HELP = """
@@ -85,6 +86,12 @@ def metadata(package: str) -> dict[str, Any]:
     """Read a package's [project] table."""
     text = (ROOT / "packages" / package / "pyproject.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)["project"]
+
+
+def modules(package: str) -> list[str]:
+    """Give what release/installed.py is asked: the package is there, and no other of ours."""
+    others = [name.replace("-", "_") for name in (*PACKAGES, "cm3leon") if name != package]
+    return [package.replace("-", "_"), "--absent", *others]
 
 
 def alone(name: str, posargs: list[str]) -> tuple[str, int, str]:
@@ -137,9 +144,7 @@ def tests(session: nox.Session, package: str) -> None:
     extras = ",".join(metadata(package).get("optional-dependencies", {}))
     under_test = f"{wheel}[{extras}]" if extras else str(wheel)
     session.install(under_test, "pytest", "hypothesis", *PEERS.get(package, ()))
-    mine = package.replace("-", "_")
-    others = [name.replace("-", "_") for name in PACKAGES if name != package]
-    session.run("python", "-I", "-c", ALONE, mine, *others, silent=True)
+    session.run("python", "-I", INSTALLED, *modules(package), silent=True)
     with session.chdir(ROOT / "packages" / package):
         session.run("pytest", *session.posargs, env=ONE_THREAD)
 
@@ -148,9 +153,10 @@ def tests(session: nox.Session, package: str) -> None:
 @nox.parametrize("letters", ["a-o", "p", "q-z"], ids=["a-o", "p", "q-z"])
 def integration(session: nox.Session, letters: str) -> None:
     """The packages together: tests/, in three parts, so that none is left over alone."""
-    files = sorted(map(str, (ROOT / "tests").glob(f"test_[{letters}]*.py")))
-    found = (0, 5) if session.posargs else (0,)  # 5: -k has chosen tests of the other part alone
-    run(session, "pytest", *files, "-m", "not apps", *session.posargs, success=found)
+    found = set((ROOT / "tests").glob(f"test_[{letters}]*.py")) - {TUTORIALS}
+    files = sorted(map(str, found))
+    success = (0, 5) if session.posargs else (0,)  # 5: -k has chosen tests of the other part alone
+    run(session, "pytest", *files, "-m", "not apps", *session.posargs, success=success)
 
 
 @nox.session(venv_backend="none")
@@ -162,5 +168,47 @@ def apps(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
-    """The documentation, every warning an error."""
+    """The documentation, every warning an error, and the tutorials as a reader follows them."""
     run(session, "sphinx-build", "-W", "--keep-going", "-q", "docs", "docs/_build/html")
+    success = (0, 5) if session.posargs else (0,)  # as in integration
+    run(session, "pytest", str(TUTORIALS), *session.posargs, success=success)
+
+
+@nox.session(venv_backend="none")
+def release(session: nox.Session) -> None:
+    """Into dist/: wheels and sdists of all, checked, installed alone and together, compared."""
+    dist = ROOT / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    build = ("uv", "build", "--quiet", "--all-packages", "--out-dir", str(dist))
+    session.run(*build, external=True)  # an sdist, and the wheel from that sdist alone
+    wheels, sdists = sorted(dist.glob("*.whl")), sorted(dist.glob("*.tar.gz"))
+    run(session, "twine", "check", "--strict", *map(str, [*wheels, *sdists]))
+    run(session, "python", "release/distributions.py", "dist")
+    run(session, "python", "release/api_changes.py")
+    for package in PACKAGES:
+        (wheel,) = dist.glob(f"{package.replace('-', '_')}-*.whl")
+        fresh(session, [wheel], modules(package))
+    python = fresh(session, wheels, [name.replace("-", "_") for name in (*PACKAGES, "cm3leon")])
+    (archive,) = dist.glob("cm3leon-*.tar.gz")
+    unpacked = Path(session.create_tmp()).resolve() / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    shutil.unpack_archive(archive, unpacked, filter="data")
+    with session.chdir(unpacked / archive.name.removesuffix(".tar.gz")):
+        app = (python, "-I", "-c", APP, "apps/pretrain.py")
+        smoke = ("--config", "apps/configs/smoke.yaml", "--runs", str(unpacked / "runs"))
+        session.run(*app, *smoke, external=True, silent=True, env=ONE_THREAD)
+        session.run(python, "-I", "-c", HELP, *map(str, APPS), external=True, silent=True)
+    run(session, "python", "release/checksums.py", "dist")
+    run(session, "python", "release/checksums.py", "dist", "--check")
+    run(session, "python", "release/before_a_tag.py")
+
+
+def fresh(session: nox.Session, wheels: list[Path], wanted: list[str]) -> str:
+    """Install wheels in an environment of their own, take every public name; give its Python."""
+    folder = Path(session.create_tmp()).resolve() / "fresh"
+    python = str(folder / "bin" / "python")
+    uv = ("uv", "--quiet")
+    session.run(*uv, "venv", "--clear", "--python", sys.executable, str(folder), external=True)
+    session.run(*uv, "pip", "install", "--python", str(folder), *map(str, wheels), external=True)
+    session.run(python, "-I", INSTALLED, *wanted, external=True)
+    return python

@@ -1,6 +1,6 @@
 """Draw, caption and redraw pictures with a trained run, and teach it new things.
 
-    python apps/generate.py --prompt "blue pineapple on yellow" --candidates 8
+    python apps/generate.py --prompt "blue top hat on yellow" --candidates 8
     python apps/generate.py --caption picture.png
     python apps/generate.py --infill picture.png --mask 16,16,48,48 --prompt "a red hat"
     python apps/generate.py --teach zorp.png --as zorp --prompt "blue zorp on yellow"

@@ -6,13 +6,18 @@ import json
 import os
 import runpy
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 from unittest.mock import patch
 
 import pytest
 import warm
+
+if TYPE_CHECKING:
+    from page_visit import Visit
+    from playwright.sync_api import Browser
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is first imported
 
@@ -94,3 +99,21 @@ def app_here(root) -> Callable[..., SimpleNamespace]:
         return SimpleNamespace(returncode=code, stdout=said.getvalue(), stderr=wrong.getvalue())
 
     return run
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """A Chromium; closed after each file, since others run event loops of their own."""
+    from page_visit import chromium
+
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def guest(browser: "Browser") -> Iterator["Visit"]:
+    """A visit to the service's page, over a fake service."""
+    from page_visit import visit
+
+    with visit(browser) as opened:
+        yield opened

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-APPS = ["pretrain", "generate", "plan", "prepare", "train_imagetok"]
+APPS = ["pretrain", "generate", "plan", "prepare", "serve", "train_imagetok"]
 NOT_FOR_DRAWING = ("lightning", "matplotlib", "torch_fidelity", "resvg_py", "tensorboard")
 
 

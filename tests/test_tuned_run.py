@@ -15,7 +15,7 @@ from cm3_train import InstructionConfig, LoraConfig, OptimConfig, write_shards
 from cm3_train.artifact import write_json
 from cm3leon import VERSION, generate_instructions, tuning
 from cm3leon.base_run import BASE_STAGE
-from cm3leon.drawing import follow
+from cm3leon.drawing import continuation, follow
 from cm3leon.fingerprint import fingerprint_of
 from cm3leon.instructions.sets import InstructionSet, Record, row_of, write_task
 from cm3leon.parts import recipe_of
@@ -158,8 +158,9 @@ def test_questions_stand_behind_documents_where_training_had_them(
 ):
     counts = []
     monkeypatch.setattr(generate_instructions, "opened", lambda parts, path: np.zeros((2, 2, 3)))
-    monkeypatch.setattr(generate_instructions, "picture_codes", lambda parts, pixels: [0])
-    monkeypatch.setattr(generate_instructions, "answer_records", lambda *a, **b: ["a\x1bfox"])
+    monkeypatch.setattr(generate_instructions, "codes_of", lambda parts, pixels: [0])
+    said = SimpleNamespace(carry_out=lambda parts: ["a\x1bfox"])
+    monkeypatch.setattr(generate_instructions, "answering_records", lambda *a, **b: said)
     monkeypatch.setattr(generate_instructions, "say_context", lambda parts, keys: None)
     monkeypatch.setattr(
         generate_instructions,
@@ -187,9 +188,11 @@ def test_a_document_stays_before_a_question_that_leaves_room_for_a_short_answer(
     """As in training, which leaves room for the answer that there is."""
     asked = []
 
-    def generate(model, prompts, *, constraint, **options):
-        asked.append((list(map(len, prompts)), constraint.max_new_tokens))
-        return [torch.tensor([1])] * len(prompts)
+    def generate_rows(model, rows, **options):
+        for row in rows:
+            (segment,) = row.segments
+            asked.append((len(row.prompts["conditional"]), segment.max_new_tokens))
+        return [torch.tensor([1])] * len(rows)
 
     class Layout:
         def __init__(self, tokenizer, vocabulary):
@@ -198,7 +201,7 @@ def test_a_document_stays_before_a_question_that_leaves_room_for_a_short_answer(
         def prompt(self, template, record, outputs, context=()):
             return np.zeros(150 + 70 * len(context), np.int64)
 
-    monkeypatch.setattr(follow, "generate", generate)
+    monkeypatch.setattr(continuation, "generate_rows", generate_rows)
     monkeypatch.setattr(follow, "InstructionLayout", Layout)
     documents = SimpleNamespace(text_ids=lambda key: [0] * 4, codes=lambda key: [0] * 64)
     vocabulary = SimpleNamespace(
@@ -212,10 +215,11 @@ def test_a_document_stays_before_a_question_that_leaves_room_for_a_short_answer(
         device="cpu",
     )
     task = PAPER_TASKS["science_qa"]
-    assert follow.answer_records(parts, task, [{}], contexts=[[7]]) == ["fox"]
+    answering = follow.answering_records(parts, task, [{}], contexts=[[7]])
+    assert answering.carry_out(parts) == ["fox"]
     parts.model.config.max_length = 280
-    follow.answer_records(parts, task, [{}], contexts=[[7]])
-    assert asked == [([220], 100), ([150], 120)]
+    follow.answering_records(parts, task, [{}], contexts=[[7]]).carry_out(parts)
+    assert asked == [(220, 100), (150, 120)]
 
 
 def test_guidance_by_a_stream_that_is_never_trained_is_refused():

@@ -98,17 +98,17 @@ def describe_picture(
     sampler: str | None,
     changes: Mapping[str, Any],
 ) -> str:
-    """Print captions of a picture, and return the best; arguments as of `drawing.describe`."""
+    """Print captions of a picture, and return the best; arguments as of `describing`."""
+    describing = describe.describing(
+        parts,
+        picture,
+        candidates=candidates,
+        sampling=sampling.samplers_of(parts.habits, sampler, changes)[0],
+        retrieved=retrieved,
+        seed=seed,
+    )
     with progress_bar("describing") as progress:
-        found = describe.describe(
-            parts,
-            picture,
-            candidates=candidates,
-            sampling=sampling.samplers_of(parts.habits, sampler, changes)[0],
-            retrieved=retrieved,
-            seed=seed,
-            progress=progress,
-        )
+        found = describing.carry_out(parts, progress=progress)
     say_context(parts, found.context)
     for caption, score in zip(found.captions, found.scores, strict=True):
         judged = "" if parts.retrieval is None else f"{score:6.2f}  "
@@ -129,19 +129,19 @@ def redraw_picture(
     changes: Mapping[str, Any],
     out: Path | None,
 ) -> None:
-    """Redraw a rectangle of a picture; arguments as of `drawing.redraw`."""
+    """Redraw a rectangle of a picture; arguments as of `redrawing`."""
+    redrawing = redraw.redrawing(
+        parts,
+        picture,
+        redraw.masked_codes(parts.tokenizers, rectangle, picture.size),
+        caption,
+        candidates=candidates,
+        sampling=sampling.samplers_of(parts.habits, sampler, changes)[0],
+        retrieved=retrieved,
+        seed=seed,
+    )
     with progress_bar("redrawing") as progress:
-        redrawn = redraw.redraw(
-            parts,
-            picture,
-            rectangle,
-            caption,
-            candidates=candidates,
-            sampling=sampling.samplers_of(parts.habits, sampler, changes)[0],
-            retrieved=retrieved,
-            seed=seed,
-            progress=progress,
-        )
+        redrawn = redrawing.carry_out(parts, progress=progress)
     say_context(parts, redrawn.context)
     hidden = np.where(redrawn.masked[..., None], np.uint8(128), redrawn.original)
     scores = titles_of(parts, redrawn.scores)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +11,21 @@ import numpy as np
 
 from cm3_imagetok import load_image, square
 from cm3_train import progress_bar
-from cm3leon.drawing.follow import answer_records, draw_records
+from cm3leon.drawing.follow import answering_records, drawing_records
 from cm3leon.drawing.prompts import retrieve_for_picture
+from cm3leon.drawing.records import (
+    Wanted,
+    boxes_of,
+    codes_of,
+    edit_of,
+    structure_of,
+    writing_of,
+)
 from cm3leon.generate import save, say_context
 from cm3leon.instructions.features import open_feature
-from cm3leon.instructions.locations import SIDE, said_boxes
+from cm3leon.instructions.locations import SIDE
 from cm3leon.parts import Parts
-from cm3leon.tuned import Tuned
-
-ANSWERED = {"ask": ("vqa2", "okvqa", "vizwiz"), "long": ("image_paragraph", "localized_narratives")}
-"""Tasks that answer a command; the first that the run was tuned on does."""
-
-
-def picture_codes(parts: Parts, pixels: np.ndarray) -> np.ndarray:
-    """Return the codes (h * w,) of pixels (H, W, 3) at the run's size."""
-    return parts.tokenizers.encode(pixels[None])[0]
+from cm3leon.tuned import ANSWERED, Tuned
 
 
 def opened(parts: Parts, path: Path) -> np.ndarray:
@@ -63,29 +62,19 @@ def follow(
     if command in ANSWERED:
         answer(parts, tuned, command, given)
         return
-    name, fields, shown, title = wanted(parts, command, given, tuned.grid)
-    task = tuned.task(name)
-    changed = {key: value for key, value in changes.items() if value is not None}
-    sampling = replace(tuned.recipe.guidance.sampling(name), **changed)
-    tuned.recipe.check_streams(sampling)
+    asked = wanted(parts, command, given, tuned.grid)
+    task = tuned.task(asked.task)
+    sampling, seeds = tuned.sampling(asked.task, changes), seed + np.arange(candidates)[None]
+    drawing = drawing_records(parts, task, [asked.fields], sampling=sampling, seeds=seeds)
     with progress_bar("drawing") as progress:
-        codes = draw_records(
-            parts,
-            task,
-            [fields],
-            sampling=sampling,
-            seeds=seed + np.arange(candidates)[None],
-            progress=progress,
-        )
+        codes = drawing.carry_out(parts, progress=progress)
     pixels = parts.tokenizers.decode(codes[0])
     titles = [f"seed {seed + place}" for place in range(candidates)]
-    save(out, title, [*shown.values(), *pixels], [*shown, *titles])
+    save(out, asked.title, [*asked.shown.values(), *pixels], [*asked.shown, *titles])
 
 
-def wanted(
-    parts: Parts, command: str, given: Mapping[str, Any], grid: int
-) -> tuple[str, dict[str, Any], dict[str, np.ndarray], str]:
-    """Return the task, the record's fields, the pictures to show beside, and a title.
+def wanted(parts: Parts, command: str, given: Mapping[str, Any], grid: int) -> Wanted:
+    """Return the record that a command asks for.
 
     Args:
         parts: The run's parts.
@@ -94,44 +83,33 @@ def wanted(
         grid: What the places of boxes are rounded to multiples of.
     """
     if command == "edit":
-        source, words = opened(parts, given["edit"]), given["instruction"]
-        fields = {"instruction": words, "source": picture_codes(parts, source)}
-        return "edit", fields, {"source": source}, words
+        return edit_of(parts, opened(parts, given["edit"]), given["instruction"])
     if command == "write":
-        return "write", {"text": given["write"]}, {}, given["write"]
+        return writing_of(given["write"])
     if command == "boxes":
-        boxes = boxes_of(given["boxes"])
-        names = [name for name, _ in boxes]
-        caption = given["prompt"] or ", ".join(names)
-        said = said_boxes(boxes, SIDE, grid=grid)
-        return "boxes", {"caption": caption, "boxes": said}, {}, caption
+        return boxes_of(parsed_boxes(given["boxes"]), given["prompt"], grid)
     feature, path = given["structure"]
-    pixels = opened(parts, Path(path))
-    if not given["feature_file"]:
-        pixels = open_feature(feature, given["feature_weights"])(pixels)
-    fields = {"caption": given["prompt"], "feature": picture_codes(parts, pixels)}
-    return feature, fields, {feature: pixels}, given["prompt"]
+    extract = None if given["feature_file"] else open_feature(feature, given["feature_weights"])
+    return structure_of(parts, feature, opened(parts, Path(path)), given["prompt"], extract)
 
 
 def answer(parts: Parts, tuned: Tuned, command: str, given: Mapping[str, Any]) -> None:
     """Print the answer to a question, or a long caption."""
-    names = ANSWERED[command]
-    task = tuned.task(next((name for name in names if name in tuned.tasks), names[0]))
+    task = tuned.answering(command)
     path, question = given["ask"] if command == "ask" else (given["caption"], "")
     pixels = opened(parts, Path(path))
-    record: dict[str, Any] = {"image": picture_codes(parts, pixels)}
+    record: dict[str, Any] = {"image": codes_of(parts, pixels)}
     if question:
         record["question"] = question
-    count = given["retrieve"]
-    if count is None and task.name not in tuned.with_documents:
-        count = 0
+    count = tuned.documents_before(task, given["retrieve"])
     found = retrieve_for_picture(parts, pixels, count)
     say_context(parts, found[-1:])
-    (said,) = answer_records(parts, task, [record], contexts=[found[-1:]])
+    answering = answering_records(parts, task, [record], contexts=[found[-1:]])
+    (said,) = answering.carry_out(parts)
     print("".join(c if c.isprintable() else " " for c in said))
 
 
-def boxes_of(text: str) -> list[tuple[str, tuple[int, int, int, int]]]:
+def parsed_boxes(text: str) -> list[tuple[str, tuple[int, int, int, int]]]:
     """Return the names and boxes of `"fox 10,10,40,40; red apple 60,60,90,90"`.
 
     Raises:

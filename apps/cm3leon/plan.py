@@ -8,7 +8,8 @@ from typing import Any
 from cm3_model import DecoderConfig, num_parameters, operations_a_token
 from cm3_train import LoraConfig
 from cm3_train.plan import TARGETS, Assumptions, Layout, Shape, Strategy, cost_of, memory_of_a_step
-from cm3leon.recipe import DecoderRecipe, Recipe
+from cm3leon.decoder_recipe import DecoderRecipe
+from cm3leon.recipe import Recipe
 
 GIB = 2**30
 EIGHT_BITS = 2 * (1 + 4 / 256)

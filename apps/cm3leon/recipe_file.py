@@ -12,8 +12,9 @@ import jsonargparse
 import yaml
 
 from cm3_train.artifact import atomic_file
+from cm3leon.decoder_recipe import DecoderRecipe
 from cm3leon.evaluate_recipe import EvaluateRecipe
-from cm3leon.recipe import DecoderRecipe, ImageRecipe, Recipe
+from cm3leon.recipe import ImageRecipe, Recipe
 from cm3leon.tuning_recipe import TuningRecipe
 
 RECIPE_FILE = "recipe.yaml"

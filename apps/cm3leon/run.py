@@ -23,7 +23,8 @@ from cm3leon.data.pixels import Pictures
 from cm3leon.data.prepared import open_prepared
 from cm3leon.data.tokens import write_tokens
 from cm3leon.job import Job
-from cm3leon.parts import Memory, Parts, Retrieval, Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Memory, Parts, Retrieval
 from cm3leon.recipe import seeded
 from cm3leon.recipe_file import RECIPE_FILE, said_recipe
 from cm3leon.tokenizer_stages import make_tokenizers

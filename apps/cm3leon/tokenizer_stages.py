@@ -12,10 +12,11 @@ from cm3leon import parts
 from cm3leon.data.captions import without_long_captions, write_long_captions
 from cm3leon.data.pairs import fingerprint_of_folder, read_pairs
 from cm3leon.data.pixels import Pictures, open_pictures, write_pictures
+from cm3leon.data_recipe import CompositionsRecipe
 from cm3leon.job import Job
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.named_parts import fingerprint_of_part
-from cm3leon.parts import Tokenizers
-from cm3leon.recipe import CompositionsRecipe, seeded
+from cm3leon.recipe import seeded
 
 
 def make_tokenizers(job: Job) -> tuple[Tokenizers, Pictures]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from cm3_decoding import SamplingConfig
 from cm3_texttok import Task
 from cm3_train.artifact import write_json
 from cm3leon.instructions.sets import said_task, task_of
@@ -13,6 +15,8 @@ from cm3leon.recipe_file import read_tuning
 from cm3leon.stages import read_object
 from cm3leon.tuning_recipe import TuningRecipe
 
+ANSWERED = {"ask": ("vqa2", "okvqa", "vizwiz"), "long": ("image_paragraph", "localized_narratives")}
+"""Tasks that answer a command; the first that the run was tuned on does."""
 TASKS_FILE = "tasks.json"
 """In the decoder's folder of a tuned run."""
 
@@ -39,6 +43,30 @@ class Tuned:
                 f"{', '.join(self.tasks)}"
             )
         return self.tasks[name]
+
+    def answering(self, command: str) -> Task:
+        """Return the task that answers a command of `ANSWERED`; errors as of `task`."""
+        names = ANSWERED[command]
+        return self.task(next((name for name in names if name in self.tasks), names[0]))
+
+    def documents_before(self, task: Task, asked: int | None) -> int | None:
+        """Return how many documents to retrieve for a task, as asked or as it was shown."""
+        return 0 if asked is None and task.name not in self.with_documents else asked
+
+    def sampling(self, task: str, changes: Mapping[str, Any]) -> SamplingConfig:
+        """Return how to draw what a task asks for.
+
+        Args:
+            task: Its name.
+            changes: Fields that differ from the run's own; None values are skipped.
+
+        Raises:
+            ValueError: A value is out of range, or the run has not learnt a stream of guidance.
+        """
+        given = {name: value for name, value in changes.items() if value is not None}
+        sampling = replace(self.recipe.guidance.sampling(task), **given)
+        self.recipe.check_streams(sampling)
+        return sampling
 
     @property
     def grid(self) -> int:

@@ -24,7 +24,8 @@ from cm3leon.data.pairs import Pairs, read_pairs
 from cm3leon.data.prepared import open_prepared
 from cm3leon.instructions.sets import TASK_FILE, InstructionSet, Split, read_task
 from cm3leon.job import Job, start
-from cm3leon.parts import Retrieval, Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Retrieval
 from cm3leon.recipe import Recipe, seeded
 from cm3leon.recipe_file import RECIPE_FILE, TUNING_FILE, said_recipe
 from cm3leon.tuned import write_tasks

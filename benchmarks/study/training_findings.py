@@ -12,7 +12,7 @@ from PIL import Image
 
 from cm3_train import progress_bar, read_history
 from cm3leon.drawing.describe import unguided
-from cm3leon.drawing.redraw import redraw
+from cm3leon.drawing.redraw import masked_codes, redrawing
 from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.combinations import caption_figures
 from cm3leon.evaluation.instructions.figures import asked_for, drawn as drawn_for
@@ -90,17 +90,20 @@ def infilled(study: Study, subject: Subject) -> float:
     rows, side = study.rows[: max(1, len(study.rows) // 4)], tokenizers.size
     greedy = replace(unguided(subject.recipe.sampling), top_k=1)
     hits = []
+    middle = (side // 4, side // 4, 3 * side // 4, 3 * side // 4)
+    masked = masked_codes(tokenizers, middle, (side, side))
     with progress_bar("infilling") as progress:
         for done, row in enumerate(rows):
             pixels = subject.pictures.pixels(np.array([row]))[0]
-            found = redraw(
+            redrawn = redrawing(
                 subject.parts,
                 Image.fromarray(pixels),
-                (side // 4, side // 4, 3 * side // 4, 3 * side // 4),
+                masked,
                 subject.pictures.pairs.captions[row],
                 candidates=1,
                 sampling=greedy,
             )
+            found = redrawn.carry_out(subject.parts)
             real = tokenizers.through(pixels[None])[0]
             apart = np.abs(found.pixels[0].astype(float) - real).mean(-1)[found.masked]
             hits.append(float((apart < 8).mean()))  # of 255: the code, or one that looks like it

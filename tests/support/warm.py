@@ -60,6 +60,12 @@ class Popen:
         """Return the exit status, None while it runs."""
         return self.returncode
 
+    def said(self):
+        """Return both outputs so far."""
+        return tuple(
+            file.read_text("utf-8", "replace") if file.exists() else "" for file in self._files
+        )
+
     def wait(self):
         """Wait for the end; gives the exit status."""
         self._process.join()

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from PIL.Image import Image
 
-from cm3_decoding import SamplingConfig, candidate_pool
+from cm3_decoding import Row, SamplingConfig
 from cm3_imagetok import square
-from cm3leon.drawing.draw import Progress
+from cm3leon.drawing.continuation import Continuation
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve_for_picture, text_to_end
-from cm3leon.parts import Parts, Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Parts
 
 CAPTION_LENGTH = 48
 """Most tokens of a caption."""
@@ -31,7 +32,7 @@ class Descriptions:
     """Keys of the documents that stood before the picture, the best last."""
 
 
-def describe(
+def describing(
     parts: Parts,
     picture: Image,
     *,
@@ -39,9 +40,8 @@ def describe(
     sampling: SamplingConfig | None = None,
     retrieved: int | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
-) -> Descriptions:
-    """Describe a picture.
+) -> Continuation[Descriptions]:
+    """Return what describes a picture.
 
     Args:
         parts: The run's parts.
@@ -50,38 +50,48 @@ def describe(
         sampling: Temperature and top-p; None takes the run's own.
         retrieved: Documents to retrieve; None takes as many as the run is used to.
         seed: Of the first caption; the others have the next ones.
-        progress: Called with (steps done, steps in all).
     """
     tokenizers = parts.tokenizers
     pixels, codes = read_picture(tokenizers, picture)
     found = retrieve_for_picture(parts, pixels, retrieved)
     context = fitting(parts, found, len(tokenizers.layout.caption_prompt(codes)), CAPTION_LENGTH)
-    prompt = tokenizers.layout.caption_prompt(codes, pairs_of(parts, context))
+    prompt = torch.from_numpy(tokenizers.layout.caption_prompt(codes, pairs_of(parts, context)))
+    config = unguided(parts.habits.samplers[0] if sampling is None else sampling)
+    rows = [
+        Row(
+            prompts={"conditional": prompt},
+            segments=[text_to_end(tokenizers, CAPTION_LENGTH)],
+            config=config,
+            seed=seed + candidate,
+        )
+        for candidate in range(candidates)
+    ]
 
-    def clip_score(ids: Sequence[torch.Tensor]) -> torch.Tensor:
-        if parts.retrieval is None:
-            return torch.zeros(len(ids))
-        vector = parts.encoder.encode_images([pixels])[0]
-        texts = read_captions(tokenizers, ids)
-        return torch.from_numpy(parts.encoder.encode_texts(texts).dot(vector))
+    def finish(ids: Sequence[torch.Tensor]) -> Descriptions:
+        captions = read_captions(tokenizers, ids)
+        scores = np.zeros(len(ids), np.float32)
+        if parts.retrieval is not None:
+            vector = parts.encoder.encode_images([pixels])[0]
+            scores = parts.encoder.encode_texts(captions).dot(vector)
+        order = best_first(scores)
+        return Descriptions([captions[at] for at in order], scores[order].tolist(), context)
 
-    ids, scores = candidate_pool(
-        parts.model,
-        torch.from_numpy(prompt),
-        constraint=text_to_end(tokenizers, CAPTION_LENGTH),
-        configs=[unguided(parts.habits.samplers[0] if sampling is None else sampling)],
-        seeds=range(seed, seed + candidates),
-        scorer=clip_score,
-        progress=progress,
-        device=parts.device,
-    )
-    return Descriptions(read_captions(tokenizers, ids), scores.tolist(), context)
+    return Continuation(rows=rows, finish=finish, contexts=[context])
+
+
+def best_first(scores: np.ndarray) -> np.ndarray:
+    """Return the order (N,) of scores (N,), the highest first; ties keep their order."""
+    return np.argsort(-scores, kind="stable")
 
 
 def read_captions(tokenizers: Tokenizers, ids: Sequence[torch.Tensor]) -> list[str]:
     """Return the captions that ids spell."""
-    # "#3" marks another view of a training picture, see `data.tokens`
-    return [re.sub(r" #\d+$", "", tokenizers.text.decode(row.tolist())) for row in ids]
+    return [plain(tokenizers.text.decode(row.tolist())) for row in ids]
+
+
+def plain(caption: str) -> str:
+    """Return a caption without the mark of another view of a training picture, such as " #3"."""
+    return re.sub(r" #\d+$", "", caption)  # see `data.tokens`
 
 
 def read_picture(tokenizers: Tokenizers, picture: Image) -> tuple[np.ndarray, np.ndarray]:

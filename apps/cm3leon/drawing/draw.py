@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from cm3_decoding import SamplingConfig, generate
+from cm3_decoding import Row, SamplingConfig
+from cm3leon.drawing.continuation import Continuation, Progress, picture_so_far
 from cm3leon.drawing.prompts import image_prompts, retrieve_for_caption
 from cm3leon.parts import Parts
-
-Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,75 @@ class Drawings:
         return self.pixels[place], self.vectors[place]
 
 
+def drawing(
+    parts: Parts,
+    captions: Sequence[str],
+    *,
+    contexts: Sequence[Sequence[int]] | None = None,
+    retrieved: int | None = None,
+    samplers: Sequence[SamplingConfig] | None = None,
+    seeds: np.ndarray | None = None,
+) -> Continuation[Drawings]:
+    """Return what draws candidates for captions.
+
+    Args:
+        parts: The run's parts.
+        captions: N prompts.
+        contexts: Keys of the documents before each, the best last; None retrieves them.
+        retrieved: How many to retrieve; None takes as many as the run is used to.
+        samplers: Candidates take these in turn; None takes the run's own.
+        seeds: (N, C) one for each candidate; None is one candidate of seed 0 for each prompt.
+    """
+    if contexts is None:
+        contexts = [retrieve_for_caption(parts, caption, retrieved) for caption in captions]
+    samplers = parts.habits.samplers if samplers is None else samplers
+    seeds = np.zeros((len(captions), 1), np.int64) if seeds is None else np.asarray(seeds)
+    prompts = image_prompts(parts, captions, contexts)
+    tokenizers, (count, candidates) = parts.tokenizers, seeds.shape
+    if not candidates:
+        raise ValueError("candidates: wanted at least 1, got 0")
+    rows = []
+    for row in range(count):
+        for candidate in range(candidates):
+            config = samplers[candidate % len(samplers)]
+            (unconditional,), (image_conditional,) = prompts.other_streams(config, [row])
+            rows.append(
+                Row(
+                    prompts={
+                        "conditional": prompts.conditional[row],
+                        "image_conditional": image_conditional,
+                        "unconditional": unconditional,
+                    },
+                    segments=[tokenizers.picture],
+                    config=config,
+                    seed=int(seeds[row, candidate]),
+                )
+            )
+
+    def finish(ids: Sequence[torch.Tensor]) -> Drawings:
+        codes = tokenizers.vocabulary.ids_to_codes(torch.stack(list(ids)).numpy())
+        pixels = tokenizers.decode(codes)
+        if parts.retrieval is None:  # nobody judges
+            vectors = np.empty((count, candidates, 0), np.float32)
+            scores = np.zeros((count, candidates), np.float32)
+        else:
+            vectors = parts.encoder.encode_images(list(pixels)).reshape(count, candidates, -1)
+            scores = np.einsum("ncd,nd->nc", vectors, parts.encoder.encode_texts(captions))
+        return Drawings(
+            pixels=pixels.reshape(count, candidates, *pixels.shape[1:]),
+            vectors=vectors,
+            scores=scores,
+            contexts=prompts.kept,
+        )
+
+    return Continuation(
+        rows=rows,
+        finish=finish,
+        contexts=prompts.kept,
+        codes_so_far=partial(picture_so_far, parts),
+    )
+
+
 def draw(
     parts: Parts,
     captions: Sequence[str],
@@ -47,68 +115,8 @@ def draw(
     progress: Progress | None = None,
     batch_size: int = 32,
 ) -> Drawings:
-    """Draw candidates for captions.
-
-    Args:
-        parts: The run's parts.
-        captions: N prompts.
-        contexts: Keys of the documents before each, the best last; None retrieves them.
-        retrieved: How many to retrieve; None takes as many as the run is used to.
-        samplers: Candidates take these in turn; None takes the run's own.
-        seeds: (N, C) one for each candidate; None is one candidate of seed 0 for each prompt.
-        progress: Called with (steps done, steps in all).
-        batch_size: Pictures drawn at once; changes them as little as `cm3_decoding.generate` says.
-    """
-    if contexts is None:
-        contexts = [retrieve_for_caption(parts, caption, retrieved) for caption in captions]
-    samplers = parts.habits.samplers if samplers is None else samplers
-    seeds = np.zeros((len(captions), 1), np.int64) if seeds is None else np.asarray(seeds)
-    prompts = image_prompts(parts, captions, contexts)
-    count, candidates = seeds.shape
-    if not candidates:
-        raise ValueError("candidates: wanted at least 1, got 0")
-
-    # one batch has one sampler; rows (prompt, candidate) lie side by side, so that a prompt's
-    # candidates share its reading
-    batches: list[tuple[SamplingConfig, list[tuple[int, int]]]] = []
-    for first, sampler in enumerate(samplers[:candidates]):
-        members = range(first, candidates, len(samplers))
-        places = [(row, candidate) for row in range(count) for candidate in members]
-        batches += [
-            (sampler, places[at : at + batch_size]) for at in range(0, len(places), batch_size)
-        ]
-    tokenizers = parts.tokenizers
-    codes = np.empty((count, candidates, tokenizers.num_codes_per_image), np.int64)
-    for done, (sampler, places) in enumerate(batches):
-
-        def report(step: int, steps: int, done: int = done) -> None:
-            if progress is not None:
-                progress(done * steps + step, len(batches) * steps)
-
-        rows, members = zip(*places, strict=True)
-        unconditional, image_conditional = prompts.other_streams(sampler, rows)
-        ids = generate(
-            parts.model,
-            [prompts.conditional[row] for row in rows],
-            unconditional=unconditional,
-            image_conditional=image_conditional,
-            constraint=tokenizers.picture,
-            config=sampler,
-            seeds=[int(seeds[place]) for place in places],
-            progress=report,
-            device=parts.device,
-        )
-        codes[rows, members] = tokenizers.vocabulary.ids_to_codes(torch.stack(ids).numpy())
-    pixels = tokenizers.decode(codes.reshape(count * candidates, -1))
-    if parts.retrieval is None:  # nobody judges
-        vectors = np.empty((count, candidates, 0), np.float32)
-        scores = np.zeros((count, candidates), np.float32)
-    else:
-        vectors = parts.encoder.encode_images(list(pixels)).reshape(count, candidates, -1)
-        scores = np.einsum("ncd,nd->nc", vectors, parts.encoder.encode_texts(captions))
-    return Drawings(
-        pixels=pixels.reshape(count, candidates, *pixels.shape[1:]),
-        vectors=vectors,
-        scores=scores,
-        contexts=prompts.kept,
+    """Draw candidates for captions; arguments as of `drawing` and `Continuation.carry_out`."""
+    asked = drawing(
+        parts, captions, contexts=contexts, retrieved=retrieved, samplers=samplers, seeds=seeds
     )
+    return asked.carry_out(parts, progress=progress, batch_size=batch_size)

@@ -8,14 +8,15 @@ at the end of the instruction is drawn under guidance; a text before a picture i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from cm3_decoding import SamplingConfig, generate
+from cm3_decoding import Row, SamplingConfig, Stream
 from cm3_texttok import InstructionLayout, Task, Template
-from cm3leon.drawing.draw import Progress
+from cm3leon.drawing.continuation import Continuation, picture_so_far
 from cm3leon.drawing.prompts import fitting, pairs_of, text_to_end
 from cm3leon.parts import Parts
 
@@ -26,17 +27,15 @@ SHORT = 64
 answer needs."""
 
 
-def draw_records(
+def drawing_records(
     parts: Parts,
     task: Task,
     records: Sequence[Mapping[str, Any]],
     *,
     sampling: SamplingConfig,
     seeds: np.ndarray,
-    progress: Progress | None = None,
-    batch_size: int = 32,
-) -> np.ndarray:
-    """Draw the pictures that records ask for.
+) -> Continuation[np.ndarray]:
+    """Return what draws the pictures that records ask for, as codes (N, C, h * w), int64.
 
     Guidance is by the texts that are given: a guide or a source picture stays in both streams. With
     `image_guidance_scale` it is by pictures apart (paper 4.1).
@@ -48,47 +47,34 @@ def draw_records(
             fills is used.
         sampling: How to draw.
         seeds: (N, C) one for each candidate.
-        progress: Called with (steps done, steps in all).
-        batch_size: Pictures drawn at once.
-
-    Returns:
-        Codes (N, C, h * w), int64.
 
     Raises:
         ValueError: A record fills no template.
     """
-    layout = InstructionLayout(parts.tokenizers.text, parts.tokenizers.vocabulary)
-    streams = [prompts_of(layout, task, record) for record in records]
-    count, candidates = seeds.shape
-    places = [(row, candidate) for row in range(count) for candidate in range(candidates)]
-    batches = [places[at : at + batch_size] for at in range(0, len(places), batch_size)]
-    codes = np.empty((count, candidates, parts.tokenizers.num_codes_per_image), np.int64)
+    tokenizers, (count, candidates) = parts.tokenizers, seeds.shape
+    layout = InstructionLayout(tokenizers.text, tokenizers.vocabulary)
     apart = sampling.image_guidance_scale is not None
-    for done, batch in enumerate(batches):
+    rows: list[Row] = []
+    for record, own_seeds in zip(records, seeds, strict=True):
+        whole, pictures, bare = prompts_of(layout, task, record)
+        prompts: dict[Stream, torch.Tensor] = {
+            "conditional": whole,
+            "image_conditional": pictures,
+            "unconditional": bare if apart else pictures,
+        }
+        rows += [
+            Row(prompts=prompts, segments=[tokenizers.picture], config=sampling, seed=int(seed))
+            for seed in own_seeds
+        ]
 
-        def report(step: int, steps: int, done: int = done) -> None:
-            if progress is not None:
-                progress(done * steps + step, len(batches) * steps)
+    def finish(ids: Sequence[torch.Tensor]) -> np.ndarray:
+        codes = tokenizers.vocabulary.ids_to_codes(torch.stack(list(ids)).numpy())
+        return codes.reshape(count, candidates, -1)
 
-        rows = [streams[row] for row, _ in batch]
-        ids = generate(
-            parts.model,
-            [whole for whole, _, _ in rows],
-            unconditional=[bare if apart else pictures for _, pictures, bare in rows],
-            image_conditional=[pictures for _, pictures, _ in rows],
-            constraint=parts.tokenizers.picture,
-            config=sampling,
-            seeds=[int(seeds[place]) for place in batch],
-            progress=report,
-            device=parts.device,
-        )
-        found = parts.tokenizers.vocabulary.ids_to_codes(torch.stack(ids).numpy())
-        for place, row in zip(batch, found, strict=True):
-            codes[place] = row
-    return codes
+    return Continuation(rows=rows, finish=finish, codes_so_far=partial(picture_so_far, parts))
 
 
-def answer_records(
+def answering_records(
     parts: Parts,
     task: Task,
     records: Sequence[Mapping[str, Any]],
@@ -97,11 +83,9 @@ def answer_records(
     template: int = 0,
     sampling: SamplingConfig | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
-    batch_size: int = 32,
     most: int = TEXT_LENGTH,
-) -> list[str]:
-    """Return the texts that records ask for.
+) -> Continuation[list[str]]:
+    """Return what writes the texts that records ask for.
 
     Args:
         parts: A tuned run's.
@@ -111,35 +95,30 @@ def answer_records(
         template: Which of the task's templates to ask by.
         sampling: How to draw; None takes the likeliest token each time.
         seed: Of all draws.
-        progress: Called with (records done, records in all).
-        batch_size: Records answered at once.
         most: Tokens of an answer, as far as they fit behind the prompt.
     """
     tokenizers = parts.tokenizers
     layout = InstructionLayout(tokenizers.text, tokenizers.vocabulary)
     chosen = task.parsed[template]
-    prompts = []
+    rows = []
     for record, keys in zip(records, contexts or [()] * len(records), strict=True):
         bare = layout.prompt(chosen, record, task.outputs)
         pairs = pairs_of(parts, fitting(parts, keys, len(bare), min(most, SHORT)))
         whole = layout.prompt(chosen, record, task.outputs, context=pairs)
-        prompts.append(torch.from_numpy(whole))
-    said: list[str] = []
-    for start in range(0, len(prompts), batch_size):
-        part = prompts[start : start + batch_size]
-        room = parts.model.config.max_length - max(map(len, part))
-        ids = generate(
-            parts.model,
-            part,
-            constraint=text_to_end(tokenizers, max(1, min(most, room))),
-            config=sampling or SamplingConfig(sampler="greedy"),
-            seeds=[seed] * len(part),
-            device=parts.device,
+        room = parts.model.config.max_length - len(whole)
+        rows.append(
+            Row(
+                prompts={"conditional": torch.from_numpy(whole)},
+                segments=[text_to_end(tokenizers, max(1, min(most, room)))],
+                config=sampling or SamplingConfig(sampler="greedy"),
+                seed=seed,
+            )
         )
-        said += [tokenizers.text.decode(row.tolist()).strip() for row in ids]
-        if progress is not None:
-            progress(len(said), len(prompts))
-    return said
+
+    def finish(ids: Sequence[torch.Tensor]) -> list[str]:
+        return [tokenizers.text.decode(row.tolist()).strip() for row in ids]
+
+    return Continuation(rows=rows, finish=finish)
 
 
 def prompts_of(

@@ -11,7 +11,8 @@ import torch
 
 from cm3_decoding import SamplingConfig, TextUntil
 from cm3_retrieval import inference_context
-from cm3leon.parts import Parts, Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Parts
 
 Pair = tuple[np.ndarray, np.ndarray]
 """Text ids and codes of one document."""
@@ -44,6 +45,19 @@ def retrieve(
             score[taught.key] = 2.0 + place if named else float(taught.vector.dot(vector))
         found = sorted(score, key=lambda key: -score[key])[:count]
     return found[::-1]
+
+
+def scores_of(parts: Parts, keys: Sequence[int], vector: np.ndarray) -> list[float]:
+    """Return the cosines of documents, the run's own or taught ones, with a CLIP vector (dim,).
+
+    Raises:
+        KeyError: There is no document of a key.
+    """
+    memory = parts.memory
+    taught = {one.key: float(one.vector.dot(vector)) for one in memory.taught}
+    own = [key for key in keys if key not in taught]
+    scores = dict(zip(own, memory.bank.vectors_of(own).dot(vector).tolist(), strict=True))
+    return [{**scores, **taught}[key] for key in keys]
 
 
 def words_of(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Redrawing a rectangle of a picture: its codes are masked and read behind `<infill>`."""
+"""Redrawing a part of a picture: its codes are masked and read behind `<infill>`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL.Image import Image
+from PIL.Image import Image, Resampling, fromarray
 
-from cm3_decoding import CodeBlock, Forced, SamplingConfig, candidate_pool
-from cm3leon.drawing.describe import read_picture, unguided
-from cm3leon.drawing.draw import Progress
+from cm3_decoding import CodeBlock, Forced, Row, SamplingConfig
+from cm3leon.drawing.continuation import Continuation
+from cm3leon.drawing.describe import best_first, read_picture, unguided
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve_for_caption
-from cm3leon.parts import Parts, Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Parts
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Redrawings:
     """(C, H, W, 3) uint8; what lies outside of the masked codes is the picture's own."""
     scores: list[float]
     """Cosines of each candidate's CLIP vector with the caption's; all 0 where there is no CLIP."""
+    seeds: tuple[int, ...]
+    """Of each candidate."""
     original: np.ndarray
     """(H, W, 3) uint8, the picture at the run's size."""
     masked: np.ndarray
@@ -32,42 +35,39 @@ class Redrawings:
     """Keys of the documents that stood before the prompt, the best last."""
 
 
-def redraw(
+def redrawing(
     parts: Parts,
     picture: Image,
-    rectangle: tuple[int, int, int, int],
+    masked: np.ndarray,
     caption: str,
     *,
     candidates: int = 8,
     sampling: SamplingConfig | None = None,
     retrieved: int | None = None,
     seed: int = 0,
-    progress: Progress | None = None,
-) -> Redrawings:
-    """Redraw a rectangle of a picture; the rest stays.
+) -> Continuation[Redrawings]:
+    """Return what draws a part of a picture anew; the rest stays.
 
     Args:
         parts: The run's parts.
         picture: RGB of any size; its centre square is used.
-        rectangle: (x0, y0, x1, y1) in pixels of `picture`.
+        masked: (h, w) bool, at least one code that is drawn anew: of `masked_codes` or
+            `painted_codes`.
         caption: What the whole picture shall show.
         candidates: How many to draw.
         sampling: Temperature and top-p; None takes the run's own.
         retrieved: Documents to retrieve; None takes as many as the run is used to.
         seed: Of the first candidate; the others have the next ones.
-        progress: Called with (steps done, steps in all).
 
     Raises:
-        ValueError: The rectangle is empty or lies outside of the picture, or the run's image
-            tokenizer gives no pictures.
+        ValueError: The run's image tokenizer gives no pictures, or prompt and new codes have no
+            place in the model's context.
     """
     tokenizers = parts.tokenizers
     tokenizers.check_draws()
     layout, vocabulary = tokenizers.layout, tokenizers.vocabulary
-    masked = masked_codes(tokenizers, rectangle, picture.size)
     pixels, codes = read_picture(tokenizers, picture)
     text_ids = tokenizers.text.encode(caption)
-    segments = redrawn_segments(tokenizers, masked)
     new_ids = int(masked.sum()) + len(layout.infill_continuations(masked))
     found = retrieve_for_caption(parts, caption, retrieved)
     bare = len(layout.infill_prompt(text_ids, codes, masked))
@@ -75,30 +75,43 @@ def redraw(
     prompt = layout.infill_prompt(text_ids, codes, masked, pairs_of(parts, context))
     side = tokenizers.image.downsampling
     inside = masked.repeat(side, 0).repeat(side, 1)
+    config = unguided(parts.habits.samplers[0] if sampling is None else sampling)
+    rows = [
+        Row(
+            prompts={"conditional": torch.from_numpy(prompt)},
+            segments=redrawn_segments(tokenizers, masked),
+            config=config,
+            seed=seed + candidate,
+        )
+        for candidate in range(candidates)
+    ]
 
     def filled(ids: Sequence[torch.Tensor]) -> np.ndarray:
+        """Return the picture's codes (C, h * w) with drawn ones, as many as there are."""
         drawn = np.stack([row.numpy() for row in ids])
+        new = vocabulary.ids_to_codes(drawn[:, vocabulary.is_image(drawn[0])])
         whole = np.repeat(codes[None], len(drawn), 0)
-        whole[:, masked.ravel()] = vocabulary.ids_to_codes(drawn[:, vocabulary.is_image(drawn[0])])
-        return np.where(inside[..., None], tokenizers.decode(whole), pixels)
+        whole[:, np.flatnonzero(masked)[: new.shape[1]]] = new
+        return whole
 
-    def clip_score(ids: Sequence[torch.Tensor]) -> torch.Tensor:
-        if parts.retrieval is None:
-            return torch.zeros(len(ids))
-        target = parts.encoder.encode_texts([caption])[0]
-        return torch.from_numpy(parts.encoder.encode_images(list(filled(ids))).dot(target))
+    def so_far(ids: Sequence[torch.Tensor]) -> tuple[np.ndarray, int]:
+        shortest = min(map(len, ids))
+        whole = filled([row[:shortest] for row in ids])
+        drawn = int(vocabulary.is_image(ids[0][:shortest].numpy()).sum())
+        missing = np.flatnonzero(masked)[drawn:]
+        return whole, int(missing[0]) // masked.shape[1] if len(missing) else len(masked)
 
-    ids, scores = candidate_pool(
-        parts.model,
-        torch.from_numpy(prompt),
-        constraint=segments,
-        configs=[unguided(parts.habits.samplers[0] if sampling is None else sampling)],
-        seeds=range(seed, seed + candidates),
-        scorer=clip_score,
-        progress=progress,
-        device=parts.device,
-    )
-    return Redrawings(filled(ids), scores.tolist(), pixels, inside, context)
+    def finish(ids: Sequence[torch.Tensor]) -> Redrawings:
+        redrawn = np.where(inside[..., None], tokenizers.decode(filled(ids)), pixels)
+        scores = np.zeros(len(ids), np.float32)
+        if parts.retrieval is not None:
+            target = parts.encoder.encode_texts([caption])[0]
+            scores = parts.encoder.encode_images(list(redrawn)).dot(target)
+        order = best_first(scores)
+        seeds = tuple(seed + int(place) for place in order)
+        return Redrawings(redrawn[order], scores[order].tolist(), seeds, pixels, inside, context)
+
+    return Continuation(rows=rows, finish=finish, contexts=[context], codes_so_far=so_far)
 
 
 def redrawn_segments(tokenizers: Tokenizers, masked: np.ndarray) -> list[CodeBlock | Forced]:
@@ -137,6 +150,29 @@ def masked_codes(
     masked[low[0] : max(0, high[0]), low[1] : max(0, high[1])] = True
     if not masked.any():
         raise ValueError("mask: wanted a part of the centre square, got one that is cropped away")
+    return masked
+
+
+def painted_codes(tokenizers: Tokenizers, painted: np.ndarray) -> np.ndarray:
+    """Return (h, w) bool: the codes in whose area the centre of a painted pixel lies.
+
+    Args:
+        tokenizers: The grid of codes is used.
+        painted: (H, W) bool, as large as the picture.
+
+    Raises:
+        ValueError: Nothing of the centre square is painted.
+    """
+    (height, width), (rows, columns) = painted.shape, tokenizers.grid
+    # the picture is scaled to its shorter side and cropped at the centre, as `square` does
+    shorter = min(height, width)
+    left, top = (width - shorter) / 2, (height - shorter) / 2
+    shares = fromarray(painted.astype(np.float32)).resize(
+        (columns, rows), Resampling.BOX, box=(left, top, left + shorter, top + shorter)
+    )
+    masked = np.asarray(shares) > 0
+    if not masked.any():
+        raise ValueError("mask: wanted a painted part of the centre square, got none")
     return masked
 
 

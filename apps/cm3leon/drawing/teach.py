@@ -21,7 +21,7 @@ from cm3_retrieval.text_file import read_objects, read_text
 from cm3_train.artifact import atomic_file
 from cm3leon.data.pairs import key_of
 from cm3leon.drawing.describe import read_picture
-from cm3leon.parts import Documents, Parts, Retrieval, Taught
+from cm3leon.parts import Documents, Habits, Parts, Retrieval, Taught
 
 FOLDER = "taught"
 SCALE = 2.0
@@ -67,9 +67,13 @@ class TaughtDocuments:
 
 def teach(parts: Parts, picture: Image.Image, text: str) -> Parts:
     """Return parts that have learnt a document and draw after it (`SCALE`); see `learn`."""
-    samplers = [replace(one, image_guidance_scale=SCALE) for one in parts.habits.samplers]
-    habits = replace(parts.habits, samplers=tuple(samplers))
-    return replace(learn(parts, picture, text), habits=habits)
+    return replace(learn(parts, picture, text), habits=after_a_picture(parts.habits))
+
+
+def after_a_picture(habits: Habits) -> Habits:
+    """Return habits of drawing after a taught picture (`SCALE`)."""
+    samplers = [replace(one, image_guidance_scale=SCALE) for one in habits.samplers]
+    return replace(habits, samplers=tuple(samplers))
 
 
 def learn(parts: Parts, picture: Image.Image, text: str) -> Parts:
@@ -114,6 +118,17 @@ def learn(parts: Parts, picture: Image.Image, text: str) -> Parts:
             ),
         ),
     )
+
+
+def forget(parts: Parts, key: int) -> Parts:
+    """Return parts without a document that they were taught; the given ones stay as they are."""
+    documents = parts.memory.documents
+    if not isinstance(documents, TaughtDocuments):
+        return parts
+    lessons = {known: lesson for known, lesson in documents.lessons.items() if known != key}
+    taught = tuple(one for one in parts.memory.taught if one.key != key)
+    memory = replace(parts.memory, documents=replace(documents, lessons=lessons), taught=taught)
+    return replace(parts, retrieval=Retrieval(encoder=parts.encoder, memory=memory))
 
 
 def keep(folder: Path, picture: Image.Image, text: str, size: int) -> Path:

@@ -21,7 +21,7 @@ from lmms_eval.models.registry_v2 import ModelManifest  # pyright: ignore[report
 
 from cm3_imagetok import square
 from cm3_train import progress_bar
-from cm3leon.drawing.follow import TEXT_LENGTH, answer_records
+from cm3leon.drawing.follow import TEXT_LENGTH, answering_records
 from cm3leon.parts import open_parts
 from cm3leon.tuned import open_tuned
 
@@ -74,13 +74,13 @@ class Cm3Leon(lmms):
                 for start in range(0, len(places), self.batch_size):
                     some = places[start : start + self.batch_size]
                     part = [requests[place].args for place in some]
-                    said = answer_records(
+                    answering = answering_records(
                         self.parts,
                         self.task,
                         [self._record(args[0], self._pictures(*args[2:6])) for args in part],
-                        batch_size=self.batch_size,
                         most=limit,
                     )
+                    said = answering.carry_out(self.parts, batch_size=self.batch_size)
                     for place, text, args in zip(some, said, part, strict=True):
                         answers[place] = _before(text, args[1].get("until") or [])
                     done += len(some)

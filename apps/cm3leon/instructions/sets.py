@@ -21,7 +21,7 @@ import numpy as np
 from cm3_texttok import Task
 from cm3_train import TokenShards
 from cm3_train.artifact import check_stamp, stamp, write_json
-from cm3leon.parts import Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.stages import read_object
 
 COMPONENT = "cm3leon/instruction-set"

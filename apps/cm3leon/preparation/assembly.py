@@ -18,7 +18,7 @@ from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder
 from cm3_train.artifact import atomic_file, sha256_of_file, write_json
 from cm3_train.shard_files import seal_shards
 from cm3leon.data.pairs import SPLITS
-from cm3leon.parts import Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.preparation.decisions import Decisions, encoded, pairs_of, sampled
 from cm3leon.preparation.encoding import COMPONENT
 from cm3leon.preparation.finishing import joined_tables, vectors_of

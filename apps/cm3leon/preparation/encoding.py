@@ -28,7 +28,7 @@ from cm3_train.process_memory import peak_bytes
 from cm3leon.data.pairs import SPLITS, key_of, rows_of
 from cm3leon.data.raw_files import Unusable
 from cm3leon.data.tokens import MAX_SHIFT, other_views
-from cm3leon.parts import Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.preparation.copies import picture_hash
 from cm3leon.preparation.job import Job
 from cm3leon.preparation.source import (

@@ -24,7 +24,7 @@ from cm3leon.instructions.example import Example, Found, Picture, Unneeded
 from cm3leon.instructions.features import Extractor, open_feature
 from cm3leon.instructions.locations import SIDE, place_of, said_boxes
 from cm3leon.instructions.sets import codes_per_row, row_of
-from cm3leon.parts import Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.preparation.decisions import encoded
 from cm3leon.preparation.encoding import COMPONENT
 from cm3leon.preparation.examples import ExampleRanges, chunks

@@ -32,7 +32,7 @@ from cm3_retrieval.sealed_folder import MANIFEST_NAME, read_folder, write_folder
 from cm3_train.process_memory import peak_bytes
 from cm3_train.shard_files import write_shard
 from cm3leon.data.pairs import SPLITS
-from cm3leon.parts import Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.preparation.decisions import TRAIN, Decisions, Members, pairs_of
 from cm3leon.preparation.encoding import COMPONENT, hash_of
 from cm3leon.preparation.job import Job

@@ -8,7 +8,7 @@ from cm3_retrieval.index.plan import expected_bytes
 from cm3_retrieval.interface import Encoder
 from cm3_retrieval.picture_file import MAX_PIXELS
 from cm3_train.process_memory import peak_bytes
-from cm3leon.parts import Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.preparation.decisions import BYTES_A_PAIR
 from cm3leon.preparation.encoding import BATCH
 from cm3leon.preparation.job import Job

@@ -27,8 +27,8 @@ from cm3leon.data.pairs import DataError
 from cm3leon.fingerprint import fingerprint_of
 from cm3leon.instructions.readers.forms import open_reader
 from cm3leon.instructions.sets import SPLITS, TASK_FILE, codes_per_row, write_task
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.named_parts import fingerprint_of_part
-from cm3leon.parts import Tokenizers
 from cm3leon.preparation.decisions import encoded
 from cm3leon.preparation.driver import encode_all, working
 from cm3leon.preparation.encoding import COMPONENT

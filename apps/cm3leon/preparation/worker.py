@@ -14,7 +14,7 @@ from cm3_retrieval.picture_file import shown
 from cm3_retrieval.sealed_folder import MANIFEST_NAME
 from cm3leon import parts
 from cm3leon.device import device_of, make_deterministic
-from cm3leon.parts import Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.preparation.decisions import encoded
 from cm3leon.preparation.encoding import ShardEncoder
 from cm3leon.preparation.finishing import ShardFinisher

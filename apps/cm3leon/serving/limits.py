@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+DOCUMENTS = 8
+"""Most documents before a prompt, or looked up for one."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
@@ -38,8 +41,12 @@ class Limits:
         """Refuse bounds that let nothing through.
 
         Raises:
-            ValueError: One is not above 0; names it.
+            ValueError: One is not above 0, or candidates have no room; names it.
         """
         for field in fields(self):
             if not (value := getattr(self, field.name)) > 0:
                 raise ValueError(f"{field.name}: wanted a number above 0, got {value!r}")
+        if self.candidates > self.rows:
+            raise ValueError(
+                f"candidates: wanted at most the {self.rows} rows, got {self.candidates}"
+            )

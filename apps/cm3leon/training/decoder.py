@@ -30,10 +30,11 @@ from cm3_train import (
 from cm3_train.artifact import write_json
 from cm3leon.data.memory import Neighbours
 from cm3leon.data.tokens import sequence_builder
+from cm3leon.decoder_recipe import DecoderRecipe
+from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.named_parts import part_of
-from cm3leon.parts import Documents, Tokenizers
+from cm3leon.parts import Documents
 from cm3leon.processes import fit_options, is_first
-from cm3leon.recipe import DecoderRecipe
 from cm3leon.trainer_recipe import TrainerRecipe
 from cm3leon.training.initial_weights import start_from
 from cm3leon.training.sequences import (

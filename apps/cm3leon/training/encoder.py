@@ -9,7 +9,7 @@ import numpy as np
 from cm3_retrieval import ClipTrainingConfig, train_clip
 from cm3_train import progress_bar
 from cm3leon.data.pixels import Pictures
-from cm3leon.parts import Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
 
 
 def train_encoder(

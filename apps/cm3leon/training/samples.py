@@ -15,7 +15,7 @@ from cm3_model import Decoder
 from cm3_train import Draw, Shown
 from cm3leon.data.memory import Neighbours
 from cm3leon.data.pixels import Pictures
-from cm3leon.drawing.describe import describe
+from cm3leon.drawing.describe import describing
 from cm3leon.drawing.draw import draw
 from cm3leon.parts import Parts
 from cm3leon.sheets import save, sheet
@@ -59,7 +59,9 @@ def sheets_of(
                 seeds=np.arange(len(rows))[:, None],
             ).pixels[:, 0]
             read = [
-                describe(parts, Image.fromarray(picture), candidates=1).captions[0]
+                describing(parts, Image.fromarray(picture), candidates=1)
+                .carry_out(parts)
+                .captions[0]
                 for picture in pixels
             ]
         through = parts.tokenizers.through(pixels)

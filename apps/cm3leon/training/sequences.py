@@ -17,8 +17,9 @@ from cm3_train import BatchLoader, PackedLoader, Sample, SampleOrder, SequenceBu
 from cm3_train.loader import build_batch
 from cm3leon.data.memory import Neighbours
 from cm3leon.data.tokens import Retrieve, sequence_builder
-from cm3leon.parts import Documents, Tokenizers
-from cm3leon.recipe import DecoderRecipe
+from cm3leon.decoder_recipe import DecoderRecipe
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Documents
 
 OBJECTIVE_FILE = "objective.json"
 COUNTED = 1000

@@ -25,10 +25,11 @@ from cm3_train import (
 )
 from cm3_train.artifact import write_json
 from cm3_train.loader import build_batch
+from cm3leon.decoder_recipe import DecoderRecipe
 from cm3leon.instructions.sets import InstructionSet
-from cm3leon.parts import Documents, Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Documents
 from cm3leon.processes import is_first
-from cm3leon.recipe import DecoderRecipe
 from cm3leon.trainer_recipe import TrainerRecipe
 from cm3leon.training.decoder import fit_decoder
 from cm3leon.training.sequences import COUNTED, OBJECTIVE_FILE, TrainingSequences

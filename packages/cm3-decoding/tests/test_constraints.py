@@ -188,3 +188,30 @@ def test_rows_interleave_on_their_own():
         state.advance(torch.tensor(ids))
     assert state.finished().tolist() == [False, True, True]
     assert state.allowed()[0].nonzero()[:, 0].tolist() == [20, 21, 22, 23]
+
+
+def test_rows_that_are_joined_or_selected_go_on_where_they_stand():
+    stop = TextUntil(start=2, stop=10, stop_ids=(), max_new_tokens=9, stop_sequences=((2, 3, 4),))
+    story = Interleaved(text=TEXT, picture=CODES, open_id=0, max_pictures=2, max_new_tokens=12)
+    rows = [[stop], [CODES, TEXT], [story], [Forced(ids=(7, 8, 9))]]
+    fed = [[2, 3, 4], [20, 21, 22, 1], [0, 20, 20, 20, 8, 1], [7, 8, 9]]
+    for first in range(3):
+        alone = [Constraint([row], 30) for row in rows]
+        one, two = Constraint(rows[:2], 30), Constraint(rows[2:], 30)
+        for step in range(first):
+            one.advance(torch.tensor([fed[row][step] for row in (0, 1)]))
+            two.advance(torch.tensor([fed[row][step] for row in (2, 3)]))
+            for row in range(4):
+                alone[row].advance(torch.tensor([fed[row][step]]))
+        both = one.join(two)
+        both.select_rows([3, 0, 2])
+        for step in range(first, 3):
+            assert torch.equal(both.allowed(), torch.cat([alone[i].allowed() for i in (3, 0, 2)]))
+            both.advance(torch.tensor([fed[row][step] for row in (3, 0, 2)]))
+            for row in (3, 0, 2):
+                alone[row].advance(torch.tensor([fed[row][step]]))
+            done = [bool(alone[row].finished()) for row in (3, 0, 2)]
+            assert both.finished().tolist() == done
+        assert done == [True, True, False] and both.ends_early
+        both.select_rows([0])
+        assert not both.ends_early

@@ -4,13 +4,18 @@ import torch
 from cm3_decoding.noise import Noise, _split_mix
 
 
+def at(noise, step):
+    rows = len(noise._first)
+    return noise.at(torch.full((rows, 1), step))
+
+
 def test_a_number_depends_on_seed_step_and_id_alone():
     many = Noise([3, 1, 7, 3], 50, 10, 300, "cpu")
     one = Noise([7], 20, 40, 90, "cpu")
     for step in (0, 5, 19):
-        assert torch.equal(many.at(step)[2, 30:80], one.at(step)[0])
-        assert torch.equal(many.at(step)[0], many.at(step)[3])
-    assert torch.equal(many.at(5), many.at(5))
+        assert torch.equal(at(many, step)[2, 30:80], at(one, step)[0])
+        assert torch.equal(at(many, step)[0], at(many, step)[3])
+    assert torch.equal(at(many, 5), at(many, 5))
 
 
 def test_the_keys_are_those_of_splitmix64():
@@ -20,7 +25,7 @@ def test_the_keys_are_those_of_splitmix64():
 
 
 def test_numbers_do_not_change_from_version_to_version():
-    found = Noise([0, 2**64 - 1], 2, 5, 7, "cpu").at(1)
+    found = at(Noise([0, 2**64 - 1], 2, 5, 7, "cpu"), 1)
     wanted = torch.tensor([[0.80976796, 0.42635781], [3.2383001, 2.8272800]])
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=0)
 
@@ -29,7 +34,7 @@ def test_numbers_do_not_change_from_version_to_version():
 def uniforms():
     """(steps, seeds, ids) uniform numbers, as float64."""
     noise = Noise([0, 1, 2, 2**32, 2**63, -1], 80, 4, 4100, "cpu")
-    return (-torch.stack([noise.at(step) for step in range(80)])).double().exp()
+    return (-torch.stack([at(noise, step) for step in range(80)])).double().exp()
 
 
 def test_numbers_are_exponential(uniforms):
@@ -61,3 +66,12 @@ def test_neighbours_are_independent(uniforms, steps, seeds, ids):
 def test_winners_are_spread_over_the_ids(uniforms):
     winners = torch.bincount(uniforms.argmax(-1).flatten(), minlength=uniforms.shape[-1])
     assert int(winners.max()) <= 6
+
+
+def test_rows_that_come_and_go_keep_their_numbers():
+    noise = Noise([3, 1], 5, 10, 20, "cpu")
+    noise.join(Noise([7], 9, 30, 40, "cpu"), 10, 40)
+    noise.select_rows(torch.tensor([2, 0]))
+    found = noise.at(torch.tensor([[8], [4]]))
+    assert torch.equal(found[0], at(Noise([7], 9, 10, 40, "cpu"), 8)[0])
+    assert torch.equal(found[1], at(Noise([3], 5, 10, 40, "cpu"), 4)[0])

@@ -8,7 +8,8 @@ from cm3_decoding.sampling import choose, sample
 
 
 def exponentials(rows, size, seed=0):
-    return Noise([seed + row for row in range(rows)], 1, 0, size, "cpu").at(0)
+    seeds = [seed + row for row in range(rows)]
+    return Noise(seeds, 1, 0, size, "cpu").at(torch.zeros(rows, 1, dtype=torch.long))
 
 
 def test_the_first_arrival_is_drawn():

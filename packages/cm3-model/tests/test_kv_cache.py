@@ -105,3 +105,40 @@ def test_steps_in_a_short_format_are_near_those_of_all_ids_at_once(decoder, ids,
         ours, theirs = (step - wanted[rows, lengths]), (at_once - wanted[rows, lengths])
         assert ours.abs().max() < 0.05 + 1.5 * theirs.abs().max()
         lengths = lengths + 1
+
+
+@torch.no_grad()
+def test_rows_come_and_go(paper_decoder, ids):
+    """Rows that leave, rows of other caches that take their places, and memory that grows."""
+    texts = [ids[row % 3, : 2 + row].tolist() for row in range(6)]
+
+    def cache_of(rows, length):
+        cache = paper_decoder.make_cache(len(rows), length)
+        longest = max(len(texts[row]) for row in rows)
+        padded = torch.tensor([texts[row] + [0] * (longest - len(texts[row])) for row in rows])
+        paper_decoder.prefill(padded, torch.tensor([len(texts[row]) for row in rows]), cache)
+        return cache
+
+    def check(cache, rows):
+        assert cache.batch_size == len(rows)
+        assert cache.lengths.tolist() == [len(texts[row]) for row in rows]
+        assert cache.longest == max(len(texts[row]) for row in rows)
+        got = paper_decoder.decode_one_token(ids[0, : len(rows)], cache)
+        for place, row in enumerate(rows):
+            texts[row].append(int(ids[0, place]))
+            wanted = paper_decoder(torch.tensor(texts[row])[None])[0, -1]
+            torch.testing.assert_close(got[place], wanted, rtol=1e-4, atol=1e-4)
+
+    cache = cache_of([0, 1, 2, 3], 10)
+    check(cache, [0, 1, 2, 3])
+    memory = cache.layers[0][0].data_ptr()
+    cache.select_rows(torch.tensor([0, 3, 2]))  # row 1 leaves, the last one takes its place
+    check(cache, [0, 3, 2])
+    cache.join(cache_of([4], 9))
+    check(cache, [0, 3, 2, 4])
+    assert cache.layers[0][0].data_ptr() == memory  # nothing was laid out anew
+    cache.join(cache_of([5], 12))
+    assert cache.capacity == 12
+    check(cache, [0, 3, 2, 4, 5])
+    cache.select_rows(torch.tensor([4, 1]))
+    check(cache, [5, 3])

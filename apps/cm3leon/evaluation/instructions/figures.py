@@ -17,11 +17,12 @@ import numpy as np
 from cm3_decoding import SamplingConfig
 from cm3_texttok import Task
 from cm3_train import progress_bar
-from cm3leon.drawing.follow import answer_records, draw_records
+from cm3leon.drawing.follow import answering_records, drawing_records
 from cm3leon.evaluation.instructions import pictures, texts
 from cm3leon.evaluation.judge import Judge
 from cm3leon.instructions.sets import InstructionSet, Record
-from cm3leon.parts import Parts, Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
+from cm3leon.parts import Parts
 
 HOW = pictures.HOW | texts.HOW
 OTHERS = {
@@ -89,31 +90,29 @@ def drawn(
     parts: Parts, asked: Asked, sampling: Callable[[str], SamplingConfig], batch_size: int
 ) -> np.ndarray:
     """Draw one picture (N, H, W, 3) for each record."""
+    drawing = drawing_records(
+        parts,
+        asked.task,
+        asked.given,
+        sampling=sampling(asked.task.name),
+        seeds=np.arange(len(asked.records))[:, None],
+    )
     with progress_bar(asked.task.name) as progress:
-        codes = draw_records(
-            parts,
-            asked.task,
-            asked.given,
-            sampling=sampling(asked.task.name),
-            seeds=np.arange(len(asked.records))[:, None],
-            progress=progress,
-            batch_size=batch_size,
-        )
+        codes = drawing.carry_out(parts, progress=progress, batch_size=batch_size)
     return parts.tokenizers.decode(codes[:, 0])
 
 
 def said(parts: Parts, asked: Asked, batch_size: int, template: int = 0) -> list[str]:
     """Answer each record by the likeliest tokens."""
+    answering = answering_records(
+        parts,
+        asked.task,
+        asked.given,
+        contexts=[record.near[-1:] for record in asked.records],
+        template=template,
+    )
     with progress_bar(asked.task.name) as progress:
-        return answer_records(
-            parts,
-            asked.task,
-            asked.given,
-            contexts=[record.near[-1:] for record in asked.records],
-            template=template,
-            progress=progress,
-            batch_size=batch_size,
-        )
+        return answering.carry_out(parts, progress=progress, batch_size=batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from cm3leon.data.pixels import Pictures
 from cm3leon.evaluation.instructions.shapes import around, parts_of, thing_mask
 from cm3leon.evaluation.judge import SIZE, Judge, as_input, fit_network, new_network
 from cm3leon.evaluation.objects.check import Box, Detected, Seen
-from cm3leon.parts import Tokenizers
+from cm3leon.joined_tokenizers import Tokenizers
 
 SMALL = 0.2
 """Share of the largest part's area below which a part belongs to the one next to it."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cm3_texttok import Task
-from cm3leon.drawing.follow import answer_records, draw_records
+from cm3leon.drawing.follow import answering_records, drawing_records
 from cm3leon.evaluation.tasks.interface import Examined, Missing
 from cm3leon.instructions.sets import Record
 
@@ -102,14 +102,14 @@ def answered(examined: Examined, records: Sequence[Asked], template: int = 0) ->
     for name in dict.fromkeys(one.set_name for one in records):
         mine = [place for place, one in enumerate(records) if one.set_name == name]
         some = [records[place] for place in mine]
-        found = answer_records(
+        answering = answering_records(
             examined.parts,
             some[0].task,
             [one.given for one in some],
             contexts=[one.record.near[-1:] for one in some],
             template=min(template, len(some[0].task.templates) - 1),
-            batch_size=examined.batch_size,
         )
+        found = answering.carry_out(examined.parts, batch_size=examined.batch_size)
         for place, text in zip(mine, found, strict=True):
             said[place] = text
     return said
@@ -130,15 +130,12 @@ def drawn_for(
         ValueError: The run has not learnt a stream of guidance that is asked for.
     """
     tuned = examined.following(records[0].task.name)
-    changed = {name: value for name, value in changes.items() if value is not None}
-    sampling = replace(tuned.recipe.guidance.sampling(records[0].task.name), **changed)
-    tuned.recipe.check_streams(sampling)
-    codes = draw_records(
+    drawing = drawing_records(
         examined.parts,
         records[0].task,
         [one.given for one in records],
-        sampling=sampling,
+        sampling=tuned.sampling(records[0].task.name, changes),
         seeds=examined.seed + first + np.arange(len(records))[:, None],
-        batch_size=examined.batch_size,
     )
+    codes = drawing.carry_out(examined.parts, batch_size=examined.batch_size)
     return examined.parts.tokenizers.decode(codes[:, 0])

@@ -3,11 +3,17 @@
 from .adapters import (
     TransformersModel as TransformersModel,
 )
+from .batch import (
+    Batch as Batch,
+    Row as Row,
+)
 from .config import (
     SamplingConfig as SamplingConfig,
+    Stream as Stream,
 )
 from .constraints import (
     Constraint as Constraint,
+    max_new_tokens as max_new_tokens,
 )
 from .contrastive import (
     cd_k as cd_k,
@@ -15,6 +21,7 @@ from .contrastive import (
 from .generation import (
     Step as Step,
     generate as generate,
+    generate_rows as generate_rows,
 )
 from .guidance import (
     classifier_free_guidance as classifier_free_guidance,

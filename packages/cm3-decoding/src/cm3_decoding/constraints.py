@@ -46,6 +46,7 @@ class Constraint:
         device: torch.device | str = "cpu",
     ) -> None:
         """Build the tables of the phases; every row starts at its first segment."""
+        self._rows, self._vocab_size = [tuple(segments) for segments in rows], vocab_size
         plans = [_phases(segments) for segments in rows]
         # Equal phases share a line of the tables; the last line is for finished rows.
         phases = dict.fromkeys(phase for plan in plans for phase, _ in plan)
@@ -64,8 +65,7 @@ class Constraint:
         """Range `[start, stop)` that holds every id allowed in any row at any step."""
         self.free = bool(allowed[:-1, slice(*self.span)].all())
         """Whether every id of the span is allowed at every step."""
-        self.ends_early = bool(ends.any()) or any(phase.runs for phase in lines)
-        """Whether the drawn ids decide when a row is finished."""
+        self._early = [any(phase.ends_early for phase, _ in plan) for plan in plans]
         allowed[-1, self.span[0]] = True  # a finished row must be fed something
 
         longest = max(map(len, plans), default=0) + 1
@@ -92,6 +92,39 @@ class Constraint:
         self._count = torch.zeros(len(rows), dtype=torch.long, device=device)
         self._runs = _run_table(list(lines)).to(device)  # (P, runs, length of the longest)
         self._recent = torch.full((len(rows), self._runs.shape[-1]), _NOTHING, device=device)
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether the drawn ids decide when a row is finished."""
+        return any(self._early)
+
+    def select_rows(self, rows: Sequence[int]) -> None:
+        """Make old row `rows[i]` the new row i, where it stands."""
+        self._rows = [self._rows[row] for row in rows]
+        self._early = [self._early[row] for row in rows]
+        index = torch.tensor(rows, device=self._phase.device)
+        self._plan, self._skip = self._plan[index], self._skip[index]
+        self._segment, self._phase = self._segment[index], self._phase[index]
+        self._count, self._spent = self._count[index], self._spent[index]
+        self._recent = self._recent[index]
+
+    def join(self, other: Constraint) -> Constraint:
+        """Return one's rows and those of another behind them, each where it stands."""
+        joined = Constraint([*self._rows, *other._rows], self._vocab_size, self._phase.device)
+        both = self, other
+        joined._phase = torch.cat([one._phase for one in both])
+        joined._count = torch.cat([one._count for one in both])
+        joined._spent = torch.cat([one._spent for one in both])
+        width = joined._recent.shape[1]
+        joined._recent = torch.cat(
+            [
+                torch.nn.functional.pad(
+                    one._recent, (width - one._recent.shape[1], 0), value=_NOTHING
+                )
+                for one in both
+            ]
+        )
+        return joined
 
     def allowed(self) -> Tensor:
         """Return the mask (B, V) of the ids that may come next."""
@@ -164,6 +197,11 @@ class _Phase:
     open_ids: tuple[int, ...] = ()
     total: int | None = None  # ids of the whole segment
     picture_cost: int = 0
+
+    @property
+    def ends_early(self) -> bool:
+        """Whether drawn ids decide when it ends."""
+        return bool(self.stop_ids or self.open_ids or self.runs)
 
     def mark(self, allowed: Tensor, ends: Tensor, opens: Tensor) -> None:
         """Write the phase into its lines (V,) of the three tables."""

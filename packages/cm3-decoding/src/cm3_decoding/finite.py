@@ -12,23 +12,20 @@ from torch import Tensor
 
 
 class FiniteCheck:
-    """A check of the largest score of B rows in each of up to `steps` steps."""
+    """A check of the largest score of each row, step by step."""
 
-    def __init__(self, steps: int, num_rows: int, device: torch.device | str, every: int = 32):
+    def __init__(self, device: torch.device | str, every: int = 32) -> None:
         """Start the check; an accelerator is read every `every` steps."""
-        self._good = torch.ones(steps, num_rows, dtype=torch.bool, device=device)
+        self._unread: list[tuple[int, Tensor]] = []
         self._every = 1 if torch.device(device).type == "cpu" else every
 
-    def see(self, scores: Tensor, step: int) -> None:
-        """Check the scores (B, V) of a step counted from 0.
+    def see(self, largest: Tensor, step: int) -> None:
+        """Check the largest score (B,) of each row in a step counted from 0.
 
         A row's largest is finite unless one is NaN or infinity, or all are -inf.
         """
-        self._good[step] = scores.amax(-1).isfinite()
-        if self._every == 1:
-            if not bool(self._good[step].all()):
-                self.report()
-        elif (step + 1) % self._every == 0:
+        self._unread.append((step, largest.isfinite()))
+        if len(self._unread) >= self._every:
             self.report()
 
     def report(self) -> None:
@@ -37,10 +34,11 @@ class FiniteCheck:
         Raises:
             FloatingPointError: Some were NaN or infinite; names the first such step.
         """
-        if bool(self._good.all()):
+        unread, self._unread = self._unread, []
+        if not unread or bool(torch.cat([good for _, good in unread]).all()):
             return
-        step = int((~self._good).any(1).nonzero()[0])
-        rows = (~self._good[step]).nonzero()[:, 0].tolist()
+        step, good = next((step, good) for step, good in unread if not bool(good.all()))
+        rows = (~good).nonzero()[:, 0].tolist()
         raise FloatingPointError(
             f"model: wanted finite logits, also after guidance, got NaN or infinity (or -infinity "
             f"for every allowed id) in step {step}, rows {rows}"

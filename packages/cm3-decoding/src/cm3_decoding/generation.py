@@ -5,21 +5,20 @@ Paper: CM3Leon (arXiv 2309.02591), section 3.1, and 4.1 for guidance by picture 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from cm3_decoding.batch import Batch, Row
 from cm3_decoding.config import SamplingConfig, Stream
-from cm3_decoding.constraints import Constraint, max_new_tokens
-from cm3_decoding.finite import FiniteCheck
+from cm3_decoding.constraints import max_new_tokens
 from cm3_decoding.interface import LanguageModel
-from cm3_decoding.noise import Noise, check_seeds
-from cm3_decoding.sampling import combine, draw
+from cm3_decoding.noise import check_seeds
 from cm3_decoding.segments import ConstraintSegment, segments_per_row
-from cm3_decoding.streams import Streams
+from cm3_decoding.whole_numbers import whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,43 +97,94 @@ def generate(
     steps = max(map(max_new_tokens, rows), default=0)
     if steps == 0:
         return [torch.empty(0, dtype=torch.long) for _ in rows]
+    wanted = {
+        number: Row(
+            prompts={name: part[number] for name, part in needed.items()},
+            segments=segments,
+            config=config,
+            seed=seed,
+        )
+        for number, (segments, seed) in enumerate(zip(rows, seeds, strict=True))
+    }
+    batch = Batch(model, wanted, device)
+    found: dict[int, Tensor] = {}
+    for step in range(1, steps + 1):
+        if step > 1:
+            batch.step()
+        if progress is not None:
+            progress(step, steps)
+        if stream is not None and stream(_event(batch, step, steps, len(rows))) is False:
+            found |= batch.peek(batch.names)
+            break
+        found |= batch.collect()
+        if not batch:
+            break
+    found |= batch.collect()
+    return [found[number] for number in range(len(rows))]
 
-    streams = Streams(needed).to(device)
-    cache = _make_cache(model, streams, steps)
-    chosen = torch.zeros(len(rows), steps, dtype=torch.long, device=device)
-    new_lengths = torch.zeros(len(rows), dtype=torch.long, device=device)
-    finite = FiniteCheck(steps, len(rows), device)
-    with torch.inference_mode():
-        logits = _read_prompts(model, streams, cache)  # (N, V)
-        state = Constraint(rows, logits.shape[-1], device)
-        start, stop = state.span
-        noise = Noise(seeds, steps, start, stop, device)
-        draws = config.sampler != "greedy"
-        active = ~state.finished()
-        for step in range(steps):
-            if step == config.guidance_interval[1] and hasattr(cache, "select_rows"):
-                cache.select_rows(streams.keep_conditional())  # the others are no longer read
-            if step > 0:
-                logits = model.decode_one_token(streams.feed(chosen[:, step - 1]), cache)
-            logits = logits[:, start:stop].float()
-            allowed = None if state.free else state.allowed()[:, start:stop]
-            scores = combine(streams.split(logits), allowed, config, step)
-            finite.see(scores, step)
-            chosen[:, step] = start + draw(scores, noise.at(step) if draws else None, config, step)
-            new_lengths += active
-            state.advance(chosen[:, step])
-            if progress is not None:
-                progress(step + 1, steps)
-            if stream is not None:
-                event = Step(step=step + 1, steps=steps, ids=chosen[:, step].clone(), active=active)
-                if stream(event) is False:
-                    break
-            active = ~state.finished()
-            if state.ends_early and not bool(active.any()):
-                break
-    finite.report()
-    ids = chosen.cpu()
-    return [row[:length].clone() for row, length in zip(ids, new_lengths.tolist(), strict=True)]
+
+def generate_rows(
+    model: LanguageModel,
+    rows: Sequence[Row],
+    *,
+    batch_size: int = 32,
+    progress: Callable[[int, int], None] | None = None,
+    device: torch.device | str = "cpu",
+) -> list[Tensor]:
+    """Continue rows of any settings, `batch_size` at a time.
+
+    A row that waits takes the place of one that has finished, if the model's cache has `join`;
+    otherwise all of a batch are finished first. What a row draws depends on neither; see
+    `generate`.
+
+    Args:
+        model: Any `LanguageModel` in eval mode, on `device`.
+        rows: B prompts with their settings.
+        batch_size: Rows drawn at once.
+        progress: Called with (ids drawn, most ids of all rows) after each step; a row that has
+            stopped counts as if it had drawn all of its ids.
+        device: The model's device.
+
+    Returns:
+        B tensors of new ids (length,), on the CPU.
+
+    Raises:
+        ValueError: As of `generate`.
+        FloatingPointError: As of `generate`.
+    """
+    batch_size = whole("batch_size", batch_size, 1)
+    limits = [max_new_tokens(row.segments) for row in rows]
+    found: dict[int, Tensor] = {
+        number: torch.empty(0, dtype=torch.long) for number, most in enumerate(limits) if not most
+    }
+    waiting = deque(number for number, most in enumerate(limits) if most)
+    batch: Batch[int] | None = None
+    while waiting or batch:
+        room = batch_size - (len(batch) if batch else 0)
+        if waiting and room and (not batch or batch.takes_rows):
+            next_ones = [waiting.popleft() for _ in range(min(room, len(waiting)))]
+            new = Batch(model, {number: rows[number] for number in next_ones}, device)
+            found |= new.collect()
+            if batch and new:
+                batch.join(new)
+            elif new:
+                batch = new
+        if batch:
+            batch.step()
+            found |= batch.collect()
+        if progress is not None:
+            drawn = sum(limits[number] for number in found)
+            progress(drawn + (batch.drawn if batch else 0), sum(limits))
+    return [found[number] for number in range(len(rows))]
+
+
+def _event(batch: Batch[int], step: int, steps: int, count: int) -> Step:
+    """Return the state of `count` rows after a step; those that have left have a filler."""
+    names, last, going = batch.latest()
+    places = torch.tensor(names, device=last.device)
+    ids, active = last.new_zeros(count), going.new_zeros(count)
+    ids[places], active[places] = last, going
+    return Step(step=step, steps=steps, ids=ids, active=active)
 
 
 def _checked(
@@ -150,28 +200,3 @@ def _checked(
             f"({count}), got {found}"
         )
     return prompts
-
-
-def _make_cache(model: LanguageModel, streams: Streams, steps: int) -> Any:
-    """Make a cache with a row per distinct prompt, or per batch row if it cannot repeat rows."""
-    longest = int(streams.lengths.max())
-    length = longest + steps - 1  # the last new id is never read again
-    try:
-        cache = model.make_cache(len(streams.distinct), length)
-        if len(streams.distinct) < len(streams.lengths) and not hasattr(cache, "select_rows"):
-            cache = model.make_cache(len(streams.lengths), length)
-    except ValueError as error:
-        raise ValueError(
-            f"prompts: a prompt of {longest} and {steps} new ids do not fit the model: {error}"
-        ) from error
-    return cache
-
-
-def _read_prompts(model: LanguageModel, streams: Streams, cache: Any) -> Tensor:
-    """Read the prompts into the cache of `_make_cache` and return the logits (N, V) after them."""
-    ids, lengths = streams.input_ids, streams.lengths
-    if len(streams.distinct) == len(lengths) or not hasattr(cache, "select_rows"):
-        return model.prefill(ids, lengths, cache)
-    logits = model.prefill(ids[streams.distinct], lengths[streams.distinct], cache)
-    cache.select_rows(streams.copies)
-    return logits[streams.copies]

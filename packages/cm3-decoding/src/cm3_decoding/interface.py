@@ -21,8 +21,10 @@ class LanguageModel(Protocol):
         """Make an empty cache for `batch_size` rows of up to `length` tokens each.
 
         If the cache has a method `select_rows(rows)`, which replaces row i by old row `rows[i]`,
-        then streams that guidance no longer needs are dropped, and a prompt shared by several rows
-        is read once.
+        then rows that are finished and streams that guidance no longer needs are dropped, and a
+        prompt shared by several rows is read once. If it has a method `join(other)` too, which
+        takes the rows of another cache behind its own, then rows that wait take the place of
+        finished ones.
 
         Raises:
             ValueError: `length` exceeds the model's context.

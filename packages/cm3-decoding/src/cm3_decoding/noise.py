@@ -26,16 +26,33 @@ class Noise:
         keys = _split_mix(_split_mix(_int64(seeds)[:, None]) + torch.arange(steps) * _GOLDEN)
         self._first, self._second = keys.to(torch.int32), (keys >> 32).to(torch.int32)  # (B, steps)
         self._first, self._second = self._first.to(device), self._second.to(device)
-        ids = torch.arange(start, stop, dtype=torch.int64) * 0x9E3779B9  # an odd number: all differ
-        self._ids = ids.to(torch.int32).to(device)
+        self._span, self._ids = (start, stop), _of_ids(start, stop, device)
 
-    def at(self, step: int) -> Tensor:
-        """Return the numbers (B, stop - start) of one step, counted from 0; each is above 0."""
-        mixed = self._ids + self._first[:, step, None]
+    def select_rows(self, rows: Tensor) -> None:
+        """Make old row `rows[i]` the new row i."""
+        self._first, self._second = self._first[rows], self._second[rows]
+
+    def join(self, other: Noise, start: int, stop: int) -> None:
+        """Take the rows of another one behind one's own; ids are from `start` to `stop - 1`."""
+        self._first = cat_rows(self._first, other._first)
+        self._second = cat_rows(self._second, other._second)
+        if (start, stop) != self._span:
+            self._span, self._ids = (start, stop), _of_ids(start, stop, self._first.device)
+
+    def at(self, steps: Tensor) -> Tensor:
+        """Return the numbers (B, stop - start) of one step of each row, counted from 0.
+
+        Args:
+            steps: (B, 1) step of each row.
+
+        Returns:
+            Numbers above 0.
+        """
+        mixed = self._ids + self._first.gather(1, steps)
         mixed ^= (mixed >> 16) & 0xFFFF
         mixed *= 0x21F0AAAD
         mixed ^= (mixed >> 15) & 0x1FFFF
-        mixed += self._second[:, step, None]
+        mixed += self._second.gather(1, steps)
         mixed *= 0x735A2D97
         mixed ^= (mixed >> 15) & 0x1FFFF
         mixed &= 0x7FFFFFFF
@@ -59,6 +76,19 @@ def check_seeds(seeds: Iterable[int], count: int | None = None) -> list[int]:
         if not -(2**63) <= seed < 2**64:
             raise ValueError(f"seeds: wanted numbers from -2^63 to 2^64 - 1, got {seed}")
     return found
+
+
+def cat_rows(above: Tensor, below: Tensor) -> Tensor:
+    """Return the rows of two tables (B, columns), the narrower one padded with 0."""
+    width = max(above.shape[1], below.shape[1])
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(part, (0, width - part.shape[1])) for part in (above, below)])
+
+
+def _of_ids(start: int, stop: int, device: torch.device | str) -> Tensor:
+    """Return a number of 32 bits for each id."""
+    ids = torch.arange(start, stop, dtype=torch.int64) * 0x9E3779B9  # an odd number: all differ
+    return ids.to(torch.int32).to(device)
 
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64

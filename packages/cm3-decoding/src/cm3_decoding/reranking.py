@@ -13,11 +13,12 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from cm3_decoding.config import SamplingConfig
-from cm3_decoding.generation import generate
+from cm3_decoding.batch import Row
+from cm3_decoding.config import SamplingConfig, Stream
+from cm3_decoding.generation import generate_rows
 from cm3_decoding.interface import LanguageModel
 from cm3_decoding.noise import check_seeds
-from cm3_decoding.segments import ConstraintSegment
+from cm3_decoding.segments import ConstraintSegment, segments_per_row
 from cm3_decoding.whole_numbers import whole
 
 Candidate = TypeVar("Candidate")
@@ -74,7 +75,7 @@ def candidate_pool(
         unconditional: The prompt without text (length,), if a config needs it.
         image_conditional: The prompt with its source picture, without text, if a config needs it.
         batch_size: Candidates drawn at once; it affects them no more than `generate` says.
-        progress: Called with (steps done, most steps) over all batches.
+        progress: As of `generate_rows`.
         device: The model's device.
 
     Returns:
@@ -85,34 +86,18 @@ def candidate_pool(
     seeds = check_seeds(seeds)
     if not configs or not seeds:
         raise ValueError(f"configs, seeds: wanted some of both, got {len(configs)}, {len(seeds)}")
-    batch_size = whole("batch_size", batch_size, 1)
-    batches: list[tuple[SamplingConfig, range]] = []
-    for first, config in enumerate(configs):
-        members = range(first, len(seeds), len(configs))
-        starts = range(0, len(members), batch_size)
-        batches += [(config, members[start : start + batch_size]) for start in starts]
-    drawn: dict[int, Tensor] = {}
-    for done, (config, members) in enumerate(batches):
-
-        def report(step: int, steps: int, done: int = done) -> None:
-            if progress is not None:
-                progress(done * steps + step, len(batches) * steps)
-
-        new_ids = generate(
-            model,
-            [prompt] * len(members),
-            constraint=constraint,
-            seeds=[seeds[member] for member in members],
-            unconditional=None if unconditional is None else [unconditional] * len(members),
-            image_conditional=(
-                None if image_conditional is None else [image_conditional] * len(members)
-            ),
-            config=config,
-            progress=report,
-            device=device,
-        )
-        drawn.update(zip(members, new_ids, strict=True))
-    candidates = [drawn[member] for member in range(len(seeds))]
+    (segments,) = segments_per_row(constraint, 1)
+    given: dict[Stream, Tensor | None] = {
+        "conditional": prompt,
+        "image_conditional": image_conditional,
+        "unconditional": unconditional,
+    }
+    prompts: dict[Stream, Tensor] = {name: part for name, part in given.items() if part is not None}
+    rows = [
+        Row(prompts=prompts, segments=segments, config=configs[place % len(configs)], seed=seed)
+        for place, seed in enumerate(seeds)
+    ]
+    candidates = generate_rows(model, rows, batch_size=batch_size, progress=progress, device=device)
     scores = _score(candidates, scorer)
     order = rerank(scores)
     return [candidates[i] for i in order.tolist()], scores[order]

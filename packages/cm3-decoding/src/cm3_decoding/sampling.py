@@ -45,11 +45,11 @@ def combine(
         Guided logits or contrast scores (B, V), -inf for ids that are not allowed.
     """
     cond = logits["conditional"]
-    if config.sampler == "cd-k" and _acts(config, step):
+    if config.sampler == "cd-k" and acts(config, step):
         k = min(config.cd_k, cond.shape[-1])
         uncond = logits["unconditional"]
         return cd_k(restrict(cond, allowed), restrict(uncond, allowed), config.cd_alpha, k)
-    return restrict(_guided(logits, config) if _acts(config, step) else cond, allowed)
+    return restrict(_guided(logits, config) if acts(config, step) else cond, allowed)
 
 
 def draw(scores: Tensor, noise: Tensor | None, config: SamplingConfig, step: int = 0) -> Tensor:
@@ -65,7 +65,7 @@ def draw(scores: Tensor, noise: Tensor | None, config: SamplingConfig, step: int
         return scores.argmax(-1)
     assert noise is not None, "noise: wanted numbers for a draw, got none"
     scores = apply_temperature(scores, config.temperature)
-    if config.sampler == "top-p" or not _acts(config, step):
+    if config.sampler == "top-p" or not acts(config, step):
         if config.top_k > 0:
             scores = top_k_filter(scores, config.top_k)
         if config.top_p < 1:
@@ -73,8 +73,8 @@ def draw(scores: Tensor, noise: Tensor | None, config: SamplingConfig, step: int
     return sample(scores, noise)
 
 
-def _acts(config: SamplingConfig, step: int) -> bool:
-    """Tell whether guidance or contrast acts in a step."""
+def acts(config: SamplingConfig, step: int) -> bool:
+    """Tell whether guidance or contrast acts in a step, counted from 0."""
     first, end = config.guidance_interval
     return step >= first and (end is None or step < end)
 

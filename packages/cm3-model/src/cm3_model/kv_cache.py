@@ -37,10 +37,14 @@ class KVCache:
         def zeros() -> Tensor:
             return torch.zeros(shape, device=device, dtype=dtype)
 
-        self.layers: Layers = [(zeros(), zeros()) for _ in range(num_layers)]
-        self.lengths = torch.zeros(batch_size, device=device, dtype=torch.long)
-        self.places = torch.zeros((batch_size, length), device=device, dtype=torch.long)
+        # memory for B rows or more, of which `layers` and `places` show the first B
+        self._memory: Layers = [(zeros(), zeros()) for _ in range(num_layers)]
+        self._places = torch.zeros((batch_size, length), device=device, dtype=torch.long)
+        self.layers: Layers = list(self._memory)
+        """Keys and values of every layer."""
+        self.places = self._places
         """Place (B, L) in its picture of each slot's token, for a decoder that asks for it."""
+        self.lengths = torch.zeros(batch_size, device=device, dtype=torch.long)
         # The longest of `lengths` as an int: known without asking the device in every step.
         self.longest = 0
 
@@ -111,12 +115,63 @@ class KVCache:
         self.longest = int(lengths.max())
 
     def select_rows(self, rows: Tensor) -> None:
-        """Make old row `rows[i]` the new row i; any number, any order, repeats allowed."""
-        rows = rows.to(self.lengths)
-        self.layers = [(key[rows], value[rows]) for key, value in self.layers]
-        self.places = self.places[rows]
-        self.lengths = self.lengths[rows]
+        """Make old row `rows[i]` the new row i; any number, any order, repeats allowed.
+
+        Where rows only leave, and the last ones take their places, no others are moved, and the
+        memory stays for rows that `join`.
+        """
+        chosen = rows.tolist()
+        moved = [(new, old) for new, old in enumerate(chosen) if new != old]
+        if all(old >= len(chosen) for _, old in moved):
+            for new, old in moved:
+                for part in (*self._parts(), self._places):
+                    part[new] = part[old]
+            self._narrow(len(chosen))
+        else:
+            index = rows.to(self.lengths.device)
+            self._memory = [(key[index], value[index]) for key, value in self.layers]
+            self._places = self.places[index]
+            self._narrow(len(chosen))
+        self.lengths = self.lengths[rows.to(self.lengths)]
         self.longest = int(self.lengths.max())
+
+    def join(self, other: KVCache) -> None:
+        """Take the rows of another cache behind one's own, and as much room as it has per row."""
+        first, rows = self.batch_size, self.batch_size + other.batch_size
+        capacity, room = max(self.capacity, other.capacity), len(self._places)
+        if rows > room or capacity > self.capacity:
+            # doubled, so that rows that come one by one are seldom copied
+            self._grow(max(rows, 2 * room if rows > room else room), capacity)
+        self._narrow(rows)
+        for (key, value), (new_key, new_value) in zip(self.layers, other.layers, strict=True):
+            key[first:, :, : other.longest] = new_key[:, :, : other.longest]
+            value[first:, :, : other.longest] = new_value[:, :, : other.longest]
+        self.places[first:, : other.longest] = other.places[:, : other.longest]
+        self.lengths = torch.cat([self.lengths, other.lengths])
+        self.longest = max(self.longest, other.longest)
+
+    def _parts(self) -> list[Tensor]:
+        """Return the memory of all keys and values, each (rows, H, L, W)."""
+        return [part for layer in self._memory for part in layer]
+
+    def _narrow(self, rows: int) -> None:
+        """Show the first rows of the memory."""
+        self.layers = [(key[:rows], value[:rows]) for key, value in self._memory]
+        self.places = self._places[:rows]
+
+    def _grow(self, rows: int, length: int) -> None:
+        """Lay out larger memory, and copy what the old one shows."""
+        shown, end = self.batch_size, self.longest
+
+        def larger(old: Tensor) -> Tensor:
+            new = old.new_zeros((rows, old.shape[1], length, old.shape[3]))
+            new[:shown, :, :end] = old[:shown, :, :end]
+            return new
+
+        self._memory = [(larger(key), larger(value)) for key, value in self._memory]
+        places = self._places.new_zeros((rows, length))
+        places[:shown, :end] = self._places[:shown, :end]
+        self._places = places
 
     def _check_room(self, end: int) -> None:
         if end > self.capacity:

@@ -20,6 +20,8 @@ _METADATA = "torch.distributed.checkpoint.metadata"
 ALLOWED = {
     ("pathlib", "PosixPath"),
     ("pathlib", "WindowsPath"),
+    ("pathlib._local", "PosixPath"),  # where Python 3.13 has them
+    ("pathlib._local", "WindowsPath"),
     ("collections", "OrderedDict"),
     ("torch", "Size"),
     ("torch.serialization", "_get_layout"),

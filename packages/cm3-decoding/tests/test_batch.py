@@ -1,0 +1,200 @@
+import random
+
+import pytest
+import torch
+
+from cm3_decoding import (
+    Batch,
+    CodeBlock,
+    Forced,
+    Row,
+    SamplingConfig,
+    TextUntil,
+    generate,
+    generate_rows,
+)
+
+CODES = CodeBlock(start=10, stop=30, length=8)
+TEXT = TextUntil(start=0, stop=10, stop_ids=(4, 5), max_new_tokens=9, stop_sequences=((6, 7),))
+SEGMENTS = [
+    (CODES,),
+    (TEXT,),
+    (CodeBlock(start=10, stop=30, length=2), Forced(ids=(7, 3)), TEXT),
+    (CodeBlock(start=12, stop=20, length=1),),
+    (Forced(ids=(2,)), CODES),
+]
+CONFIGS = [
+    SamplingConfig(),
+    SamplingConfig(guidance_scale=3.0, top_p=0.8, top_k=7, temperature=0.9),
+    SamplingConfig(sampler="cd-k", temperature=1.5),
+    SamplingConfig(sampler="greedy", guidance_scale=2.0),
+    SamplingConfig(guidance_scale=2.0, guidance_interval=(1, 4)),
+    SamplingConfig(sampler="cd-k", guidance_interval=(0, 0), top_p=0.5),
+    SamplingConfig(guidance_scale=2.0, image_guidance_scale=1.5),
+]
+
+
+class Cache(dict):
+    """A cache of the table model whose rows come and go."""
+
+    def select_rows(self, rows):
+        self["sum"], self["used"] = self["sum"][rows], self["used"][rows]
+
+    def join(self, other):
+        self["sum"] = torch.cat([self["sum"], other["sum"]])
+        self["used"] = torch.cat([self["used"], other["used"]])
+        self["length"] = max(self["length"], other["length"])
+
+
+@pytest.fixture
+def joining(model, monkeypatch):
+    make_cache = model.make_cache
+    monkeypatch.setattr(model, "make_cache", lambda *size: Cache(make_cache(*size)))
+    return model
+
+
+def some_row(number, prompts, unconditional):
+    """One of many rows that differ in everything."""
+    at = number % 3
+    return Row(
+        prompts={
+            "conditional": prompts[at],
+            "image_conditional": torch.tensor([at + 1, 8]),
+            "unconditional": unconditional[at],
+        },
+        segments=SEGMENTS[number % len(SEGMENTS)],
+        config=CONFIGS[number % len(CONFIGS)],
+        seed=number,
+    )
+
+
+def alone(model, row):
+    return generate(
+        model,
+        [row.prompts["conditional"]],
+        image_conditional=[row.prompts["image_conditional"]],
+        unconditional=[row.prompts["unconditional"]],
+        constraint=row.segments,
+        config=row.config,
+        seeds=[row.seed],
+    )[0]
+
+
+@pytest.fixture
+def rows(prompts, unconditional):
+    return [some_row(number, prompts, unconditional) for number in range(35)]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 35])
+@pytest.mark.parametrize("cache", ["joins", "stays"])
+def test_rows_of_any_settings_draw_together_what_they_draw_alone(
+    model, rows, batch_size, cache, request
+):
+    wanted = [alone(model, row) for row in rows]
+    if cache == "joins":
+        request.getfixturevalue("joining")
+    model.rows_read.clear()
+    found = generate_rows(model, rows, batch_size=batch_size)
+    assert all(map(torch.equal, found, wanted))
+    assert max(model.rows_read) <= 3 * batch_size
+
+
+def test_a_row_that_waits_takes_a_finished_ones_place(joining, prompts):
+    long = CodeBlock(start=10, stop=30, length=12)
+    short = CodeBlock(start=10, stop=30, length=3)
+    rows = [
+        Row(prompts={"conditional": prompts[number % 3]}, segments=[segment], seed=number)
+        for number, segment in enumerate([long] + [short] * 4)
+    ]
+    generate_rows(joining, rows, batch_size=2)
+    # the first two are read together, each new one by itself beside the long one
+    assert joining.rows_read == [2, 2, 2] + [1, 2, 2] * 3 + [1] * 3
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_rows_that_come_and_go_draw_what_they_draw_alone(joining, rows, seed):
+    chance = random.Random(seed)
+    wanted = {number: alone(joining, row) for number, row in enumerate(rows)}
+    waiting, batch, found, dropped = list(range(len(rows))), None, {}, set()
+    while waiting or batch:
+        coming = [waiting.pop() for _ in range(min(chance.randint(0, 6), len(waiting)))]
+        if batch and len(batch) > 2 and chance.random() < 0.3:
+            gone = chance.choice(batch.names)
+            (so_far,) = batch.peek([gone]).values()
+            assert torch.equal(so_far, wanted[gone][: len(so_far)])
+            batch.drop([gone, "nobody"])
+            dropped.add(gone)
+        if batch:
+            batch.step()
+            found |= batch.collect()
+        if coming:
+            new = Batch(joining, {number: rows[number] for number in coming})
+            found |= new.collect()
+            if batch and new:
+                batch.join(new)
+            else:
+                batch = new if new else batch
+        if batch:
+            names, last, going = batch.latest()
+            assert len(names) == len(last) == len(going) and set(batch.names) <= set(names)
+    assert set(found) | dropped == set(wanted) and not set(found) & dropped
+    assert all(torch.equal(ids, wanted[number]) for number, ids in found.items())
+
+
+def test_a_prompt_that_comes_later_may_be_longer(joining, prompts):
+    short = Row(prompts={"conditional": prompts[1]}, segments=[CODES], seed=1)
+    long = Row(prompts={"conditional": torch.arange(1, 20)}, segments=[CODES], seed=2)
+    batch = Batch(joining, {"short": short})
+    batch.step()
+    batch.join(Batch(joining, {"long": long}))
+    found = {}
+    while batch:
+        batch.step()
+        found |= batch.collect()
+    for name, row in {"short": short, "long": long}.items():
+        (wanted,) = generate_rows(joining, [row])
+        assert torch.equal(found[name], wanted)
+
+
+def test_progress_counts_ids_of_all_rows(joining, prompts):
+    rows = [Row(prompts={"conditional": prompt}, segments=[CODES]) for prompt in prompts]
+    calls = []
+    generate_rows(joining, rows, batch_size=2, progress=lambda *call: calls.append(call))
+    assert calls[-1] == (24, 24)
+    assert calls == sorted(calls) and len(calls) == 14
+
+
+def test_no_rows_and_rows_without_ids_give_none(joining, prompts):
+    assert generate_rows(joining, []) == []
+    empty = Row(prompts={"conditional": prompts[0]}, segments=[])
+    full = Row(prompts={"conditional": prompts[0]}, segments=[CODES])
+    assert [len(ids) for ids in generate_rows(joining, [empty, full])] == [0, 8]
+
+
+def test_what_does_not_fit_is_named(model, joining, prompts):
+    row = Row(prompts={"conditional": prompts[0]}, segments=[CODES])
+    with pytest.raises(ValueError, match="^unconditional: cd-k wants such a prompt in row 0"):
+        Batch(joining, {0: Row(**vars(row) | {"config": SamplingConfig(sampler="cd-k")})})
+    with pytest.raises(ValueError, match="^rows: wanted other names .* got {0}"):
+        Batch(joining, {0: row}).join(Batch(joining, {0: row}))
+    with pytest.raises(ValueError, match="^batch_size: "):
+        generate_rows(joining, [row], batch_size=0)
+    long = Row(prompts={"conditional": prompts[0]}, segments=[CODES] * 5)
+    with pytest.raises(ValueError, match="^prompts: a prompt of 5 and 40 new ids do not fit"):
+        Batch(joining, {0: long})
+
+
+def test_a_cache_that_cannot_take_rows_in_says_so(model, prompts):
+    row = Row(prompts={"conditional": prompts[0]}, segments=[CODES])
+    batch = Batch(model, {0: row})
+    assert not batch.takes_rows
+    with pytest.raises(ValueError, match="^model: wanted a cache with a method `join`"):
+        batch.join(Batch(model, {1: row}))
+
+
+def test_logits_that_are_not_finite_are_reported(joining, prompts):
+    joining.by_last[17] = float("nan")
+    forced = [CODES, Forced(ids=(17,)), CodeBlock(start=18, stop=30, length=8)]
+    rows = [Row(prompts={"conditional": prompts[0]}, segments=forced, seed=3)]
+    with pytest.raises(FloatingPointError, match=r"rows \[0\]"):
+        generate_rows(joining, rows)
