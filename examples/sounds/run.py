@@ -29,8 +29,8 @@ from sound_memory import SoundEncoder, neighbours, remember
 from sound_training import train_decoder
 
 START = time.time()
-STRATEGY = RetrievalConfig(duplicate_threshold=0.98, num_context=1)
-"""The same note in two ways is no duplicate."""
+STRATEGY = RetrievalConfig(duplicate_threshold=0.98, max_likeness=1.0, num_context=1)
+"""The same note in another way is no duplicate: it is the document that helps most."""
 
 
 def main(arguments: list[str] | None = None) -> int:
