@@ -1,8 +1,7 @@
 """Sounds with captions, made here: an instrument plays a note in some way.
 
-"a fading square wave on d4". Four instruments have the classical waveforms; the others are
-invented, each with harmonics of its own and a name. A sound differs a little each time that it is
-played.
+"a fading diba on d4". Every instrument is invented: harmonics of its own, and a name. A sound
+differs a little each time that it is played.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ SAMPLES = 4096
 """Of one sound: about half a second."""
 HARMONICS = 7
 """As many stay below 4 kHz on the highest note."""
-APART_DB = 6.0
+APART_DB = 8.0
 """Least between the harmonics of two instruments, root mean square."""
 FLOOR_DB = -35.0
 """A harmonic below this, beside the loudest, counts as absent."""
@@ -67,31 +66,25 @@ class Sound:
 
 
 def instruments(common: int, rare: int, new: int, seed: int) -> dict[str, Instrument]:
-    """Return so many instruments by name; of the common ones, four are waveforms that have names.
+    """Return so many instruments by name.
 
     Any two that are common or new are `APART_DB` apart. Rare ones may be like others.
     """
-    number = np.arange(1, HARMONICS + 1)
-    odd = number % 2
-    waveforms = {
-        "sine wave": 1.0 * (number == 1),
-        "triangle wave": odd / number**2,
-        "square wave": odd / number,
-        "sawtooth wave": 1 / number,
-    }
-    made = {name: Instrument("common", wave) for name, wave in waveforms.items()}
-    told = [levels(wave) for wave in waveforms.values()]
+    made: dict[str, Instrument] = {}
+    told: list[np.ndarray] = []
     rng = np.random.default_rng(seed)
     syllables = [consonant + vowel for consonant in "bdfgklmnprtvz" for vowel in "aeiou"]
-    kinds = ["common"] * (common - len(made)) + ["new"] * new + ["rare"] * rare
+    kinds = ["common"] * common + ["new"] * new + ["rare"] * rare
     while kinds:
         name, amplitudes = "".join(rng.choice(syllables, 2)), some_harmonics(rng)
-        apart = np.sqrt(np.square(levels(amplitudes) - np.array(told)).mean(1)).min()
-        if name in made or (kinds[0] != "rare" and apart < APART_DB):
+        level = levels(amplitudes)
+        if name in made:
             continue
+        if kinds[0] != "rare":
+            if told and np.sqrt(np.square(level - told).mean(1)).min() < APART_DB:
+                continue
+            told.append(level)
         made[name] = Instrument(kinds.pop(0), amplitudes)
-        if made[name].kind != "rare":
-            told.append(levels(amplitudes))
     return made
 
 

@@ -10,7 +10,7 @@ from made_sounds import HARMONICS, NOTES, RATE, SAMPLES, WAYS, Sound, levels
 
 MOMENT = SAMPLES // 16
 """Samples over which loudness is measured."""
-FINER = 16
+FINER = 4
 """Lags between two samples at which the autocorrelation is looked at."""
 
 
@@ -33,16 +33,19 @@ def pitch(samples: np.ndarray) -> float:
     """Return the fundamental in hertz, by the normalised autocorrelation (McLeod's)."""
     spectrum = np.fft.rfft(samples.astype(np.float64), 2 * SAMPLES)
     same = FINER * np.fft.irfft(np.abs(spectrum) ** 2, 2 * SAMPLES * FINER)
+    places = np.arange(SAMPLES + 1)
     power = np.concatenate([[0], np.cumsum(samples.astype(np.float64) ** 2)])
-    lags = np.arange(RATE // 600 * FINER, RATE // 110 * FINER)
-    whole = lags // FINER
-    both = power[SAMPLES - whole] + power[SAMPLES] - power[whole]
-    value = 2 * same[lags] / np.maximum(both, 1e-12)
+    steps = np.arange(RATE // 600 * FINER, RATE // 110 * FINER)
+    lags = steps / FINER
+    both = np.interp(SAMPLES - lags, places, power) + power[-1] - np.interp(lags, places, power)
+    value = 2 * same[steps] / np.maximum(both, 1e-12)
     peaks = 1 + np.flatnonzero((value[1:-1] > value[:-2]) & (value[1:-1] >= value[2:]))
     if not len(peaks):
         return 600.0
     # multiples of the period are peaks, too
-    return RATE * FINER / lags[peaks[value[peaks] >= 0.95 * value[peaks].max()][0]]
+    first = peaks[value[peaks] >= 0.95 * value[peaks].max()][0]
+    left, top, right = value[first - 1 : first + 2]
+    return RATE / (lags[first] + (left - right) / (left - 2 * top + right) / 2 / FINER)
 
 
 def harmonics_of(samples: np.ndarray, hertz: float) -> np.ndarray:

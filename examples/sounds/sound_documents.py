@@ -57,11 +57,6 @@ class SoundDocuments:
         segments = [*self._segments(context), ("text", text_ids)]
         return torch.from_numpy(self.layout.interleaved_prompt(segments))
 
-    def unconditional_prompt(self, context: Sequence[Pair] = ()) -> torch.Tensor:
-        """Return `<eos> [T <break> S <break>]* <mask> <break>`; a sound follows."""
-        segments = (*self._segments(context), ("masked", [-1]), ("text", ()))
-        return torch.from_numpy(self.layout.write(Document(segments=segments, closed=False)))
-
     def caption_prompt(self, codes: np.ndarray, context: Sequence[Pair] = ()) -> torch.Tensor:
         """Return `<eos> [T <break> S <break>]* <mask> <break> S <infill>`; its caption follows."""
         segments = (*self._segments(context), ("masked", [-1]), ("sound", codes))

@@ -27,6 +27,8 @@ from sound_codes import spectra_of
 
 WORDS = 64
 """Numbers of a word's direction."""
+STRATEGY = RetrievalConfig(duplicate_threshold=0.98, max_likeness=1.0, num_context=1)
+"""The same note in another way is no duplicate: it is the document that helps most."""
 
 
 class SoundEncoder:
@@ -84,11 +86,10 @@ def neighbours(
     keys: Sequence[int],
     captions: Sequence[str],
     sounds: np.ndarray,
-    strategy: RetrievalConfig,
     seed: int,
 ) -> NeighbourTable:
     """Return the bank's documents nearest to each training pair, by its sound and its caption."""
     vectors = encoder.encode_images(sounds)
     return build_neighbour_table(
-        bank, encoder, np.array(keys), captions, vectors, strategy, seed, text_vectors=None
+        bank, encoder, np.array(keys), captions, vectors, STRATEGY, seed, text_vectors=None
     )

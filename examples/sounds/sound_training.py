@@ -28,11 +28,11 @@ from sound_documents import SoundDocuments
 
 MAX_LENGTH = 160
 """Ids of a document and a pair, and of the masks between."""
-WITH_DOCUMENT = 0.85
+WITH_DOCUMENT = 0.7
 """Share of the batches in which a retrieved document goes before each pair."""
-BATCH = 32
-OBJECTIVE = CM3Config(mask_probability=0.4, whole_text_probability=0.7)
-"""Mostly whole captions are cut out: so the model learns to write them, and guidance's stream."""
+BATCH = 16
+OBJECTIVE = CM3Config(mask_probability=0.5, whole_text_probability=0.7)
+"""Mostly whole captions are cut out: so the model learns to write them."""
 
 
 def train_decoder(
@@ -105,7 +105,7 @@ def train_decoder(
         warmup_steps=min(20, steps - 1),
         total_steps=steps,
         final_lr_share=0.02,
-        ema_decay=0.98,
+        ema_decay=0.99,
     )
     module = CM3Module(model, optim, codes)
     best = fit(
