@@ -30,8 +30,8 @@ from sound_training import train_decoder
 
 PIECES = 400
 """Ids of the text tokenizer; 256 are bytes."""
-COMMON = {"common": 3, "rare": 1}
-"""How often a training sound is in an epoch."""
+TURNS = {"common": 3, "rare": 1}
+"""How often an epoch has a training sound, by the kind of its instrument."""
 OTHERS = 5000
 """Sounds that the codes are learnt from, of instruments that nobody plays again."""
 
@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     near = neighbours(bank, encoder, train, in_training, samples[train], given.seed)
     say(f"filled the memory bank with {len(bank)} documents; training takes {given.steps} steps")
 
-    often = [key for key in train for _ in range(COMMON[band[sounds[key].instrument].kind])]
+    often = [key for key in train for _ in range(TURNS[band[sounds[key].instrument].kind])]
     model = train_decoder(
         documents, shards, near, often, keys["validation"], given.out / "decoder",
         steps=given.steps, seed=given.seed,
@@ -121,9 +121,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name, kind, default, what in (
         ("out", Path, Path("runs/sounds"), "folder for all that is made"),
-        ("steps", _from(2), 1500, "training steps of the decoder"),
+        ("steps", _from(2), 1800, "training steps of the decoder"),
         ("common", _from(1), 16, "instruments that play every note"),
-        ("rare", _from(1), 700, "instruments that play one note"),
+        ("rare", _from(1), 1000, "instruments that play one note"),
         ("new", _from(2), 40, "instruments that training never has"),
         ("asked", _from(1), 100, "sounds drawn and described of each group, at most"),
         ("seed", _from(0), 0, "of all that is drawn"),

@@ -31,6 +31,8 @@ POWER = 0.15
 """Spectra are compared as powers to this exponent: quiet lines count, but less than loud ones."""
 LEAST = 1e-5
 """Power of the quietest line beside the whole spectrum's."""
+SILENT = 1e-4
+"""Lines below this are left out of a sound that is made again: sums of centres are never quiet."""
 ROWS = 20_000
 """Spectra that the codebooks are learnt from, at most."""
 
@@ -92,8 +94,9 @@ class SoundCodes:
         """Return the sounds (N, S) in [-1, 1] of codes (N, frames * 8)."""
         frames = codes.view(len(codes), -1, len(self.sizes)) - torch.tensor(self.starts)
         power = 10 ** (-STEP_DB / 10 * frames[..., :4].flatten(1))
-        spectra = sum(book[frames[..., 4 + n]] for n, book in enumerate(self.books))
-        return sound_of(power, spectra.clamp(min=LEAST**POWER) ** (1 / POWER))
+        chosen = [book[frames[..., 4 + n]] for n, book in enumerate(self.books)]
+        spectra = torch.stack(chosen).sum(0).clamp(min=0) ** (1 / POWER)
+        return sound_of(power, spectra.where(spectra > SILENT, 1e-9))
 
 
 def spectra_of(sounds: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ from sound_documents import SoundDocuments
 
 MAX_LENGTH = 160
 """Ids of a document and a pair, and of the masks between."""
-WITH_DOCUMENT = 0.7
+WITH_DOCUMENT = 0.75
 """Share of the batches in which a retrieved document goes before each pair."""
 BATCH = 16
 OBJECTIVE = CM3Config(mask_probability=0.5, whole_text_probability=0.7)
