@@ -38,13 +38,13 @@ class SoundDocuments:
         ] * frames
         """The constraint of one sound: each place of a frame has codes of its own."""
         words = self.vocabulary
-        signs = (words.pad_id, words.break_id, words.infill_id, *words.mask_ids)
+        every = np.arange(words.text_size)
         self.caption = TextUntil(
             start=0,
             stop=words.text_size,
             stop_ids=(words.eos_id,),
             max_new_tokens=CAPTION_LENGTH,
-            forbidden=signs,
+            forbidden=tuple(every[~words.is_text(every)].tolist()),
         )
         """The constraint of a caption."""
 

@@ -12,6 +12,7 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class SoundEncoder:
             row[0] += 1e-3  # a text without words has a vector, too
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
-    def encode_images(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    def encode_images(self, images: Sequence[Any] | np.ndarray) -> np.ndarray:
         """Encode N sounds (S,) as (N, dim): their spectrum, less the mean one."""
         rows = np.zeros((len(images), self.dim), np.float32)
         if len(images):
