@@ -46,7 +46,7 @@ def train_decoder(
     steps: int,
     seed: int,
 ) -> Decoder:
-    """Train a decoder on pairs; a training that was stopped goes on.
+    """Train a decoder on pairs.
 
     Args:
         documents: The id space and its layouts.
