@@ -248,7 +248,7 @@ def test_a_short_run_leaves_what_it_promises(root, tmp_path):
     done = warm.run(command, cwd=root)
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "figures.json").read_text())
-    assert found["steps"] == 12 and found["chance"]["instrument"] == 1 / 7
+    assert found["settings"]["steps"] == 12 and found["chance"]["instrument"] == 1 / 7
     for group in ("test", "new"):
         assert found[group]["sounds"] == 3
         assert found[group]["ceiling"]["way"] == found[group]["ceiling"]["note"] == 1
@@ -273,6 +273,7 @@ def refusal(root, capsys, *arguments):
     return capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow  # imports all that the example wants
 @pytest.mark.parametrize("wrong", ["steps=1", "rare=-3", "seed=x"])
 def test_a_wrong_argument_is_named(root, tmp_path, capsys, wrong):
     name, value = wrong.split("=")
@@ -281,6 +282,7 @@ def test_a_wrong_argument_is_named(root, tmp_path, capsys, wrong):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_with_something_in_it_is_left_alone(root, tmp_path, capsys):
     (tmp_path / "figures.json").write_text("{}")
     said = refusal(root, capsys, "--out", str(tmp_path))

@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     known = {name: one.amplitudes for name, one in band.items() if one.kind != "rare"}
     found = figures(parts, known, sounds, samples, given.asked)
     write_examples(parts, sounds, samples, given.out)
-    found |= {name: getattr(given, name) for name in ("steps", "common", "rare", "new", "seed")}
+    found["settings"] = {name: value for name, value in vars(given).items() if name != "out"}
     found |= {"seconds": time.monotonic() - start, "cpu_seconds": time.process_time()}
     (given.out / "figures.json").write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))
