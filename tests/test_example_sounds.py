@@ -31,7 +31,7 @@ def rng():
 def band():
     from made_sounds import instruments
 
-    return instruments(common=8, rare=60, new=8, seed=0)
+    return instruments(common=8, rare=200, new=8, seed=0)
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_documents_play_the_same_instrument(band, played):
     pairs = [(key, training_context(table, key, n=1, seed=0, epoch=0)[0]) for key in rare]
     assert all(key != other for key, other in pairs)
     same = [sounds[key].instrument == sounds[other].instrument for key, other in pairs]
-    assert np.mean(same) > 0.7
+    assert np.mean(same) > 0.8  # 0.58 where near copies are left out
 
 
 def test_words_are_counted_one_by_one():
