@@ -151,7 +151,7 @@ def walk(top: str) -> list[Path]:
 
 def test_paper_map_points_at_files() -> None:
     page = (ROOT / "docs" / "paper-map.md").read_text(encoding="utf-8")
-    paths = re.findall(r"`((?:packages|apps|tests|benchmarks|docs)/[^`\s]+)`", page)
+    paths = re.findall(r"`((?:packages|apps|tests|benchmarks|docs|examples)/[^`\s]+)`", page)
     assert len(paths) >= 20
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
