@@ -1,8 +1,8 @@
 """Draw, caption and redraw pictures with a trained run, and teach it new things.
 
-    python apps/generate.py --prompt "blue top hat on yellow" --candidates 8
+    python apps/generate.py --prompt "purple umbrella on yellow" --best picture.png
     python apps/generate.py --caption picture.png
-    python apps/generate.py --infill picture.png --mask 16,16,48,48 --prompt "a red hat"
+    python apps/generate.py --infill picture.png --mask 16,16,48,48 --prompt "red hat"
     python apps/generate.py --teach zorp.png --as zorp --prompt "blue zorp on yellow"
     python apps/generate.py --run runs/tiny-sft --edit picture.png --instruction "make it blue"
     python apps/generate.py --run runs/tiny-sft --structure canny picture.png --prompt "red fox"
@@ -10,7 +10,8 @@
     python apps/generate.py --run runs/tiny-sft --write K
     python apps/generate.py --run runs/tiny-sft --ask picture.png "what colour is it?"
 
-Writes a PNG of all candidates, the one that CLIP likes best first. --infill alone describes first.
+Writes a PNG of all candidates, the one that CLIP likes best first, and with --best that one alone.
+--infill alone describes first.
 --teach reads one picture into the memory that documents are retrieved from; nothing is trained.
 With --keep the run remembers it.
 
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             seed=given.seed,
             changes={name: getattr(given, name) for name in FOLLOWING},
             out=given.out,
+            best=given.best,
         )
         return 0
     picture = generate.open_picture(given.infill or given.caption, given.mask)
@@ -60,12 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = {"candidates": given.candidates, "retrieved": given.retrieve, "seed": given.seed}
     options["sampler"] = given.sampler
     options["changes"] = {name: getattr(given, name) for name in (*SAMPLING, "cd_k")}
+    files = {"out": given.out, "best": given.best}
     if picture is not None:
         caption = given.prompt or generate.describe_picture(parts, picture, **options)
         if given.infill:
-            generate.redraw_picture(parts, picture, given.mask, caption, out=given.out, **options)
+            generate.redraw_picture(parts, picture, given.mask, caption, **files, **options)
     elif given.prompt:
-        generate.draw_prompt(parts, given.prompt, out=given.out, **options)
+        generate.draw_prompt(parts, given.prompt, **files, **options)
     return 0
 
 

@@ -566,9 +566,14 @@ def test_generate_captions_and_redraws(root, unbroken, tmp_path, generate):
     assert len(captions.stdout.splitlines()) == 3
     out = tmp_path / "redrawn.png"
     options = ["--infill", str(file), "--mask", "8,8,24,20", "--prompt", "hat", "--out", str(out)]
-    redrawn = generate(unbroken, *options)
+    best = tmp_path / "best.png"
+    redrawn = generate(unbroken, *options, "--best", str(best))
     assert redrawn.returncode == 0, redrawn.stderr
     assert out.is_file()
+    again = generate(unbroken, "--caption", str(best), "--candidates", "1")  # a picture like others
+    assert again.returncode == 0, again.stderr
+    with Image.open(file) as picture, Image.open(best) as one:
+        assert one.size == picture.size
 
 
 @pytest.mark.slow

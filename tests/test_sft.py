@@ -132,11 +132,13 @@ def test_generate_follows_instructions(generate, tuned, smoke_run, tmp_path, arg
     options = [file if word == "FILE" else word for word in words.split()]
     options += [last] if last else []
     drawn = [] if "--ask" in options or "--long" in options else ["--candidates", "2"]
-    drawn += ["--out", str(tmp_path / "a.png")] if drawn else []
+    drawn += ["--out", str(tmp_path / "a.png"), "--best", str(tmp_path / "b.png")] if drawn else []
     done = generate(tuned, *options, *drawn)
     assert done.returncode == 0, done.stderr
     assert said in done.stdout
-    assert (tmp_path / "a.png").is_file() == bool(drawn)
+    assert (tmp_path / "a.png").is_file() == (tmp_path / "b.png").is_file() == bool(drawn)
+    if drawn:
+        assert Image.open(tmp_path / "b.png").size == Image.open(file).size
 
 
 @pytest.mark.slow

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL.Image import Image
+from PIL.Image import Image, fromarray
 
 from cm3_imagetok import load_image
 from cm3_train import progress_bar
 from cm3leon.drawing import describe, draw, redraw, sampling, teach
 from cm3leon.drawing.prompts import pairs_of
 from cm3leon.parts import Parts
-from cm3leon.sheets import in_rows, write_sheet
+from cm3leon.sheets import in_rows, save as write_picture, write_sheet
 
 
 def open_picture(
@@ -67,6 +67,7 @@ def draw_prompt(
     sampler: str | None,
     changes: Mapping[str, Any],
     out: Path | None,
+    best: Path | None,
 ) -> None:
     """Draw candidates for a prompt; arguments as of `drawing.sampling` and `drawing.draw`."""
     with progress_bar("drawing") as progress:
@@ -86,6 +87,7 @@ def draw_prompt(
     pictures += list(drawn.pixels[0, best_first])
     scores = titles_of(parts, drawn.scores[0, best_first].tolist())
     save(out, prompt, pictures, [*["retrieved"] * len(context), *scores])
+    save_best(best, drawn.pixels[0, best_first[0]])
 
 
 def describe_picture(
@@ -128,6 +130,7 @@ def redraw_picture(
     sampler: str | None,
     changes: Mapping[str, Any],
     out: Path | None,
+    best: Path | None,
 ) -> None:
     """Redraw a rectangle of a picture; arguments as of `redrawing`."""
     redrawing = redraw.redrawing(
@@ -151,6 +154,7 @@ def redraw_picture(
         [redrawn.original, hidden, *redrawn.pixels],
         ["picture", "masked", *scores],
     )
+    save_best(best, redrawn.pixels[0])
 
 
 def titles_of(parts: Parts, scores: Sequence[float]) -> list[str]:
@@ -175,3 +179,10 @@ def save(
     path = out or next(path for path in map(Path, names) if not os.path.lexists(path))
     write_sheet(path, *in_rows(name, pictures, titles))
     print(f"wrote {path}")
+
+
+def save_best(path: Path | None, pixels: np.ndarray) -> None:
+    """Write the first candidate (H, W, 3) alone, if a file was named for it."""
+    if path is not None:
+        write_picture(fromarray(pixels), path)
+        print(f"wrote {path}")

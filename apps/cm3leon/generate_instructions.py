@@ -21,7 +21,7 @@ from cm3leon.drawing.records import (
     structure_of,
     writing_of,
 )
-from cm3leon.generate import save, say_context
+from cm3leon.generate import save, save_best, say_context
 from cm3leon.instructions.features import open_feature
 from cm3leon.instructions.locations import SIDE
 from cm3leon.parts import Parts
@@ -43,6 +43,7 @@ def follow(
     seed: int,
     changes: Mapping[str, Any],
     out: Path | None,
+    best: Path | None,
 ) -> None:
     """Follow one instruction of the command line.
 
@@ -55,6 +56,7 @@ def follow(
         seed: Of the first.
         changes: Fields of `SamplingConfig` that differ from the run's own; None values are skipped.
         out: File to write; None finds a name.
+        best: File for the first candidate alone; None writes none.
 
     Raises:
         ValueError: The run was not tuned on such a task, or has not learnt a stream of guidance.
@@ -71,6 +73,7 @@ def follow(
     pixels = parts.tokenizers.decode(codes[0])
     titles = [f"seed {seed + place}" for place in range(candidates)]
     save(out, asked.title, [*asked.shown.values(), *pixels], [*asked.shown, *titles])
+    save_best(best, pixels[0])
 
 
 def wanted(parts: Parts, command: str, given: Mapping[str, Any], grid: int) -> Wanted:

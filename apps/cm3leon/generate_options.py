@@ -58,6 +58,7 @@ def parse(description: str | None, arguments: list[str] | None = None) -> argpar
     add("--seed", type=int, help="of the first candidate; default: 0")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--out", type=output, metavar="FILE", help="new picture file to write")
+    add("--best", type=output, metavar="FILE", help="the same for the first candidate alone")
     add(
         "--trust",
         action="store_true",
@@ -87,8 +88,9 @@ def problem_of(given: argparse.Namespace) -> str | None:
         return "wanted --prompt TEXT, --caption FILE, or --infill FILE --mask x0,y0,x1,y1"
     if bool(given.infill) != bool(given.mask):
         return "--infill FILE and --mask x0,y0,x1,y1 go together, got one of them"
-    if given.caption and given.out:
-        return "--out does nothing with --caption, which writes no picture"
+    for name in ("out", "best"):
+        if given.caption and getattr(given, name):
+            return f"--{name} does nothing with --caption, which writes no picture"
     if bool(given.teach) != bool(given.name):
         return "--teach FILE and --as NAME go together, got one of them"
     if given.keep and not given.teach:
@@ -98,7 +100,7 @@ def problem_of(given: argparse.Namespace) -> str | None:
             if getattr(given, name) is not None:
                 return f"{flag(name)} does nothing with --retrieve 0"
     if not (given.prompt or given.caption or given.infill):
-        drawing = ("out", "retrieve", "sampler", *SAMPLING, "cd_k", "candidates", "seed")
+        drawing = ("out", "best", "retrieve", "sampler", *SAMPLING, "cd_k", "candidates", "seed")
         for name in drawing:
             if getattr(given, name) is not None:
                 return f"{flag(name)} does nothing without --prompt, --caption or --infill"

@@ -21,7 +21,7 @@ BELONGS = {"instruction": "edit", "feature_file": "structure", "feature_weights"
 FEATURES = ("canny", "hed", "openpose", "depth", "normals", "segmentation", "scribble")
 WEIGHTLESS = ("canny", "scribble")
 """Features that no network finds."""
-_DRAWING = ("temperature", "top_p", "guidance_scale", "candidates", "seed", "out")
+_DRAWING = ("temperature", "top_p", "guidance_scale", "candidates", "seed", "out", "best")
 
 
 def add_options(command: argparse.ArgumentParser) -> None:

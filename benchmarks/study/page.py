@@ -116,7 +116,9 @@ def plot(finding: Finding, seeds: Sequence[Curves], path: Path) -> None:
             axis.set(xlabel=y_label.strip())
             axis.invert_yaxis()
         bars = not x_label.strip()  # which reach as far as a legend would lie
-        axis.legend(**{"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 3} if bars else {})
+        axis.legend(
+            **{"loc": "lower center", "bbox_to_anchor": (0.5, 1), "ncols": 3} if bars else {}
+        )
         axis.grid(alpha=0.3)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
