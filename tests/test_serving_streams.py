@@ -162,6 +162,38 @@ def test_a_head_that_does_not_come_in_is_not_waited_for(monkeypatch, before):
                 time.sleep(0.05)
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize(
+    ("host", "status"), [("localhost", 401), ("elsewhere", 400)], ids=["token", "host"]
+)
+def test_a_body_that_nobody_reads_is_not_waited_for(monkeypatch, host, status, goes_on):
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
+    with listening(FakeService(), token="x" * 20) as port, connect(port) as connection:
+        head = f"POST /api/draw HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n"
+        connection.sendall(head.encode())
+        assert answer_of(connection)[0] == status
+        connection.sendall(b"x")
+        if not goes_on:
+            assert connection.recv(100) == b""
+            return
+        with pytest.raises(OSError):  # the server has closed
+            for _ in range(200):
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+
+def test_a_client_that_takes_nothing_is_let_go(monkeypatch):
+    monkeypatch.setattr(server, "SENT_SECONDS", 0.3)
+    service = FakeService()
+    with listening(service) as port, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect(("127.0.0.1", port))
+        # answers to these are more than the machine keeps on their way
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400)
+        until(lambda: any(one.flow.write_paused for one in service.connections))
+        until(lambda: not service.connections)
+
+
 @pytest.mark.parametrize("path", ["/api/draw", "/v1/images/edits"])
 def test_chunks_without_a_length_are_counted(path):
     service = FakeService(Limits(body_bytes=100_000))

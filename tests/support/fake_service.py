@@ -61,6 +61,8 @@ class FakeService:
         """An exception, and the number of events before it."""
         self.asked, self.running, self.cancelled = [], 0, 0
         self._closed = False
+        self.connections = set()
+        """Of the server that listens for it."""
 
     def about(self):
         limits = self.limits
@@ -173,6 +175,7 @@ def listening(service, **options):
     """Give the port of a real server on the loopback, over an application of the service."""
     bound = bind("127.0.0.1", 0)
     server = Server(make_app(service, **options), service)
+    service.connections = server.server_state.connections
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:
