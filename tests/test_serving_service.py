@@ -1,12 +1,14 @@
 """A run that answers many at once: what its commands answer alone, for each, and nothing more."""
 
 import asyncio
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cm3leon import generate
 from cm3leon.drawing import describe, draw, follow, records, redraw, teach
 from cm3leon.parts import open_parts
 from cm3leon.serving.asked import (
@@ -172,7 +174,7 @@ def test_what_is_taught_stays_in_its_session(smoke_run, parts, picture):
 
     lesson, drawn, foreign, after = served(smoke_run, use, taught=1)
     assert drawn[0].documents[0].key == lesson.key and drawn[0].documents[0].taught
-    taught = teach.teach(parts, picture, "zorp")
+    taught = teach.learn(parts, picture, "zorp")
     wanted = draw.draw(taught, ["blue zorp"], seeds=np.array([[0, 1]]))
     order = np.argsort(-wanted.scores[0], kind="stable")
     np.testing.assert_array_equal(drawn[-1].pixels, wanted.pixels[0, order])
@@ -183,6 +185,67 @@ def test_what_is_taught_stays_in_its_session(smoke_run, parts, picture):
             if isinstance(event, Documents)
             for document in event.documents
         )
+
+
+@pytest.fixture
+def taught_run(smoke_run, parts, picture, tmp_path):
+    """A run that was taught a thing, which it keeps."""
+    run = tmp_path / "smoke"
+    shutil.copytree(smoke_run, run)
+    teach.keep(run, picture, "zorp", parts.tokenizers.size)
+    return run
+
+
+def test_a_kept_thing_is_drawn_as_the_command_draws_it(taught_run, monkeypatch):
+    sheets = []
+    monkeypatch.setattr(
+        generate, "save", lambda out, name, pictures, titles: sheets.append(pictures)
+    )
+    known = generate.taught(open_parts(taught_run, "cpu"), taught_run, None, None, keep=False)
+    options = {"retrieved": None, "sampler": None, "changes": {}, "out": None}
+    generate.draw_prompt(known, "blue zorp", candidates=2, seed=3, **options)
+    generate.draw_prompt(
+        known,
+        "blue zorp",
+        candidates=2,
+        seed=3,
+        **{**options, "changes": {"image_guidance_scale": 1.0}},
+    )
+
+    async def use(service, session):
+        return await last_of(service, Draw(prompt="blue zorp", candidates=2, seed=3), session)
+
+    drawn = served(taught_run, use)
+    np.testing.assert_array_equal(drawn.pixels, sheets[0][-2:])
+    # its shape counts more than where somebody says otherwise
+    assert not np.array_equal(drawn.pixels, sheets[1][-2:])
+
+
+def test_what_is_known_already_is_taught_once(taught_run, picture):
+    """By the session, or by the run, of which no session forgets anything."""
+
+    async def use(service, session):
+        own = await service.teach(picture, "zorp", session)
+        assert (own.caption, own.taught) == ("zorp", True)
+        assert not await service.taught(session)
+        assert not await service.forget(own.key, session)
+        assert (await service.teach(picture, "zorp", session)).key == own.key
+        first = await service.teach(picture, "flip", session)
+        second = await service.teach(picture.rotate(180), "flip", session)
+        again = await service.teach(picture, "flip", session)
+        assert again.key == first.key
+        keys = [one.key for one in await service.taught(session)]
+        assert keys == [first.key, second.key]  # the latest first
+        drawn = await events_of(service, Draw(prompt="red flip", candidates=1), session)
+        assert drawn[0].documents[0].key == first.key
+        known = session.parts
+        with pytest.raises(ValueError, match="^picture: wanted at most 2 of a session"):
+            await service.teach(picture.rotate(90), "flip", session)
+        assert session.parts is known
+        assert await service.forget(first.key, session)
+        assert [one.key for one in await service.taught(session)] == [second.key]
+
+    served(taught_run, use, taught=2)
 
 
 def test_a_picture_is_varied_by_its_own_caption(smoke_run, picture):

@@ -51,7 +51,7 @@ def taught(
     parts = teach.recall(parts, run)
     if picture is None or name is None:
         return parts
-    parts = teach.teach(parts, picture, name)
+    parts = teach.learn(parts, picture, name)
     if keep:
         print(f"kept {teach.keep(run, picture, name, parts.tokenizers.size)}")
     return parts

@@ -109,14 +109,11 @@ def _drawing(
 ) -> Prepared:
     """Draw a prompt behind documents, the best last."""
     count = asked.candidates or CANDIDATES
-    habits = parts.habits
-    if any(one.key in keys for one in (parts.memory.taught if keys else ())):
-        habits = teach.after_a_picture(habits)
     continuation = draw.drawing(
         parts,
         [prompt],
         contexts=[keys],
-        samplers=sampling.samplers_of(habits, asked.sampler, asked.changes, count),
+        samplers=sampling.samplers_of(parts.habits, asked.sampler, asked.changes, count),
         seeds=asked.seed + np.arange(count)[None],
     )
 

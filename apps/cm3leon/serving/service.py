@@ -155,7 +155,7 @@ class Service:
         return await self._soon(find)
 
     async def teach(self, picture: Image, name: str, session: Session) -> Document:
-        """Put a picture into a session's memory.
+        """Put a picture into a session's memory, or make it the latest there.
 
         Raises:
             ValueError: The session has no room, the name is none, or the run has no memory.
@@ -163,11 +163,17 @@ class Service:
 
         def learn() -> Document:
             # the one thread does one thing at a time: no request of the session overtakes another
-            most = self.limits.taught
-            if len(self.taught_keys(session)) >= most:
+            parts = teach.learn(session.parts, picture, name)
+            key = parts.memory.taught[-1].key
+            (document,) = documents_of(parts, [key], None)
+            taught = {**session.taught}
+            taught.pop(key, None)
+            if all(one.key != key for one in self._parts.memory.taught):
+                taught[key] = document
+            if len(taught) > (most := self.limits.taught):
                 raise ValueError(f"picture: wanted at most {most} of a session, got one more")
-            session.parts = teach.learn(session.parts, picture, name)
-            return documents_of(session.parts, self.taught_keys(session)[-1:], None)[0]
+            session.parts, session.taught = parts, taught
+            return document
 
         document = await self._soon(learn)
         self.sessions.keep(session)
@@ -175,24 +181,18 @@ class Service:
 
     async def taught(self, session: Session) -> tuple[Document, ...]:
         """Return what a session was taught, the latest first."""
-        return await self._soon(
-            lambda: documents_of(session.parts, self.taught_keys(session), None)
-        )
-
-    def taught_keys(self, session: Session) -> list[int]:
-        """Return the keys of what a session was taught, beside what the run itself was."""
-        if session.parts.retrieval is None:
-            return []
-        own = {one.key for one in self._parts.memory.taught}
-        return [one.key for one in session.parts.memory.taught if one.key not in own]
+        return tuple(reversed(session.taught.values()))
 
     async def forget(self, key: int, session: Session) -> bool:
         """Remove a document from a session's memory; tell whether it was there."""
+        if key not in session.taught:
+            return False
 
         def remove() -> bool:
-            if key not in self.taught_keys(session):
+            left = {**session.taught}
+            if left.pop(key, None) is None:
                 return False
-            session.parts = teach.forget(session.parts, key)
+            session.parts, session.taught = teach.forget(session.parts, key), left
             return True
 
         return await self._soon(remove)
