@@ -204,6 +204,19 @@ def test_no_body_is_larger_than_the_limit(path, kind, chunked):
         assert answer.json()["error"]["code"] == "body_too_large"
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/"), ("GET", "/healthz"), ("PUT", "/api/draw"), ("DELETE", "/api/taught/1")],
+)
+def test_what_is_not_posted_has_no_body(open_client, method, path, chunked):
+    content = iter([b"x"]) if chunked else b"x"
+    answer = open_client.request(method, path, content=content)
+    assert answer.status_code == 413
+    error = answer.json()["error"]
+    assert error["message"] == f"body: wanted none with {method}, got one"
+
+
 def test_a_body_of_the_limit_comes_in():
     service = FakeService(Limits(body_bytes=100))
     with serving(service) as client:

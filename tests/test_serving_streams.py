@@ -2,6 +2,7 @@
 
 import json
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -232,17 +233,36 @@ def test_of_many_at_once_some_come_again_later():
 
 
 def test_bodies_of_many_at_once_are_bounded():
-    service = FakeService(Limits(candidates=2, rows=2, waiting=2))
+    service = FakeService(Limits(body_bytes=1000, candidates=1, rows=1, waiting=1))
     with listening(service, body_seconds=20) as port:
-        held = [connect(port) for _ in range(4)]
+        held = [connect(port) for _ in range(3)]
         for connection in held:
-            connection.sendall(request()[:-1])
-        until(lambda: ask(port)[0] == 429)
+            connection.sendall(request(body={"prompt": " " * 890})[:-1])
+        (refused,) = select.select(held, [], [], 20)[0]
+        status, head, _ = answer_of(refused)
+        assert status == 429 and b"retry-after: 1\r\n" in head
+        assert ask(port)[0] == 200  # there is room for a small one
         for connection in held:
-            connection.sendall(request()[-1:])
-            assert answer_of(connection)[0] in (200, 429)
             connection.close()
-        assert ask(port)[0] == 200
+        until(lambda: ask(port, body={"prompt": "x" * 900})[0] == 200)
+
+
+def test_who_is_slow_to_send_takes_no_place():
+    service = FakeService(Limits(candidates=1, rows=1, waiting=1), pause=60)
+    looked_up = {"path": "/api/documents", "body": {"prompt": "a fox", "count": 1}}
+    with listening(service, body_seconds=20) as port:
+        slow = [connect(port) for _ in range(9)]
+        for connection in slow:
+            connection.sendall(request()[:-1])
+        working = [connect(port) for _ in range(2)]
+        for connection in working:
+            connection.sendall(request(**looked_up))
+        until(lambda: service.looking == 2)
+        status, head, _ = ask(port, **looked_up)
+        assert status == 429 and b"retry-after: 1\r\n" in head
+        for connection in (*slow, *working):
+            connection.close()
+        until(lambda: not service.looking)
 
 
 def test_what_is_no_http_is_refused():

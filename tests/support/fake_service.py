@@ -60,6 +60,8 @@ class FakeService:
         self.fails, self.after = fails, after
         """An exception, and the number of events before it."""
         self.asked, self.running, self.cancelled = [], 0, 0
+        self.looking = 0
+        """Requests for documents that go on."""
         self._closed = False
         self.connections = set()
         """Of the server that listens for it."""
@@ -140,7 +142,11 @@ class FakeService:
     async def documents(self, prompt, count, session):
         if self.fails is not None:
             raise self.fails
-        await self._rest()
+        self.looking += 1
+        try:
+            await self._rest()
+        finally:
+            self.looking -= 1
         return tuple(self.document(key) for key in range(min(count, 3)))
 
     async def teach(self, picture, name, session):

@@ -131,12 +131,12 @@ class Intake:
 
         Args:
             app: What gets the bodies.
-            body_bytes: Most bytes of one.
+            body_bytes: Most bytes of one; all together have at most `requests` times as many.
             requests: Most requests that are being answered, of those that have a body.
             seconds: The longest that one may take to come in.
         """
         self._app, self._bytes, self._requests = app, body_bytes, requests
-        self._seconds, self._inside = seconds, 0
+        self._seconds, self._inside, self._held = seconds, 0, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -144,18 +144,31 @@ class Intake:
             await self._app(scope, receive, send)
             return
         if scope["method"] != "POST":
-            await self._app(scope, await self._read(scope, receive), send)
+            self._check_none(scope)
+            await self._app(scope, receive, send)
             return
-        if self._inside >= self._requests:
-            raise Full(1.0)
-        self._inside += 1
+        body = await self._read(scope, receive)
         try:
-            await self._app(scope, await self._read(scope, receive), send)
+            # who is slow to send takes nobody's place
+            if self._inside >= self._requests:
+                raise Full(1.0)
+            self._inside += 1
+            try:
+                await self._app(scope, _replayed(body, receive), send)
+            finally:
+                self._inside -= 1
         finally:
-            self._inside -= 1
+            self._held -= len(body)
 
-    async def _read(self, scope: Scope, receive: Receive) -> Receive:
-        """Read the body; gives a `receive` that has it in one piece."""
+    def _check_none(self, scope: Scope) -> None:
+        """Refuse the body of a request that is not to have one."""
+        headers = Headers(scope=scope)
+        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            text = f"body: wanted none with {scope['method'][:40]}, got one"
+            raise Refused(413, "body_too_large", text)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        """Read a body, whose bytes are held from now on."""
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._bytes:
             raise self._too_large()
@@ -166,22 +179,34 @@ class Intake:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Refused(499, "gone", "the client went away")
-                    body += message.get("body", b"")
+                    part = message.get("body", b"")
                     more = message.get("more_body", False)
-                    if len(body) > self._bytes:
+                    if len(body) + len(part) > self._bytes:
                         raise self._too_large()
-        except TimeoutError:
+                    if self._held + len(part) > self._bytes * self._requests:
+                        raise Full(1.0)
+                    body += part
+                    self._held += len(part)
+        except BaseException as error:
+            self._held -= len(body)
+            if not isinstance(error, TimeoutError):
+                raise
             text = f"body: wanted all of it within {self._seconds:g} s"
             raise Refused(408, "slow_body", text, headers={"Connection": "close"}) from None
-        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-        async def replayed() -> Message:
-            return whole.pop() if whole else await receive()
-
-        return replayed
+        return bytes(body)
 
     def _too_large(self) -> Refused:
         return Refused(413, "body_too_large", f"body: wanted at most {self._bytes} bytes, got more")
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that has a body in one piece."""
+    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return whole.pop() if whole else await receive()
+
+    return replayed
 
 
 def wants(media_type: str) -> Callable[[Request], Awaitable[None]]:

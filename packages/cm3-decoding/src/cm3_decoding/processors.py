@@ -48,7 +48,9 @@ def top_p_filter(logits: Tensor, top_p: float) -> Tensor:
     largest = _largest(probabilities, top_p)
     before = largest.cumsum(-1) - largest
     least = torch.finfo(before.dtype).tiny  # what rounds to 0 would keep nothing
-    smallest = largest.masked_fill(before >= max(top_p, least), math.inf).amin(-1, keepdim=True)  # (..., 1)
+    smallest = largest.masked_fill(before >= max(top_p, least), math.inf).amin(
+        -1, keepdim=True
+    )  # (..., 1)
     return logits.masked_fill(probabilities < smallest, -math.inf)
 
 
