@@ -245,6 +245,7 @@ def test_a_body_that_is_not_json_is_of_another_media_type(refusing, kind):
         (asked.Full(2.2), 429, "busy"),
         (asked.Late(), 504, "late"),
         (asked.Stopped(), 503, "stopped"),
+        (asked.Broken(), 503, "model_failed"),
         (ValueError("prompt: wanted fewer tokens, got 900"), 422, "invalid_value"),
         (ValueError("/home/me/secret is not there"), 500, "internal_error"),
         (KeyError("/home/me/secret"), 500, "internal_error"),
@@ -270,6 +271,7 @@ def test_errors_before_the_first_event_have_a_status(caplog, error, status, code
     [
         (asked.Late(), "late"),
         (asked.Stopped(), "stopped"),
+        (asked.Broken(), "model_failed"),
         (RuntimeError("secret"), "internal_error"),
     ],
 )
@@ -413,6 +415,6 @@ def test_there_is_nothing_else(refusing, path):
 
 
 def test_another_method_is_refused_with_those_that_are_not(client):
-    answer = client.put("/api/draw", json={})
+    answer = client.put("/api/draw")
     assert answer.status_code == 405 and answer.headers["allow"] == "POST"
     assert answer.json()["error"]["code"] == "method_not_allowed"

@@ -14,6 +14,7 @@ from cm3leon.parts import open_parts
 from cm3leon.serving.asked import (
     Ask,
     Boxes,
+    Broken,
     Describe,
     Documents,
     Draw,
@@ -263,6 +264,16 @@ def test_a_picture_is_varied_by_its_own_caption(smoke_run, picture):
     assert len(events[-1].pixels) == 2
 
 
+def test_a_picture_that_nothing_is_said_of_is_varied(smoke_run, picture, monkeypatch):
+    monkeypatch.setattr(describe, "read_captions", lambda tokenizers, ids: [" "] * len(ids))
+
+    async def use(service, session):
+        return await events_of(service, Vary(picture=picture, candidates=1), session)
+
+    (documents,) = [one for one in served(smoke_run, use) if isinstance(one, Documents)]
+    assert documents.documents[0].caption == "picture"
+
+
 def test_a_tuned_run_follows_as_its_command_does(smoke_tuned, picture):
     parts, tuned = open_parts(smoke_tuned, "cpu"), open_tuned(smoke_tuned)
     boxes = (("fox", (10, 10, 120, 120)), ("apple", (130, 90, 250, 250)))
@@ -362,6 +373,23 @@ def test_time_is_limited(smoke_run):
         assert service.counts()["waiting"] == 0
 
     served(smoke_run, use, seconds=0.05)
+
+
+def test_a_model_that_fails_is_no_service_that_ends(smoke_run, monkeypatch):
+    def fails(*given):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    async def use(service, session):
+        assert service.alive
+        monkeypatch.setattr(session.parts.model, "decode_one_token", fails)
+        with pytest.raises(Broken, match="the model failed"):
+            await last_of(service, Draw(prompt="a", candidates=1), session)
+        assert not service.alive
+        monkeypatch.undo()
+        assert isinstance(await last_of(service, Draw(prompt="a"), session), Pictures)
+        assert service.alive
+
+    served(smoke_run, use)
 
 
 def test_a_service_that_ends_says_so_to_all(smoke_run):

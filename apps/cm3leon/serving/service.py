@@ -67,7 +67,7 @@ class Service:
     @property
     def alive(self) -> bool:
         """Whether it answers."""
-        return self.scheduler.alive
+        return self.scheduler.alive and not self.scheduler.broken
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of requests that wait, rows that are drawn, and sessions kept."""
@@ -131,7 +131,8 @@ class Service:
             Full: Too many requests wait; before any event.
             ValueError: It cannot be done; the message starts with the parameter's name.
             Late: It took longer than allowed.
-            Stopped: The service ends, or the model failed.
+            Stopped: The service ends.
+            Broken: The model failed.
         """
         if self._waiting >= self.limits.waiting:
             raise Full(math.ceil(self._typical_seconds))
@@ -216,7 +217,7 @@ class Service:
         """
 
         def unless_it_ends() -> Made:
-            if not self.alive:
+            if not self.scheduler.alive:
                 raise Stopped("the service ends")
             return work()
 
