@@ -2,6 +2,8 @@
 
 import asyncio
 import shutil
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -237,6 +239,12 @@ def test_what_is_known_already_is_taught_once(taught_run, picture):
         assert again.key == first.key
         keys = [one.key for one in await service.taught(session)]
         assert keys == [first.key, second.key]  # the latest first
+        # none of them waits for what others look up
+        held = threading.Event()
+        holding = asyncio.ensure_future(service.by_hand(held.wait, time.monotonic() + 60))
+        assert len(await asyncio.wait_for(service.taught(session), 20)) == 2
+        held.set()
+        await holding
         drawn = await events_of(service, Draw(prompt="red flip", candidates=1), session)
         assert drawn[0].documents[0].key == first.key
         known = session.parts

@@ -101,6 +101,31 @@ def test_openai_streams_are_cancelled_too():
         until(lambda: service.cancelled == 1)
 
 
+@pytest.mark.parametrize("method", ["GET /api/taught", "DELETE /api/taught/1"])
+def test_who_asks_what_was_taught_and_goes_away_is_not_answered(method):
+    service = FakeService(pause=60)
+    with listening(service) as port:
+        with connect(port) as connection:
+            connection.sendall(f"{method} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            until(lambda: service.looking == 1)
+        until(lambda: service.looking == 0)
+
+
+def test_a_head_is_answered_without_the_rest():
+    with listening(FakeService()) as port:
+        for path in ("/", "/healthz", "/static/app.js"):
+            with connect(port) as connection:
+                get = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                connection.sendall(get.replace(b"GET", b"HEAD") + get)
+                file = connection.makefile("rb")
+                heads = []
+                for _ in range(2):
+                    heads.append([])
+                    while (line := file.readline()) not in (b"\r\n", b""):
+                        heads[-1].append(line)
+                assert heads[0] == heads[1] and b"200" in heads[0][0]
+
+
 def test_events_come_while_they_happen():
     with listening(FakeService(pause=0.1)) as port, connect(port) as connection:
         connection.sendall(request(headers=SSE))

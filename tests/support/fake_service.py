@@ -61,7 +61,7 @@ class FakeService:
         """An exception, and the number of events before it."""
         self.asked, self.running, self.cancelled = [], 0, 0
         self.looking = 0
-        """Requests for documents that go on."""
+        """Requests for documents, or for what was taught, that go on."""
         self._closed = False
         self.connections = set()
         """Of the server that listens for it."""
@@ -142,12 +142,15 @@ class FakeService:
     async def documents(self, prompt, count, session):
         if self.fails is not None:
             raise self.fails
+        await self._look()
+        return tuple(self.document(key) for key in range(min(count, 3)))
+
+    async def _look(self):
         self.looking += 1
         try:
             await self._rest()
         finally:
             self.looking -= 1
-        return tuple(self.document(key) for key in range(min(count, 3)))
 
     async def teach(self, picture, name, session):
         await self._rest()
@@ -159,9 +162,11 @@ class FakeService:
         return session.documents[key]
 
     async def taught(self, session):
+        await self._look()
         return tuple(session.documents.values())
 
     async def forget(self, key, session):
+        await self._look()
         return session.documents.pop(key, None) is not None
 
     async def close(self):

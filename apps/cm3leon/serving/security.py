@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -38,9 +39,17 @@ HEADERS = {
 }
 """Headers of every answer that does not set them itself."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-COOKIE = "cm3_session"
 _OPEN = re.compile(r"/|/healthz|/static/[^/]*")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]@/]+)(?::[0-9]{1,5})?")
+
+
+def named(host: str) -> str:
+    """Return a name or an address as `Host` should have it: one spelling, IPv6 in brackets."""
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return host.lower()
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 class Boundary:
@@ -89,7 +98,8 @@ class Door:
 
         Args:
             app: What is behind the door.
-            hosts: Names that the service has; one that resolves here by a trick is not among them.
+            hosts: Names that the service has, as of `named`; one that resolves here by a trick is
+                not among them.
             token: What a client has to show, or None.
         """
         self._app, self._hosts = app, hosts
@@ -103,8 +113,8 @@ class Door:
 
     def _check(self, headers: Headers, path: str) -> None:
         host = headers.get("host", "").lower()
-        named = _HOST.fullmatch(host)
-        if not named or named[1] not in self._hosts:
+        found = _HOST.fullmatch(host)
+        if not found or named(found[1]) not in self._hosts:
             raise Refused(400, "unknown_host", "Host: wanted a name of this service")
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
@@ -224,6 +234,6 @@ def wants(media_type: str) -> Callable[[Request], Awaitable[None]]:
     return check
 
 
-def set_session(response: Response, token: str, *, secure: bool) -> None:
-    """Give a browser its session."""
-    response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/", secure=secure)
+def set_session(response: Response, cookie: str, token: str, *, secure: bool) -> None:
+    """Give a browser its session, under the name of the service's cookie."""
+    response.set_cookie(cookie, token, httponly=True, samesite="strict", path="/", secure=secure)

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cm3leon.serving.interface import Service
+from cm3leon.serving.security import named
 from cm3leon.serving.web import make_app
 
 CONNECTIONS = 256
@@ -153,8 +154,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def url_of(bound: socket.socket, host: str) -> str:
     """Return where a browser finds a server."""
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{bound.getsockname()[1]}"
+    return f"http://{named(host)}:{bound.getsockname()[1]}"
 
 
 def serve(
