@@ -124,6 +124,15 @@ def test_choices_reach_the_service(client, service):
     assert got.documents == (0, 2**63 - 1)
 
 
+def test_choices_of_captions_and_parts_reach_the_service(client, service):
+    changes = {"temperature": 0.7, "top_p": 0.9, "top_k": 40}
+    for name in ("describe", "infill"):
+        body = {**BODIES[name][0], **changes, "sampler": "greedy", "retrieve": 1, "seed": 3}
+        assert client.post(f"/api/{name}", json=body).status_code == 200
+        got = service.asked[-1]
+        assert (got.sampler, got.changes, got.retrieve, got.seed) == ("greedy", changes, 1, 3)
+
+
 def test_what_is_absent_is_left_to_the_run(client, service):
     client.post("/api/draw", json={"prompt": "a fox", "candidates": None})
     assert service.asked[-1] == asked.Draw(prompt="a fox")
@@ -161,6 +170,12 @@ def test_what_is_absent_is_left_to_the_run(client, service):
         ("draw", {"documents": ["٣"]}, "documents.0"),
         ("draw", {"documents": ["1"] * 9}, "documents"),
         ("draw", {"retrieve": 99}, "retrieve"),
+        ("infill", {"guidance_scale": 3}, "guidance_scale"),
+        ("infill", {"image_guidance_scale": 3}, "image_guidance_scale"),
+        ("infill", {"sampler": "cd-k"}, "sampler"),
+        ("describe", {"sampler": "mixed"}, "sampler"),
+        ("describe", {"cd_k": 3}, "cd_k"),
+        ("edit", {"retrieve": 1}, "retrieve"),
         ("ask", {"question": "\u2003"}, "question"),
         ("ask", {"candidates": 1}, "candidates"),
         ("boxes", {"boxes": []}, "boxes"),

@@ -294,15 +294,28 @@ def test_a_tuned_run_follows_as_its_command_does(smoke_tuned, picture):
             Write(text="K", candidates=1),
             Structure(picture=picture, feature="canny", prompt="red apple", candidates=1),
         ]
-        with pytest.raises(ValueError, match="^is_feature: wanted the depth picture itself"):
-            await last_of(service, Structure(picture=picture, feature="depth", prompt="a"), session)
-        with pytest.raises(ValueError, match="smoke-sft: wanted a run .* tuned on hed") as refused:
-            await last_of(
-                service,
-                Structure(picture=picture, feature="hed", prompt="a", is_feature=True),
-                session,
-            )
-        assert str(smoke_tuned.parent) not in str(refused.value)
+        for feature in ("hed", "edit"):
+            for given in (True, False):
+                asked_of = Structure(picture=picture, feature=feature, is_feature=given, prompt="a")
+                words = rf"^feature: wanted one of \['canny', .*\], got '{feature}'"
+                with pytest.raises(ValueError, match=words):
+                    await last_of(service, asked_of, session)
+        for changes, words in (
+            ({"guidance_scale": 9.0}, "^guidance_scale: does nothing with cd-k"),
+            ({"image_guidance_scale": 9.0}, "^image_guidance_scale: does nothing with cd-k"),
+        ):
+            edit = Edit(picture=picture, instruction="a", sampler="cd-k", changes=changes)
+            with pytest.raises(ValueError, match=words):
+                await last_of(service, edit, session)
+        tasks = service.tuned.tasks
+        lacking = {name: task for name, task in tasks.items() if name != "edit"}
+        service.tuned = replace(service.tuned, tasks=lacking)
+        with pytest.raises(ValueError, match="^run: wanted a run that was tuned on edit, got"):
+            await last_of(service, Edit(picture=picture, instruction="a"), session)
+        service.tuned = replace(service.tuned, tasks=tasks)
+        other = Structure(picture=picture, feature="segmentation", prompt="a")
+        with pytest.raises(ValueError, match="^is_feature: wanted the segmentation picture itself"):
+            await last_of(service, other, session)
         assert "edit" in service.about()["can"]
         return await asyncio.gather(*(last_of(service, one, session) for one in asked))
 
@@ -351,6 +364,23 @@ def test_who_finds_no_room_is_told_when_to_come_again(smoke_run):
                 assert isinstance(one.result(), Pictures)
         assert refused and most <= 3
         assert service.counts() == {"waiting": 0, "rows": 0, "sessions": 0}
+
+    served(smoke_run, use, rows=4, candidates=4, waiting=3)
+
+
+def test_who_wants_a_caption_first_waits_again_and_counts(smoke_run, picture):
+    async def use(service, session):
+        asked, running, most = Vary(picture=picture, candidates=4), [], 0
+        while len(running) < 10 or not all(one.done() for one in running):
+            if len(running) < 10 and service.counts()["waiting"] < 3:
+                running.append(asyncio.ensure_future(last_of(service, asked, session)))
+            await asyncio.sleep(0)
+            most = max(most, len(service.scheduler._waiting))
+            assert service.counts()["waiting"] <= 3
+        found = [one.exception() or one.result() for one in running]
+        assert all(isinstance(one, Full | Pictures) for one in found)
+        assert any(isinstance(one, Pictures) for one in found)
+        assert 1 <= most <= 3
 
     served(smoke_run, use, rows=4, candidates=4, waiting=3)
 

@@ -103,7 +103,7 @@ def describe_picture(
         parts,
         picture,
         candidates=candidates,
-        sampling=sampling.samplers_of(parts.habits, sampler, changes)[0],
+        sampling=sampling.plain_sampler_of(parts.habits, sampler, changes),
         retrieved=retrieved,
         seed=seed,
     )
@@ -136,7 +136,7 @@ def redraw_picture(
         redraw.masked_codes(parts.tokenizers, rectangle, picture.size),
         caption,
         candidates=candidates,
-        sampling=sampling.samplers_of(parts.habits, sampler, changes)[0],
+        sampling=sampling.plain_sampler_of(parts.habits, sampler, changes),
         retrieved=retrieved,
         seed=seed,
     )

@@ -18,9 +18,10 @@ from cm3_decoding import generate
 from cm3_train import progress_bar
 from cm3leon.data.palette import PAINTS
 from cm3leon.data.pixels import Pictures
-from cm3leon.drawing.describe import CAPTION_LENGTH, read_captions, unguided
+from cm3leon.drawing.describe import CAPTION_LENGTH, read_captions
 from cm3leon.drawing.draw import TAUGHT_SCALE
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve, text_to_end
+from cm3leon.drawing.sampling import unguided
 from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.judge import Judge, alone, colours_of, thing_of
 from cm3leon.evaluation.samples import Drawn, draw_for

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,6 @@ from PIL.Image import Image
 
 from cm3leon import VERSION
 from cm3leon.drawing import teach
-from cm3leon.instructions.features import NAMES
 from cm3leon.parts import Parts, open_parts
 from cm3leon.serving.asked import (
     Asked,
@@ -77,7 +77,7 @@ class Service:
     def about(self) -> dict[str, Any]:
         """Return what the run can do, and what is allowed; JSON."""
         parts, tasks = self._parts, () if self.tuned is None else self.tuned.tasks
-        features = [name for name in NAMES if name in tasks]
+        features = [] if self.tuned is None else self.tuned.features
         has_memory = parts.retrieval is not None
         can = ["describe"]
         if parts.tokenizers.draws:
@@ -134,15 +134,24 @@ class Service:
             Stopped: The service ends.
             Broken: The model failed.
         """
+        deadline = time.monotonic() + self.limits.seconds
+        if isinstance(asked, Vary) and asked.prompt is None:
+            with self._counted(deadline) as request:
+                asked = replace(asked, prompt=await request.caption(asked, session))
+        # who wanted a caption first waits again
+        with self._counted(deadline) as request:
+            async for event in request.answer(asked, session, partial):
+                yield event
+
+    @contextmanager
+    def _counted(self, deadline: float) -> Iterator[Request]:
+        """Count a request that waits, if there is room; it is cancelled where it is left."""
         if self._waiting >= self.limits.waiting:
             raise Full(math.ceil(self._typical_seconds))
         self._waiting += 1
-        request = Request(self, time.monotonic() + self.limits.seconds)
+        request = Request(self, deadline)
         try:
-            if isinstance(asked, Vary) and asked.prompt is None:
-                asked = replace(asked, prompt=await request.caption(asked, session))
-            async for event in request.answer(asked, session, partial):
-                yield event
+            yield request
         finally:
             request.end()
 
@@ -182,7 +191,7 @@ class Service:
 
     async def taught(self, session: Session) -> tuple[Document, ...]:
         """Return what a session was taught, the latest first."""
-        return tuple(reversed(session.taught.values()))
+        return tuple(reversed([*session.taught.values()]))
 
     async def forget(self, key: int, session: Session) -> bool:
         """Remove a document from a session's memory; tell whether it was there."""
@@ -249,5 +258,5 @@ def open_service(
         tuned = open_tuned(run)
         # what it says to users names no folder of this machine
         recipe = replace(tuned.recipe, runs=Path(), name=name)
-        tuned = replace(tuned, folder=Path(name), recipe=recipe)
+        tuned = replace(tuned, folder=Path("run"), recipe=recipe)
     return Service(name, parts, tuned, limits or Limits())
