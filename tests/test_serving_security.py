@@ -313,7 +313,7 @@ def test_only_who_teaches_gets_a_session(page):
 def test_two_services_of_one_host_leave_each_other_their_sessions(page):
     """A browser shows its cookies to every port."""
     with serving(page=page) as first, serving(page=page) as second:
-        second.cookies = first.cookies
+        second.cookies.jar = first.cookies.jar
         for client in (first, second):
             client.post("/api/taught", json=TEACH)
         for client in (first, second):
