@@ -3,8 +3,7 @@
 import pytest
 
 from cm3_decoding import SamplingConfig
-from cm3leon.drawing.describe import unguided
-from cm3leon.drawing.sampling import samplers_of
+from cm3leon.drawing.sampling import plain_sampler_of, samplers_of, unguided
 from cm3leon.parts import Habits
 
 
@@ -66,3 +65,25 @@ def test_a_value_that_one_of_the_samplers_uses_is_taken():
 def test_captions_are_drawn_without_a_second_stream(sampler, plain):
     config = unguided(SamplingConfig(sampler=sampler, guidance_scale=3.0))
     assert config.sampler == plain and config.streams == ("conditional",)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "changes", "words"),
+    [
+        ("cd-k", {}, "sampler: wanted top-p or greedy for captions and redrawn parts, got cd-k"),
+        ("mixed", {}, "sampler: wanted top-p or greedy"),
+        (None, {"guidance_scale": 3.0}, "guidance_scale: does nothing with captions and redrawn"),
+        ("top-p", {"image_guidance_scale": 3.0}, "image_guidance_scale: does nothing with capt"),
+        (None, {"cd_k": 3}, "cd_k: does nothing with top-p"),
+        ("greedy", {"top_p": 0.5}, "top_p: does nothing with greedy"),
+    ],
+)
+def test_what_changes_no_caption_is_refused(sampler, changes, words):
+    with pytest.raises(ValueError, match=f"^{words}"):
+        plain_sampler_of(habits("cd-k", "top-p", guidance_scale=3.0), sampler, changes)
+
+
+def test_what_changes_a_caption_is_taken_from_a_run_of_another_sampler():
+    own = habits("cd-k", "top-p", guidance_scale=3.0)
+    wanted = SamplingConfig(sampler="top-p", top_p=0.5)
+    assert plain_sampler_of(own, None, {"top_p": 0.5, "cd_k": None}) == wanted

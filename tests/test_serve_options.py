@@ -91,7 +91,8 @@ def test_an_address_is_taken_before_anything_is_loaded():
     with bind("127.0.0.1", 0) as bound:
         port = bound.getsockname()[1]
         assert url_of(bound, "127.0.0.1") == f"http://127.0.0.1:{port}"
-        assert url_of(bound, "::1") == f"http://[::1]:{port}"
+        for host in ("::1", "[::1]"):
+            assert url_of(bound, host) == f"http://[::1]:{port}"
         bound.listen()
         with pytest.raises(OSError, match=f"127.0.0.1 port {port}: Address already in use"):
             bind("127.0.0.1", port)

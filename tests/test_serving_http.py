@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 
 import numpy as np
 import pytest
@@ -123,6 +124,15 @@ def test_choices_reach_the_service(client, service):
     assert got.documents == (0, 2**63 - 1)
 
 
+def test_choices_of_captions_and_parts_reach_the_service(client, service):
+    changes = {"temperature": 0.7, "top_p": 0.9, "top_k": 40}
+    for name in ("describe", "infill"):
+        body = {**BODIES[name][0], **changes, "sampler": "greedy", "retrieve": 1, "seed": 3}
+        assert client.post(f"/api/{name}", json=body).status_code == 200
+        got = service.asked[-1]
+        assert (got.sampler, got.changes, got.retrieve, got.seed) == ("greedy", changes, 1, 3)
+
+
 def test_what_is_absent_is_left_to_the_run(client, service):
     client.post("/api/draw", json={"prompt": "a fox", "candidates": None})
     assert service.asked[-1] == asked.Draw(prompt="a fox")
@@ -160,6 +170,12 @@ def test_what_is_absent_is_left_to_the_run(client, service):
         ("draw", {"documents": ["٣"]}, "documents.0"),
         ("draw", {"documents": ["1"] * 9}, "documents"),
         ("draw", {"retrieve": 99}, "retrieve"),
+        ("infill", {"guidance_scale": 3}, "guidance_scale"),
+        ("infill", {"image_guidance_scale": 3}, "image_guidance_scale"),
+        ("infill", {"sampler": "cd-k"}, "sampler"),
+        ("describe", {"sampler": "mixed"}, "sampler"),
+        ("describe", {"cd_k": 3}, "cd_k"),
+        ("edit", {"retrieve": 1}, "retrieve"),
         ("ask", {"question": "\u2003"}, "question"),
         ("ask", {"candidates": 1}, "candidates"),
         ("boxes", {"boxes": []}, "boxes"),
@@ -245,6 +261,7 @@ def test_a_body_that_is_not_json_is_of_another_media_type(refusing, kind):
         (asked.Full(2.2), 429, "busy"),
         (asked.Late(), 504, "late"),
         (asked.Stopped(), 503, "stopped"),
+        (asked.Broken(), 503, "model_failed"),
         (ValueError("prompt: wanted fewer tokens, got 900"), 422, "invalid_value"),
         (ValueError("/home/me/secret is not there"), 500, "internal_error"),
         (KeyError("/home/me/secret"), 500, "internal_error"),
@@ -270,6 +287,7 @@ def test_errors_before_the_first_event_have_a_status(caplog, error, status, code
     [
         (asked.Late(), "late"),
         (asked.Stopped(), "stopped"),
+        (asked.Broken(), "model_failed"),
         (RuntimeError("secret"), "internal_error"),
     ],
 )
@@ -295,7 +313,7 @@ def test_a_session_is_taught_and_forgets(client, service):
     assert int(document["key"]) > 2**53 and isinstance(document["key"], str)
     token = answer.headers["x-session"]
     cookie = answer.headers["set-cookie"]
-    assert f"cm3_session={token}" in cookie
+    assert re.match(f"cm3_session_[0-9a-f]{{8}}={token};", cookie)
     for word in ("HttpOnly", "SameSite=strict", "Path=/"):
         assert word in cookie
     assert "Secure" not in cookie
@@ -413,6 +431,6 @@ def test_there_is_nothing_else(refusing, path):
 
 
 def test_another_method_is_refused_with_those_that_are_not(client):
-    answer = client.put("/api/draw", json={})
+    answer = client.put("/api/draw")
     assert answer.status_code == 405 and answer.headers["allow"] == "POST"
     assert answer.json()["error"]["code"] == "method_not_allowed"

@@ -95,6 +95,8 @@ def test_describe_and_ask(guest):
     expect(page.locator(".text").first).to_contain_text("<b>blue</b> pear on green")
     body = guest.fake.asked("describe")
     assert received(body["picture"]).size == (20, 20) and body["candidates"] == 4
+    for name in ("sampler", "guidance_scale", "cd_k"):  # they change no caption
+        expect(page.locator(f"[name={name}]")).to_be_hidden()
     page.get_by_role("button", name="Draw “a blue pear”").click()
     guest.done()
     assert guest.fake.asked("draw")["prompt"] == "a blue pear"

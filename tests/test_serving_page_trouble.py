@@ -1,5 +1,6 @@
 """The page when something is in the way: a token, a crowd, an end, malice."""
 
+import re
 import threading
 import time
 
@@ -78,6 +79,11 @@ def test_what_goes_wrong_is_said_and_nothing_is_lost(guest):
         page.click("#send")
         expect(notice).to_contain_text(said)
     expect(page.locator("#panel-draw [name=prompt]")).to_have_attribute("aria-invalid", "true")
+    failed = '{"error": {"message": "the model failed", "code": "model_failed"}}'
+    page.route("**/api/draw", lambda route: route.fulfill(status=503, body=failed))
+    page.click("#send")
+    expect(notice).to_have_text(re.compile("^the model failed"))
+    page.unroute("**/api/draw")
     page.route("**/api/draw", lambda route: route.abort())
     page.click("#send")
     expect(notice).to_contain_text("The service cannot be reached. Nothing you entered is lost.")

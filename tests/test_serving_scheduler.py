@@ -178,6 +178,30 @@ def test_a_model_that_fails_fails_its_jobs_and_goes_on(model, monkeypatch, caplo
     scheduler.close()
 
 
+@pytest.mark.parametrize("method", ["prefill", "decode_one_token"])
+@pytest.mark.parametrize(("words", "count"), [("no memory left", 3), ("CUDA error: asserted", 1)])
+def test_a_model_that_fails_again_and_again_is_broken(model, monkeypatch, method, words, count):
+    scheduler = Scheduler(model, "cpu", 4)
+
+    def fails(*given):
+        raise RuntimeError(words)
+
+    def finished():
+        told = Told()
+        scheduler.submit([row(0)], told.put)
+        return isinstance(told.last(), Finished)
+
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(model, method, fails)
+            for _ in range(count):
+                assert not scheduler.broken
+                assert not finished()
+            assert scheduler.broken and scheduler.alive
+        assert finished() and not scheduler.broken
+    scheduler.close()
+
+
 def test_closing_ends_every_job_and_takes_no_more(model):
     scheduler, running, waiting = Scheduler(model, "cpu", 8), Told(), Told()
     scheduler.submit([row(n, 48) for n in range(0, 24, 3)], running.put, every=1)

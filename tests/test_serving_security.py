@@ -8,6 +8,7 @@ from cm3leon.serving.security import HEADERS
 
 TOKEN = "correct-horse-battery"
 DRAW = {"json": {"prompt": "a fox"}}
+TEACH = {"picture": text_of(), "name": "zorp"}
 
 
 @pytest.fixture
@@ -89,6 +90,24 @@ def test_a_name_that_is_not_ours_is_refused(host, good):
         answer = client.get("/healthz", headers={"Host": host.encode()})
         assert answer.status_code == (200 if good else 400)
         assert good or answer.json()["error"]["code"] == "unknown_host"
+
+
+@pytest.mark.parametrize("given", ["fd00::1", "[fd00::1]", "FD00:0::1"])
+@pytest.mark.parametrize(
+    ("host", "good"),
+    [
+        ("[fd00::1]:8000", True),
+        ("[FD00:0:0::1]", True),
+        ("[fd00::2]", False),
+        ("fd00::1", False),
+        ("[fd00::1", False),
+        ("[[fd00::1]]", False),
+        ("[:::]", False),
+    ],
+)
+def test_an_ipv6_address_is_a_name_in_brackets(given, host, good):
+    with serving(hosts=[given]) as client:
+        assert client.get("/healthz", headers={"Host": host}).status_code == (200 if good else 400)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +223,19 @@ def test_no_body_is_larger_than_the_limit(path, kind, chunked):
         assert answer.json()["error"]["code"] == "body_too_large"
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/"), ("GET", "/healthz"), ("PUT", "/api/draw"), ("DELETE", "/api/taught/1")],
+)
+def test_what_is_not_posted_has_no_body(open_client, method, path, chunked):
+    content = iter([b"x"]) if chunked else b"x"
+    answer = open_client.request(method, path, content=content)
+    assert answer.status_code == 413
+    error = answer.json()["error"]
+    assert error["message"] == f"body: wanted none with {method}, got one"
+
+
 def test_a_body_of_the_limit_comes_in():
     service = FakeService(Limits(body_bytes=100))
     with serving(service) as client:
@@ -267,19 +299,34 @@ def test_without_a_page_the_service_is_there(tmp_path):
             assert client.get("/healthz").status_code == 200
 
 
-def test_the_page_has_a_session_of_its_own(page):
-    service = FakeService()
-    with serving(service, page=page) as client:
-        first = client.get("/").headers["set-cookie"]
-        assert "HttpOnly" in first and "SameSite=strict" in first and "Secure" not in first
-        client.post("/api/taught", json={"picture": text_of(), "name": "zorp"})
+def test_only_who_teaches_gets_a_session(page):
+    with serving(page=page) as client:
+        assert "set-cookie" not in client.get("/").headers
+        assert client.get("/api/taught").json() == {"taught": []}
+        client.post("/api/taught", json=TEACH)
         assert "set-cookie" not in client.get("/").headers
         assert len(client.get("/api/taught").json()["taught"]) == 1
         client.cookies.clear()
-        assert "set-cookie" in client.get("/").headers
         assert client.get("/api/taught").json() == {"taught": []}
+
+
+def test_two_services_of_one_host_leave_each_other_their_sessions(page):
+    """A browser shows its cookies to every port."""
+    with serving(page=page) as first, serving(page=page) as second:
+        second.cookies.jar = first.cookies.jar
+        for client in (first, second):
+            client.post("/api/taught", json=TEACH)
+        for client in (first, second):
+            client.get("/")
+            assert len(client.get("/api/taught").json()["taught"]) == 1
 
 
 def test_over_tls_the_cookie_stays_there(page):
     with serving(page=page) as client:
-        assert "Secure" in client.get("https://localhost/").headers["set-cookie"]
+        for scheme, secure in (("http", False), ("https", True)):
+            client.cookies.clear()
+            cookie = client.post(f"{scheme}://localhost/api/taught", json=TEACH).headers[
+                "set-cookie"
+            ]
+            assert "HttpOnly" in cookie and "SameSite=strict" in cookie
+            assert ("Secure" in cookie) == secure

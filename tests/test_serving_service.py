@@ -1,17 +1,22 @@
 """A run that answers many at once: what its commands answer alone, for each, and nothing more."""
 
 import asyncio
+import shutil
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cm3leon import generate
 from cm3leon.drawing import describe, draw, follow, records, redraw, teach
 from cm3leon.parts import open_parts
 from cm3leon.serving.asked import (
     Ask,
     Boxes,
+    Broken,
     Describe,
     Documents,
     Draw,
@@ -172,7 +177,7 @@ def test_what_is_taught_stays_in_its_session(smoke_run, parts, picture):
 
     lesson, drawn, foreign, after = served(smoke_run, use, taught=1)
     assert drawn[0].documents[0].key == lesson.key and drawn[0].documents[0].taught
-    taught = teach.teach(parts, picture, "zorp")
+    taught = teach.learn(parts, picture, "zorp")
     wanted = draw.draw(taught, ["blue zorp"], seeds=np.array([[0, 1]]))
     order = np.argsort(-wanted.scores[0], kind="stable")
     np.testing.assert_array_equal(drawn[-1].pixels, wanted.pixels[0, order])
@@ -183,6 +188,73 @@ def test_what_is_taught_stays_in_its_session(smoke_run, parts, picture):
             if isinstance(event, Documents)
             for document in event.documents
         )
+
+
+@pytest.fixture
+def taught_run(smoke_run, parts, picture, tmp_path):
+    """A run that was taught a thing, which it keeps."""
+    run = tmp_path / "smoke"
+    shutil.copytree(smoke_run, run)
+    teach.keep(run, picture, "zorp", parts.tokenizers.size)
+    return run
+
+
+def test_a_kept_thing_is_drawn_as_the_command_draws_it(taught_run, monkeypatch):
+    sheets = []
+    monkeypatch.setattr(
+        generate, "save", lambda out, name, pictures, titles: sheets.append(pictures)
+    )
+    known = generate.taught(open_parts(taught_run, "cpu"), taught_run, None, None, keep=False)
+    options = {"retrieved": None, "sampler": None, "changes": {}, "out": None}
+    generate.draw_prompt(known, "blue zorp", candidates=2, seed=3, **options)
+    generate.draw_prompt(
+        known,
+        "blue zorp",
+        candidates=2,
+        seed=3,
+        **{**options, "changes": {"image_guidance_scale": 1.0}},
+    )
+
+    async def use(service, session):
+        return await last_of(service, Draw(prompt="blue zorp", candidates=2, seed=3), session)
+
+    drawn = served(taught_run, use)
+    np.testing.assert_array_equal(drawn.pixels, sheets[0][-2:])
+    # its shape counts more than where somebody says otherwise
+    assert not np.array_equal(drawn.pixels, sheets[1][-2:])
+
+
+def test_what_is_known_already_is_taught_once(taught_run, picture):
+    """By the session, or by the run, of which no session forgets anything."""
+
+    async def use(service, session):
+        own = await service.teach(picture, "zorp", session)
+        assert (own.caption, own.taught) == ("zorp", True)
+        assert not await service.taught(session)
+        assert not await service.forget(own.key, session)
+        assert (await service.teach(picture, "zorp", session)).key == own.key
+        first = await service.teach(picture, "flip", session)
+        second = await service.teach(picture.rotate(180), "flip", session)
+        again = await service.teach(picture, "flip", session)
+        assert again.key == first.key
+        keys = [one.key for one in await service.taught(session)]
+        assert keys == [first.key, second.key]  # the latest first
+        # none of them waits for what others look up
+        held = threading.Event()
+        holding = asyncio.ensure_future(service.by_hand(held.wait, time.monotonic() + 60))
+        assert len(await asyncio.wait_for(service.taught(session), 20)) == 2
+        held.set()
+        await holding
+        drawn = await events_of(service, Draw(prompt="red flip", candidates=1), session)
+        assert drawn[0].documents[0].key == first.key
+        known = session.parts
+        with pytest.raises(ValueError, match="^picture: wanted at most 2 of a session"):
+            await service.teach(picture.rotate(90), "flip", session)
+        assert session.parts is known
+        assert await service.forget(first.key, session)
+        assert [one.key for one in await service.taught(session)] == [second.key]
+
+    served(taught_run, use, taught=2)
 
 
 def test_a_picture_is_varied_by_its_own_caption(smoke_run, picture):
@@ -200,6 +272,16 @@ def test_a_picture_is_varied_by_its_own_caption(smoke_run, picture):
     assert len(events[-1].pixels) == 2
 
 
+def test_a_picture_that_nothing_is_said_of_is_varied(smoke_run, picture, monkeypatch):
+    monkeypatch.setattr(describe, "read_captions", lambda tokenizers, ids: [" "] * len(ids))
+
+    async def use(service, session):
+        return await events_of(service, Vary(picture=picture, candidates=1), session)
+
+    (documents,) = [one for one in served(smoke_run, use) if isinstance(one, Documents)]
+    assert documents.documents[0].caption == "picture"
+
+
 def test_a_tuned_run_follows_as_its_command_does(smoke_tuned, picture):
     parts, tuned = open_parts(smoke_tuned, "cpu"), open_tuned(smoke_tuned)
     boxes = (("fox", (10, 10, 120, 120)), ("apple", (130, 90, 250, 250)))
@@ -212,15 +294,28 @@ def test_a_tuned_run_follows_as_its_command_does(smoke_tuned, picture):
             Write(text="K", candidates=1),
             Structure(picture=picture, feature="canny", prompt="red apple", candidates=1),
         ]
-        with pytest.raises(ValueError, match="^is_feature: wanted the depth picture itself"):
-            await last_of(service, Structure(picture=picture, feature="depth", prompt="a"), session)
-        with pytest.raises(ValueError, match="smoke-sft: wanted a run .* tuned on hed") as refused:
-            await last_of(
-                service,
-                Structure(picture=picture, feature="hed", prompt="a", is_feature=True),
-                session,
-            )
-        assert str(smoke_tuned.parent) not in str(refused.value)
+        for feature in ("hed", "edit"):
+            for given in (True, False):
+                asked_of = Structure(picture=picture, feature=feature, is_feature=given, prompt="a")
+                words = rf"^feature: wanted one of \['canny', .*\], got '{feature}'"
+                with pytest.raises(ValueError, match=words):
+                    await last_of(service, asked_of, session)
+        for changes, words in (
+            ({"guidance_scale": 9.0}, "^guidance_scale: does nothing with cd-k"),
+            ({"image_guidance_scale": 9.0}, "^image_guidance_scale: does nothing with cd-k"),
+        ):
+            edit = Edit(picture=picture, instruction="a", sampler="cd-k", changes=changes)
+            with pytest.raises(ValueError, match=words):
+                await last_of(service, edit, session)
+        tasks = service.tuned.tasks
+        lacking = {name: task for name, task in tasks.items() if name != "edit"}
+        service.tuned = replace(service.tuned, tasks=lacking)
+        with pytest.raises(ValueError, match="^run: wanted a run that was tuned on edit, got"):
+            await last_of(service, Edit(picture=picture, instruction="a"), session)
+        service.tuned = replace(service.tuned, tasks=tasks)
+        other = Structure(picture=picture, feature="segmentation", prompt="a")
+        with pytest.raises(ValueError, match="^is_feature: wanted the segmentation picture itself"):
+            await last_of(service, other, session)
         assert "edit" in service.about()["can"]
         return await asyncio.gather(*(last_of(service, one, session) for one in asked))
 
@@ -273,6 +368,23 @@ def test_who_finds_no_room_is_told_when_to_come_again(smoke_run):
     served(smoke_run, use, rows=4, candidates=4, waiting=3)
 
 
+def test_who_wants_a_caption_first_waits_again_and_counts(smoke_run, picture):
+    async def use(service, session):
+        asked, running, most = Vary(picture=picture, candidates=4), [], 0
+        while len(running) < 10 or not all(one.done() for one in running):
+            if len(running) < 10 and service.counts()["waiting"] < 3:
+                running.append(asyncio.ensure_future(last_of(service, asked, session)))
+            await asyncio.sleep(0)
+            most = max(most, len(service.scheduler._waiting))
+            assert service.counts()["waiting"] <= 3
+        found = [one.exception() or one.result() for one in running]
+        assert all(isinstance(one, Full | Pictures) for one in found)
+        assert any(isinstance(one, Pictures) for one in found)
+        assert 1 <= most <= 3
+
+    served(smoke_run, use, rows=4, candidates=4, waiting=3)
+
+
 def test_who_leaves_is_drawn_no_further(smoke_run):
     async def use(service, session):
         events = service.answer(Draw(prompt="a fox", candidates=4), session)
@@ -299,6 +411,23 @@ def test_time_is_limited(smoke_run):
         assert service.counts()["waiting"] == 0
 
     served(smoke_run, use, seconds=0.05)
+
+
+def test_a_model_that_fails_is_no_service_that_ends(smoke_run, monkeypatch):
+    def fails(*given):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    async def use(service, session):
+        assert service.alive
+        monkeypatch.setattr(session.parts.model, "decode_one_token", fails)
+        with pytest.raises(Broken, match="the model failed"):
+            await last_of(service, Draw(prompt="a", candidates=1), session)
+        assert not service.alive
+        monkeypatch.undo()
+        assert isinstance(await last_of(service, Draw(prompt="a"), session), Pictures)
+        assert service.alive
+
+    served(smoke_run, use)
 
 
 def test_a_service_that_ends_says_so_to_all(smoke_run):

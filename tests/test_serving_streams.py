@@ -2,6 +2,7 @@
 
 import json
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -100,6 +101,31 @@ def test_openai_streams_are_cancelled_too():
         until(lambda: service.cancelled == 1)
 
 
+@pytest.mark.parametrize("method", ["GET /api/taught", "DELETE /api/taught/1"])
+def test_who_asks_what_was_taught_and_goes_away_is_not_answered(method):
+    service = FakeService(pause=60)
+    with listening(service) as port:
+        with connect(port) as connection:
+            connection.sendall(f"{method} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            until(lambda: service.looking == 1)
+        until(lambda: service.looking == 0)
+
+
+def test_a_head_is_answered_without_the_rest():
+    with listening(FakeService()) as port:
+        for path in ("/", "/healthz", "/static/app.js"):
+            with connect(port) as connection:
+                get = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+                connection.sendall(get.replace(b"GET", b"HEAD") + get)
+                file = connection.makefile("rb")
+                heads = []
+                for _ in range(2):
+                    heads.append([])
+                    while (line := file.readline()) not in (b"\r\n", b""):
+                        heads[-1].append(line)
+                assert heads[0] == heads[1] and b"200" in heads[0][0]
+
+
 def test_events_come_while_they_happen():
     with listening(FakeService(pause=0.1)) as port, connect(port) as connection:
         connection.sendall(request(headers=SSE))
@@ -162,6 +188,38 @@ def test_a_head_that_does_not_come_in_is_not_waited_for(monkeypatch, before):
                 time.sleep(0.05)
 
 
+@pytest.mark.parametrize("goes_on", [False, True])
+@pytest.mark.parametrize(
+    ("host", "status"), [("localhost", 401), ("elsewhere", 400)], ids=["token", "host"]
+)
+def test_a_body_that_nobody_reads_is_not_waited_for(monkeypatch, host, status, goes_on):
+    monkeypatch.setattr(server, "HEAD_SECONDS", 0.3)
+    with listening(FakeService(), token="x" * 20) as port, connect(port) as connection:
+        head = f"POST /api/draw HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000000\r\n\r\n"
+        connection.sendall(head.encode())
+        assert answer_of(connection)[0] == status
+        connection.sendall(b"x")
+        if not goes_on:
+            assert connection.recv(100) == b""
+            return
+        with pytest.raises(OSError):  # the server has closed
+            for _ in range(200):
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+
+def test_a_client_that_takes_nothing_is_let_go(monkeypatch):
+    monkeypatch.setattr(server, "SENT_SECONDS", 0.3)
+    service = FakeService()
+    with listening(service) as port, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        connection.connect(("127.0.0.1", port))
+        # answers to these are more than the machine keeps on their way
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400)
+        until(lambda: any(one.flow.write_paused for one in service.connections))
+        until(lambda: not service.connections)
+
+
 @pytest.mark.parametrize("path", ["/api/draw", "/v1/images/edits"])
 def test_chunks_without_a_length_are_counted(path):
     service = FakeService(Limits(body_bytes=100_000))
@@ -200,17 +258,36 @@ def test_of_many_at_once_some_come_again_later():
 
 
 def test_bodies_of_many_at_once_are_bounded():
-    service = FakeService(Limits(candidates=2, rows=2, waiting=2))
+    service = FakeService(Limits(body_bytes=1000, candidates=1, rows=1, waiting=1))
     with listening(service, body_seconds=20) as port:
-        held = [connect(port) for _ in range(4)]
+        held = [connect(port) for _ in range(3)]
         for connection in held:
-            connection.sendall(request()[:-1])
-        until(lambda: ask(port)[0] == 429)
+            connection.sendall(request(body={"prompt": " " * 890})[:-1])
+        (refused,) = select.select(held, [], [], 20)[0]
+        status, head, _ = answer_of(refused)
+        assert status == 429 and b"retry-after: 1\r\n" in head
+        assert ask(port)[0] == 200  # there is room for a small one
         for connection in held:
-            connection.sendall(request()[-1:])
-            assert answer_of(connection)[0] in (200, 429)
             connection.close()
-        assert ask(port)[0] == 200
+        until(lambda: ask(port, body={"prompt": "x" * 900})[0] == 200)
+
+
+def test_who_is_slow_to_send_takes_no_place():
+    service = FakeService(Limits(candidates=1, rows=1, waiting=1), pause=60)
+    looked_up = {"path": "/api/documents", "body": {"prompt": "a fox", "count": 1}}
+    with listening(service, body_seconds=20) as port:
+        slow = [connect(port) for _ in range(9)]
+        for connection in slow:
+            connection.sendall(request()[:-1])
+        working = [connect(port) for _ in range(2)]
+        for connection in working:
+            connection.sendall(request(**looked_up))
+        until(lambda: service.looking == 2)
+        status, head, _ = ask(port, **looked_up)
+        assert status == 429 and b"retry-after: 1\r\n" in head
+        for connection in (*slow, *working):
+            connection.close()
+        until(lambda: not service.looking)
 
 
 def test_what_is_no_http_is_refused():

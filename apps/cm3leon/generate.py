@@ -51,7 +51,7 @@ def taught(
     parts = teach.recall(parts, run)
     if picture is None or name is None:
         return parts
-    parts = teach.teach(parts, picture, name)
+    parts = teach.learn(parts, picture, name)
     if keep:
         print(f"kept {teach.keep(run, picture, name, parts.tokenizers.size)}")
     return parts
@@ -105,7 +105,7 @@ def describe_picture(
         parts,
         picture,
         candidates=candidates,
-        sampling=sampling.samplers_of(parts.habits, sampler, changes)[0],
+        sampling=sampling.plain_sampler_of(parts.habits, sampler, changes),
         retrieved=retrieved,
         seed=seed,
     )
@@ -139,7 +139,7 @@ def redraw_picture(
         redraw.masked_codes(parts.tokenizers, rectangle, picture.size),
         caption,
         candidates=candidates,
-        sampling=sampling.samplers_of(parts.habits, sampler, changes)[0],
+        sampling=sampling.plain_sampler_of(parts.habits, sampler, changes),
         retrieved=retrieved,
         seed=seed,
     )

@@ -16,8 +16,8 @@ SAMPLING = {
     "temperature": "divides the logits",
     "top_p": "share of the probability to draw from",
     "guidance_scale": "default: the best of the run's sweep",
-    "image_guidance_scale": "of documents, apart from the caption's; default: 2 with --teach, "
-    "otherwise none, and the streams of guidance all have the documents",
+    "image_guidance_scale": "of documents, apart from the caption's; default: 2 behind a taught "
+    "picture, otherwise none, and the streams of guidance all have the documents",
     "cd_alpha": "plausibility threshold of CD-K",
 }
 FOLLOWING = ("temperature", "top_p", "guidance_scale", "image_guidance_scale")

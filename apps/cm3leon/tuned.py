@@ -10,6 +10,8 @@ from typing import Any
 from cm3_decoding import SamplingConfig
 from cm3_texttok import Task
 from cm3_train.artifact import write_json
+from cm3leon.drawing.sampling import check_used
+from cm3leon.instructions.features import NAMES
 from cm3leon.instructions.sets import said_task, task_of
 from cm3leon.recipe_file import read_tuning
 from cm3leon.stages import read_object
@@ -61,12 +63,19 @@ class Tuned:
             changes: Fields that differ from the run's own; None values are skipped.
 
         Raises:
-            ValueError: A value is out of range, or the run has not learnt a stream of guidance.
+            ValueError: A value is out of range or changes nothing, or the run has not learnt a
+                stream of guidance.
         """
         given = {name: value for name, value in changes.items() if value is not None}
         sampling = replace(self.recipe.guidance.sampling(task), **given)
+        check_used([sampling], given.keys() - {"sampler"})
         self.recipe.check_streams(sampling)
         return sampling
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the features along which it draws."""
+        return [name for name in NAMES if name in self.tasks]
 
     @property
     def grid(self) -> int:

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from cm3_train import progress_bar, read_history
-from cm3leon.drawing.describe import unguided
 from cm3leon.drawing.redraw import masked_codes, redrawing
+from cm3leon.drawing.sampling import unguided
 from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.combinations import caption_figures
 from cm3leon.evaluation.instructions.figures import asked_for, drawn as drawn_for

@@ -105,7 +105,8 @@ def event(name: str, data: dict[str, Any]) -> bytes:
 
 
 def error(status: int, message: str, param: str | None = None, **headers: str) -> JSONResponse:
-    body = {"error": {"message": message, "type": "error", "param": param, "code": None}}
+    code = {401: "invalid_api_key", 429: "busy", 503: "stopped"}.get(status)
+    body = {"error": {"message": message, "type": "error", "param": param, "code": code}}
     return JSONResponse(body, status, headers)
 
 

@@ -60,7 +60,11 @@ class FakeService:
         self.fails, self.after = fails, after
         """An exception, and the number of events before it."""
         self.asked, self.running, self.cancelled = [], 0, 0
+        self.looking = 0
+        """Requests for documents, or for what was taught, that go on."""
         self._closed = False
+        self.connections = set()
+        """Of the server that listens for it."""
 
     def about(self):
         limits = self.limits
@@ -138,8 +142,15 @@ class FakeService:
     async def documents(self, prompt, count, session):
         if self.fails is not None:
             raise self.fails
-        await self._rest()
+        await self._look()
         return tuple(self.document(key) for key in range(min(count, 3)))
+
+    async def _look(self):
+        self.looking += 1
+        try:
+            await self._rest()
+        finally:
+            self.looking -= 1
 
     async def teach(self, picture, name, session):
         await self._rest()
@@ -151,9 +162,11 @@ class FakeService:
         return session.documents[key]
 
     async def taught(self, session):
+        await self._look()
         return tuple(session.documents.values())
 
     async def forget(self, key, session):
+        await self._look()
         return session.documents.pop(key, None) is not None
 
     async def close(self):
@@ -173,6 +186,7 @@ def listening(service, **options):
     """Give the port of a real server on the loopback, over an application of the service."""
     bound = bind("127.0.0.1", 0)
     server = Server(make_app(service, **options), service)
+    service.connections = server.server_state.connections
     thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
     thread.start()
     try:

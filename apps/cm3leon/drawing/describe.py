@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from cm3_decoding import Row, SamplingConfig
 from cm3_imagetok import square
 from cm3leon.drawing.continuation import Continuation
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve_for_picture, text_to_end
+from cm3leon.drawing.sampling import unguided
 from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.parts import Parts
 
@@ -98,9 +99,3 @@ def read_picture(tokenizers: Tokenizers, picture: Image) -> tuple[np.ndarray, np
     """Return pixels (H, W, 3) of a picture at the run's size, and its codes (h * w,)."""
     pixels = np.asarray(square(picture, tokenizers.size))
     return pixels, tokenizers.encode(pixels[None])[0]
-
-
-def unguided(sampling: SamplingConfig) -> SamplingConfig:
-    """Return plain sampling: captions and regions have no unconditional stream for CD-K."""
-    sampler = "greedy" if sampling.sampler == "greedy" else "top-p"
-    return replace(sampling, sampler=sampler, guidance_scale=1.0, image_guidance_scale=None)

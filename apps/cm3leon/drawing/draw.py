@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -13,6 +13,10 @@ from cm3_decoding import Row, SamplingConfig
 from cm3leon.drawing.continuation import Continuation, Progress, picture_so_far
 from cm3leon.drawing.prompts import image_prompts, retrieve_for_caption
 from cm3leon.parts import Parts
+
+TAUGHT_SCALE = 2.0
+"""`image_guidance_scale` behind a taught picture, where nobody says another: its shape counts more
+than by the paper's guidance, whose streams both have the documents."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ def drawing(
         captions: N prompts.
         contexts: Keys of the documents before each, the best last; None retrieves them.
         retrieved: How many to retrieve; None takes as many as the run is used to.
-        samplers: Candidates take these in turn; None takes the run's own.
+        samplers: Candidates take these in turn, behind a taught document with `TAUGHT_SCALE`; None
+            takes the run's own.
         seeds: (N, C) one for each candidate; None is one candidate of seed 0 for each prompt.
     """
     if contexts is None:
@@ -64,8 +69,9 @@ def drawing(
         raise ValueError("candidates: wanted at least 1, got 0")
     rows = []
     for row in range(count):
+        turns = [after_documents(parts, prompts.kept[row], sampler) for sampler in samplers]
         for candidate in range(candidates):
-            config = samplers[candidate % len(samplers)]
+            config = turns[candidate % len(turns)]
             (unconditional,), (image_conditional,) = prompts.other_streams(config, [row])
             rows.append(
                 Row(
@@ -102,6 +108,14 @@ def drawing(
         contexts=prompts.kept,
         codes_so_far=partial(picture_so_far, parts),
     )
+
+
+def after_documents(parts: Parts, keys: Sequence[int], sampler: SamplingConfig) -> SamplingConfig:
+    """Return how to draw behind documents, given how to draw: see `TAUGHT_SCALE`."""
+    taught = {one.key for one in parts.memory.taught} if keys else set()
+    if taught.isdisjoint(keys) or sampler.image_guidance_scale is not None:
+        return sampler
+    return replace(sampler, image_guidance_scale=TAUGHT_SCALE)
 
 
 def draw(

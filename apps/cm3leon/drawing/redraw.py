@@ -11,8 +11,9 @@ from PIL.Image import Image, Resampling, fromarray
 
 from cm3_decoding import CodeBlock, Forced, Row, SamplingConfig
 from cm3leon.drawing.continuation import Continuation
-from cm3leon.drawing.describe import best_first, read_picture, unguided
+from cm3leon.drawing.describe import best_first, read_picture
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve_for_caption
+from cm3leon.drawing.sampling import unguided
 from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.parts import Parts
 

@@ -5,7 +5,7 @@ Imports nothing heavy, for the command line.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -48,11 +48,45 @@ def samplers_of(
         kinds = ("top-p", "cd-k") if sampler == "mixed" else (sampler,)
     kinds = kinds[:candidates]
     made = tuple(replace(config, sampler=kind) for kind in kinds)
-    for name in given:
-        if not any(_uses(one, name) for one in made):
-            wanted = "another sampler, or another run's"
-            raise ValueError(f"{name}: does nothing with {', '.join(kinds)}; wanted {wanted}")
+    check_used(made, given)
     return made
+
+
+def plain_sampler_of(
+    habits: Habits, sampler: str | None = None, changes: Mapping[str, Any] | None = None
+) -> SamplingConfig:
+    """Return how captions and redrawn parts are drawn; arguments and errors as of `samplers_of`."""
+    if sampler not in (None, "top-p", "greedy"):
+        wanted = "top-p or greedy for captions and redrawn parts"
+        raise ValueError(f"sampler: wanted {wanted}, got {sampler}")
+    for name in ("guidance_scale", "image_guidance_scale"):
+        if (changes or {}).get(name) is not None:
+            raise ValueError(f"{name}: does nothing with captions and redrawn parts")
+    plain = replace(habits, samplers=(unguided(habits.samplers[0]),))
+    return samplers_of(plain, sampler, changes)[0]
+
+
+def unguided(sampling: SamplingConfig) -> SamplingConfig:
+    """Return plain sampling: captions and regions have no unconditional stream for CD-K."""
+    sampler = "greedy" if sampling.sampler == "greedy" else "top-p"
+    return replace(sampling, sampler=sampler, guidance_scale=1.0, image_guidance_scale=None)
+
+
+def check_used(made: Sequence[SamplingConfig], names: Iterable[str]) -> None:
+    """Refuse settings that change nothing.
+
+    Args:
+        made: Configurations that they are fields of.
+        names: The fields.
+
+    Raises:
+        ValueError: None of the configurations uses one of them; names it.
+    """
+    for name in names:
+        if not any(_uses(one, name) for one in made):
+            kinds = ", ".join(one.sampler for one in made)
+            wanted = "another sampler, or another run's"
+            raise ValueError(f"{name}: does nothing with {kinds}; wanted {wanted}")
 
 
 def _uses(config: SamplingConfig, name: str) -> bool:

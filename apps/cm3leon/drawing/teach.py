@@ -21,12 +21,9 @@ from cm3_retrieval.text_file import read_objects, read_text
 from cm3_train.artifact import atomic_file
 from cm3leon.data.pairs import key_of
 from cm3leon.drawing.describe import read_picture
-from cm3leon.parts import Documents, Habits, Parts, Retrieval, Taught
+from cm3leon.parts import Documents, Parts, Retrieval, Taught
 
 FOLDER = "taught"
-SCALE = 2.0
-"""`image_guidance_scale` where a picture was just taught: its shape counts more than by the paper's
-guidance, whose streams both have the documents."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +62,8 @@ class TaughtDocuments:
         return self.documents.caption(key, view) if lesson is None else lesson.text
 
 
-def teach(parts: Parts, picture: Image.Image, text: str) -> Parts:
-    """Return parts that have learnt a document and draw after it (`SCALE`); see `learn`."""
-    return replace(learn(parts, picture, text), habits=after_a_picture(parts.habits))
-
-
-def after_a_picture(habits: Habits) -> Habits:
-    """Return habits of drawing after a taught picture (`SCALE`)."""
-    samplers = [replace(one, image_guidance_scale=SCALE) for one in habits.samplers]
-    return replace(habits, samplers=tuple(samplers))
-
-
 def learn(parts: Parts, picture: Image.Image, text: str) -> Parts:
-    """Return parts that know one more document; the given ones stay as they are.
+    """Return parts that know a document, as the latest; the given ones stay as they are.
 
     Args:
         parts: The run's parts.
@@ -107,6 +93,7 @@ def learn(parts: Parts, picture: Image.Image, text: str) -> Parts:
     known = earlier.lessons if isinstance(earlier, TaughtDocuments) else {}
     below = earlier.documents if isinstance(earlier, TaughtDocuments) else earlier
     lesson = Lesson(text, np.asarray(text_ids), codes)
+    others = [one for one in memory.taught if one.key != key]
     return replace(
         parts,
         retrieval=Retrieval(
@@ -114,7 +101,7 @@ def learn(parts: Parts, picture: Image.Image, text: str) -> Parts:
             memory=replace(
                 memory,
                 documents=TaughtDocuments(below, {**known, key: lesson}),
-                taught=(*memory.taught, Taught(key=key, text=text, vector=vector)),
+                taught=(*others, Taught(key=key, text=text, vector=vector)),
             ),
         ),
     )

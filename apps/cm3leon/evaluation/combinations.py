@@ -18,9 +18,10 @@ from cm3_decoding import generate
 from cm3_train import progress_bar
 from cm3leon.data.palette import PAINTS
 from cm3leon.data.pixels import Pictures
-from cm3leon.drawing.describe import CAPTION_LENGTH, read_captions, unguided
+from cm3leon.drawing.describe import CAPTION_LENGTH, read_captions
+from cm3leon.drawing.draw import TAUGHT_SCALE
 from cm3leon.drawing.prompts import fitting, pairs_of, retrieve, text_to_end
-from cm3leon.drawing.teach import SCALE
+from cm3leon.drawing.sampling import unguided
 from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.judge import Judge, alone, colours_of, thing_of
 from cm3leon.evaluation.samples import Drawn, draw_for
@@ -147,7 +148,7 @@ def teach_figures(
 
     def drawn(contexts: list[list[int]], what: str) -> np.ndarray:
         return draw_for(
-            subject, rows, scale, 40_000, what, contexts=contexts, document_scale=SCALE
+            subject, rows, scale, 40_000, what, contexts=contexts, document_scale=TAUGHT_SCALE
         ).pixels[:, 0]
 
     taught = drawn([[shown[int(row)]] for row in rows], "taught things")

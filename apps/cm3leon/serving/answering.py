@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
@@ -171,6 +172,8 @@ class Serving:
         """Serve a service."""
         self.service = service
         self.since = int(time.time())
+        # of its own name: cookies know no port, and another service may be on this host
+        self.cookie = f"cm3_session_{secrets.token_hex(4)}"
         self.files = PictureFiles(service.limits)
         self.metrics = Metrics(service.counts)
 

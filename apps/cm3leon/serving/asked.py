@@ -196,4 +196,8 @@ class Late(Exception):
 
 
 class Stopped(Exception):
-    """The service ends, or its model failed."""
+    """The service ends."""
+
+
+class Broken(Exception):
+    """The model failed."""

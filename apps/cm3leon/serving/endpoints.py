@@ -38,7 +38,7 @@ from cm3leon.serving.schemas import (
     WriteBody,
     check,
 )
-from cm3leon.serving.security import COOKIE, set_session, wants
+from cm3leon.serving.security import set_session, wants
 
 EVENTS = {
     "waiting": "requests before this one",
@@ -86,6 +86,8 @@ PICTURES: dict[str, Any] = {
 }
 TEXTS: dict[str, Any] = {**PICTURES, "response_model": TextsAnswer}
 
+READ = ["GET", "HEAD"]
+
 page = APIRouter(include_in_schema=False)
 state = APIRouter()
 work = APIRouter()
@@ -100,10 +102,10 @@ Here = Annotated[Serving, Depends(serving_of)]
 
 
 async def token_of(
-    request: Request, x_session: Annotated[str | None, Header(max_length=200)] = None
+    request: Request, serving: Here, x_session: Annotated[str | None, Header(max_length=200)] = None
 ) -> str | None:
     """Return the token of its session that a client shows."""
-    return x_session or request.cookies.get(COOKIE)
+    return x_session or request.cookies.get(serving.cookie)
 
 
 Token = Annotated[str | None, Depends(token_of)]
@@ -117,23 +119,19 @@ async def session_of(token: Token, serving: Here) -> Session:
 Own = Annotated[Session, Depends(session_of)]
 
 
-@page.get("/")
-async def index(request: Request, serving: Here) -> Response:
-    """Give the page, and its browser a session."""
-    response = file_of(request.app.state.page, "index.html").response(request)
-    shown = request.cookies.get(COOKIE)
-    token = serving.service.sessions.of(shown).token
-    if token != shown:
-        set_session(response, token, secure=request.url.scheme == "https")
-    return response
+@page.api_route("/", methods=READ)
+async def index(request: Request) -> Response:
+    """Give the page."""
+    return file_of(request.app.state.page, "index.html").response(request)
 
 
-@page.get("/static/{name}")
+@page.api_route("/static/{name}", methods=READ)
 async def static(request: Request, name: str) -> Response:
     """Give a file of the page."""
     return file_of(request.app.state.page, name).response(request)
 
 
+@state.head("/healthz", include_in_schema=False)
 @state.get("/healthz", responses={503: {"model": HealthAnswer}, **refusals()})
 async def health(response: Response, serving: Here) -> HealthAnswer:
     """Say whether the service can draw."""
@@ -173,10 +171,14 @@ async def documents(body: DocumentsBody, request: Request, serving: Here, sessio
     return DocumentsAnswer(documents=await serving.documents(found))
 
 
-@work.get("/api/taught", response_model=TaughtAnswer, responses=refusals(422))
-async def taught(serving: Here, session: Own) -> TaughtAnswer:
+@work.get("/api/taught", response_model=TaughtAnswer, responses=refusals(422, 504))
+async def taught(request: Request, serving: Here, session: Own) -> TaughtAnswer:
     """List what this session was taught."""
-    return TaughtAnswer(taught=await serving.documents(await serving.service.taught(session)))
+
+    async def found() -> list[DocumentAnswer]:
+        return await serving.documents(await serving.service.taught(session))
+
+    return TaughtAnswer(taught=await while_connected(request.receive, found(), serving.seconds))
 
 
 @work.post(
@@ -196,16 +198,20 @@ async def teach(
     document = await while_connected(request.receive, teaching, serving.seconds)
     if session.token != token:
         response.headers["X-Session"] = session.token
-        set_session(response, session.token, secure=request.url.scheme == "https")
+        set_session(response, serving.cookie, session.token, secure=request.url.scheme == "https")
     return (await serving.documents((document,)))[0]
 
 
-@work.delete("/api/taught/{key}", status_code=204, responses=refusals(404, 422))
+@work.delete("/api/taught/{key}", status_code=204, responses=refusals(404, 422, 503, 504))
 async def forget(
-    key: Annotated[str, Path(pattern=r"^(0|[1-9][0-9]{0,18})$")], serving: Here, session: Own
+    key: Annotated[str, Path(pattern=r"^(0|[1-9][0-9]{0,18})$")],
+    request: Request,
+    serving: Here,
+    session: Own,
 ) -> None:
     """Forget something that this session was taught."""
-    if not await serving.service.forget(int(key), session):
+    forgetting = serving.service.forget(int(key), session)
+    if not await while_connected(request.receive, forgetting, serving.seconds):
         raise Refused(404, "not_found", f"key: nothing of this session has {key}", param="key")
 
 

@@ -74,6 +74,7 @@ class Service(Protocol):
             Full: Too much waits; before the first event.
             Late: It took too long.
             Stopped: The service ends.
+            Broken: The model failed.
         """
         ...
 

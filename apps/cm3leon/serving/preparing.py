@@ -16,7 +16,7 @@ from cm3_imagetok import square
 from cm3leon.drawing import describe, draw, follow, records, redraw, sampling, teach
 from cm3leon.drawing.continuation import Continuation
 from cm3leon.drawing.prompts import retrieve_for_picture, scores_of
-from cm3leon.instructions.features import NAMES, WEIGHTLESS, open_feature
+from cm3leon.instructions.features import WEIGHTLESS, open_feature
 from cm3leon.parts import Parts
 from cm3leon.serving.asked import (
     Ask,
@@ -109,14 +109,11 @@ def _drawing(
 ) -> Prepared:
     """Draw a prompt behind documents, the best last."""
     count = asked.candidates or CANDIDATES
-    habits = parts.habits
-    if any(one.key in keys for one in (parts.memory.taught if keys else ())):
-        habits = teach.after_a_picture(habits)
     continuation = draw.drawing(
         parts,
         [prompt],
         contexts=[keys],
-        samplers=sampling.samplers_of(habits, asked.sampler, asked.changes, count),
+        samplers=sampling.samplers_of(parts.habits, asked.sampler, asked.changes, count),
         seeds=asked.seed + np.arange(count)[None],
     )
 
@@ -137,7 +134,7 @@ def _describe(asked: Describe, parts: Parts) -> Prepared:
         parts,
         asked.picture,
         candidates=asked.candidates or CANDIDATES,
-        sampling=sampling.samplers_of(parts.habits, asked.sampler, asked.changes)[0],
+        sampling=sampling.plain_sampler_of(parts.habits, asked.sampler, asked.changes),
         retrieved=asked.retrieve,
         seed=asked.seed,
     )
@@ -159,7 +156,7 @@ def _infill(asked: Infill, parts: Parts) -> Prepared:
         redraw.painted_codes(parts.tokenizers, asked.mask),
         asked.prompt,
         candidates=asked.candidates or CANDIDATES,
-        sampling=sampling.samplers_of(parts.habits, asked.sampler, asked.changes)[0],
+        sampling=sampling.plain_sampler_of(parts.habits, asked.sampler, asked.changes),
         retrieved=asked.retrieve,
         seed=asked.seed,
     )
@@ -223,9 +220,12 @@ def _wanted(asked: Edit | Boxes | Write | Structure, parts: Parts, tuned: Tuned)
         case Boxes():
             return records.boxes_of(asked.boxes, asked.prompt, tuned.grid)
         case Structure():
+            if asked.feature not in tuned.features:
+                wanted = f"feature: wanted one of {tuned.features}"
+                raise ValueError(f"{wanted}, got {asked.feature[:40]!r}")
             extract = None
             if not asked.is_feature:
-                if asked.feature in NAMES and asked.feature not in WEIGHTLESS:
+                if asked.feature not in WEIGHTLESS:
                     raise ValueError(
                         f"is_feature: wanted the {asked.feature} picture itself, as this service "
                         "has no extractor for it, got another picture"

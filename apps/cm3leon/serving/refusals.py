@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from cm3leon.serving.asked import Full, Late, Stopped
+from cm3leon.serving.asked import Broken, Full, Late, Stopped
 
 LONGEST = 400
 """Characters of a message; what came may be of any length."""
@@ -76,6 +76,8 @@ def refusal_of(error: Exception) -> Refused | None:
         return Refused(504, "late", "the request took longer than the service allows")
     if isinstance(error, Stopped):
         return Refused(503, "stopped", "the service ends")
+    if isinstance(error, Broken):
+        return Refused(503, "model_failed", "the model failed; the service's log says more")
     if isinstance(error, HTTPException):
         code = _NAMES.get(error.status_code, "invalid_request")
         return Refused(error.status_code, code, error.detail, headers=error.headers)

@@ -13,6 +13,7 @@ from cm3leon.drawing.continuation import Continuation
 from cm3leon.joined_tokenizers import Tokenizers
 from cm3leon.serving.asked import (
     Asked,
+    Broken,
     Describe,
     Documents,
     Event,
@@ -50,7 +51,7 @@ class Request:
         seen = Describe(picture=asked.picture, candidates=1, seed=asked.seed)
         async for event in self.answer(seen, session, partial=False):
             if isinstance(event, Texts):
-                return event.texts[0] or "picture"
+                return event.texts[0].strip() or "picture"
         raise Stopped("the service ends")
 
     async def answer(
@@ -103,7 +104,7 @@ class Request:
                         raise ValueError(str(error).replace("prompts:", "prompt:", 1)) from error
                     if isinstance(error, Stopped):
                         raise error
-                    raise Stopped("the model failed") from error
+                    raise Broken("the model failed") from error
 
     async def _next(self, reports: asyncio.Queue[Report]) -> Report:
         try:

@@ -18,6 +18,9 @@ from torch import Tensor
 from cm3_decoding import Batch, LanguageModel, Row
 from cm3leon.serving.asked import Stopped
 
+BROKEN = 3
+"""Failures in a row, without a job that was finished, after which a model passes for broken."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -86,7 +89,7 @@ class Scheduler:
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing, self._failures = False, 0
         self._thread = threading.Thread(target=self._run, name="scheduler", daemon=True)
         self._thread.start()
 
@@ -94,6 +97,11 @@ class Scheduler:
     def alive(self) -> bool:
         """Whether it draws."""
         return self._thread.is_alive() and not self._closing
+
+    @property
+    def broken(self) -> bool:
+        """Whether the model fails whatever is drawn; a job that is finished shows it does not."""
+        return self._failures >= BROKEN
 
     @property
     def rows(self) -> int:
@@ -147,7 +155,7 @@ class Scheduler:
                 try:
                     batch = self._work(batch, coming)
                 except Exception as error:  # whatever it is, nobody must wait for ever
-                    logger.exception("drawing failed")
+                    self._count_failure("drawing", error)
                     self._fail(self._running, error)
                     batch, self._running = None, []
         finally:
@@ -204,7 +212,7 @@ class Scheduler:
             if len(coming) > 1:
                 return [batch for job in coming for batch in self._begin([job])]
             if not isinstance(error, ValueError):
-                logger.exception("reading a prompt failed")
+                self._count_failure("reading a prompt", error)
             self._fail(coming, error)
             return []
         for job in coming:
@@ -218,6 +226,7 @@ class Scheduler:
             job.found[place] = ids
             if len(job.found) == len(job.rows):
                 self._running.remove(job)
+                self._failures = 0
                 job.report(Finished(ids=[job.found[row] for row in range(len(job.rows))]))
 
     def _say(self, batch: Batch[tuple[Job, int]]) -> None:
@@ -228,6 +237,12 @@ class Scheduler:
                 names = [(job, place) for place in range(len(job.rows))]
                 so_far = {place: ids for (_, place), ids in batch.peek(names).items()} | job.found
                 job.report(Drawn(ids=[so_far[place] for place in range(len(job.rows))]))
+
+    def _count_failure(self, doing: str, error: Exception) -> None:
+        """Note that the model failed."""
+        logger.error("%s failed", doing, exc_info=error)
+        # a process never gets rid of an error of CUDA
+        self._failures = BROKEN if "CUDA error" in str(error) else self._failures + 1
 
     def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
         for job in jobs:

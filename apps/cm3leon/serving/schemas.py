@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from cm3_decoding import SamplingConfig
 from cm3leon.serving.asked import (
     Ask,
     Asked,
@@ -38,6 +40,10 @@ BOUNDS = {
     "boxes": "boxes",
 }
 """Field -> what bounds it in a service's `Limits`: its characters, its value, or its items."""
+CHOICES = ("candidates", "seed", "sampler", "retrieve")
+"""Fields that are those of `asked.Choices`."""
+CHANGES = {field.name for field in fields(SamplingConfig)} - {"sampler"}
+"""Fields that are those of `SamplingConfig`."""
 EXAMPLE = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 )
@@ -58,6 +64,7 @@ Text = Annotated[str, Field(min_length=1), AfterValidator(said)]
 Key = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,18})$")]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Count = Annotated[int, Field(ge=1)]
+Retrieved = Annotated[int, Field(ge=0, le=DOCUMENTS)]
 File = Annotated[
     str,
     Field(
@@ -96,37 +103,39 @@ class Choosing(Question):
 
     candidates: Count | None = None
     seed: Seed = 0
-    sampler: Literal["top-p", "cd-k", "mixed", "greedy"] | None = None
-    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
-    image_guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     temperature: Annotated[float, Field(ge=0.01, le=100, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     top_k: Annotated[int, Field(ge=0, le=MOST_IDS)] | None = None
+
+    def choices(self) -> dict[str, Any]:
+        """Return the arguments of `asked.Choices`."""
+        given = {name: value for name, value in self if value is not None}
+        changes = {name: value for name, value in given.items() if name in CHANGES}
+        return {name: given[name] for name in CHOICES if name in given} | {"changes": changes}
+
+
+class Guided(Choosing):
+    """How candidates are made where several streams have a say."""
+
+    sampler: Literal["top-p", "cd-k", "mixed", "greedy"] | None = None
+    guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
+    image_guidance_scale: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)] | None = None
     cd_alpha: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] | None = None
     cd_k: Annotated[int, Field(ge=1, le=MOST_IDS)] | None = None
 
-    def choices(self) -> dict[str, Any]:
-        """Return the arguments of `asked.Choices`."""
-        own = {name: getattr(self, name) for name in ("candidates", "seed", "sampler")}
-        changes = {name: getattr(self, name) for name in Choosing.model_fields if name not in own}
-        given = {name: value for name, value in changes.items() if value is not None}
-        return {**own, "changes": given}
+
+class Plain(Choosing):
+    """How candidates are made where one stream alone has a say, behind documents."""
+
+    sampler: Literal["top-p", "greedy"] | None = None
+    retrieve: Retrieved | None = None
 
 
-class Retrieving(Choosing):
-    """How candidates are made where documents may stand before them."""
-
-    retrieve: Annotated[int, Field(ge=0, le=DOCUMENTS)] | None = None
-
-    def choices(self) -> dict[str, Any]:
-        """Return the arguments of `asked.Choices`."""
-        return {**super().choices(), "retrieve": self.retrieve}
-
-
-class DrawBody(Retrieving):
+class DrawBody(Guided):
     """Pictures of a prompt."""
 
     prompt: Text
+    retrieve: Retrieved | None = None
     documents: Annotated[list[Key], Field(max_length=DOCUMENTS)] | None = Field(
         None, description="Keys of what stands before the prompt; absent: what is retrieved"
     )
@@ -137,7 +146,7 @@ class DrawBody(Retrieving):
         return Draw(prompt=self.prompt, documents=keys, **self.choices())
 
 
-class DescribeBody(Retrieving):
+class DescribeBody(Plain):
     """Captions of a picture."""
 
     picture: File
@@ -147,7 +156,7 @@ class DescribeBody(Retrieving):
         return Describe(picture=await files.picture(self.picture), **self.choices())
 
 
-class InfillBody(Retrieving):
+class InfillBody(Plain):
     """A picture with a part of it drawn anew."""
 
     picture: File
@@ -160,7 +169,7 @@ class InfillBody(Retrieving):
         return Infill(picture=picture, mask=mask, prompt=self.prompt, **self.choices())
 
 
-class VaryBody(Choosing):
+class VaryBody(Guided):
     """New pictures of what a picture shows."""
 
     picture: File
@@ -168,11 +177,10 @@ class VaryBody(Choosing):
 
     async def asked(self, files: PictureFiles) -> Vary:
         """Return what is asked for."""
-        picture = await files.picture(self.picture)
-        return Vary(picture=picture, prompt=self.prompt, **self.choices())
+        return Vary(picture=await files.picture(self.picture), prompt=self.prompt, **self.choices())
 
 
-class EditBody(Choosing):
+class EditBody(Guided):
     """A picture changed by an instruction."""
 
     picture: File
@@ -204,7 +212,7 @@ class Thing(Body):
     )
 
 
-class BoxesBody(Choosing):
+class BoxesBody(Guided):
     """Pictures of things at places."""
 
     boxes: Annotated[list[Thing], Field(min_length=1, max_length=MOST_BOXES)]
@@ -221,7 +229,7 @@ class BoxesBody(Choosing):
         return Boxes(boxes=tuple(boxes), prompt=self.prompt, **self.choices())
 
 
-class WriteBody(Choosing):
+class WriteBody(Guided):
     """Pictures of a written text."""
 
     text: Text
@@ -231,7 +239,7 @@ class WriteBody(Choosing):
         return Write(text=self.text, **self.choices())
 
 
-class StructureBody(Choosing):
+class StructureBody(Guided):
     """Pictures of a prompt along a feature of a picture, such as its edges."""
 
     picture: File
@@ -287,7 +295,6 @@ def _bounded(body: BaseModel) -> Iterator[tuple[str, Any]]:
     for name, value in body:
         if name in BOUNDS and value is not None:
             yield name, value
-        if isinstance(value, list):
-            for item in value:
-                if isinstance(item, BaseModel):
-                    yield from _bounded(item)
+        for item in value if isinstance(value, list) else ():
+            if isinstance(item, BaseModel):
+                yield from _bounded(item)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -38,9 +39,17 @@ HEADERS = {
 }
 """Headers of every answer that does not set them itself."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-COOKIE = "cm3_session"
 _OPEN = re.compile(r"/|/healthz|/static/[^/]*")
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]@/]+)(?::[0-9]{1,5})?")
+
+
+def named(host: str) -> str:
+    """Return a name or an address as `Host` should have it: one spelling, IPv6 in brackets."""
+    try:
+        address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return host.lower()
+    return f"[{address}]" if address.version == 6 else str(address)
 
 
 class Boundary:
@@ -89,7 +98,8 @@ class Door:
 
         Args:
             app: What is behind the door.
-            hosts: Names that the service has; one that resolves here by a trick is not among them.
+            hosts: Names that the service has, as of `named`; one that resolves here by a trick is
+                not among them.
             token: What a client has to show, or None.
         """
         self._app, self._hosts = app, hosts
@@ -103,8 +113,8 @@ class Door:
 
     def _check(self, headers: Headers, path: str) -> None:
         host = headers.get("host", "").lower()
-        named = _HOST.fullmatch(host)
-        if not named or named[1] not in self._hosts:
+        found = _HOST.fullmatch(host)
+        if not found or named(found[1]) not in self._hosts:
             raise Refused(400, "unknown_host", "Host: wanted a name of this service")
         origin = headers.get("origin")
         if origin is not None and origin.lower() not in (f"http://{host}", f"https://{host}"):
@@ -131,12 +141,12 @@ class Intake:
 
         Args:
             app: What gets the bodies.
-            body_bytes: Most bytes of one.
+            body_bytes: Most bytes of one; all together have at most `requests` times as many.
             requests: Most requests that are being answered, of those that have a body.
             seconds: The longest that one may take to come in.
         """
         self._app, self._bytes, self._requests = app, body_bytes, requests
-        self._seconds, self._inside = seconds, 0
+        self._seconds, self._inside, self._held = seconds, 0, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -144,18 +154,31 @@ class Intake:
             await self._app(scope, receive, send)
             return
         if scope["method"] != "POST":
-            await self._app(scope, await self._read(scope, receive), send)
+            self._check_none(scope)
+            await self._app(scope, receive, send)
             return
-        if self._inside >= self._requests:
-            raise Full(1.0)
-        self._inside += 1
+        body = await self._read(scope, receive)
         try:
-            await self._app(scope, await self._read(scope, receive), send)
+            # who is slow to send takes nobody's place
+            if self._inside >= self._requests:
+                raise Full(1.0)
+            self._inside += 1
+            try:
+                await self._app(scope, _replayed(body, receive), send)
+            finally:
+                self._inside -= 1
         finally:
-            self._inside -= 1
+            self._held -= len(body)
 
-    async def _read(self, scope: Scope, receive: Receive) -> Receive:
-        """Read the body; gives a `receive` that has it in one piece."""
+    def _check_none(self, scope: Scope) -> None:
+        """Refuse the body of a request that is not to have one."""
+        headers = Headers(scope=scope)
+        if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
+            text = f"body: wanted none with {scope['method'][:40]}, got one"
+            raise Refused(413, "body_too_large", text)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes:
+        """Read a body, whose bytes are held from now on."""
         length = Headers(scope=scope).get("content-length", "")
         if length.isdecimal() and int(length[:20]) > self._bytes:
             raise self._too_large()
@@ -166,22 +189,34 @@ class Intake:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise Refused(499, "gone", "the client went away")
-                    body += message.get("body", b"")
+                    part = message.get("body", b"")
                     more = message.get("more_body", False)
-                    if len(body) > self._bytes:
+                    if len(body) + len(part) > self._bytes:
                         raise self._too_large()
-        except TimeoutError:
+                    if self._held + len(part) > self._bytes * self._requests:
+                        raise Full(1.0)
+                    body += part
+                    self._held += len(part)
+        except BaseException as error:
+            self._held -= len(body)
+            if not isinstance(error, TimeoutError):
+                raise
             text = f"body: wanted all of it within {self._seconds:g} s"
             raise Refused(408, "slow_body", text, headers={"Connection": "close"}) from None
-        whole: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
-
-        async def replayed() -> Message:
-            return whole.pop() if whole else await receive()
-
-        return replayed
+        return bytes(body)
 
     def _too_large(self) -> Refused:
         return Refused(413, "body_too_large", f"body: wanted at most {self._bytes} bytes, got more")
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that has a body in one piece."""
+    whole: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replayed() -> Message:
+        return whole.pop() if whole else await receive()
+
+    return replayed
 
 
 def wants(media_type: str) -> Callable[[Request], Awaitable[None]]:
@@ -199,6 +234,6 @@ def wants(media_type: str) -> Callable[[Request], Awaitable[None]]:
     return check
 
 
-def set_session(response: Response, token: str, *, secure: bool) -> None:
-    """Give a browser its session."""
-    response.set_cookie(COOKIE, token, httponly=True, samesite="strict", path="/", secure=secure)
+def set_session(response: Response, cookie: str, token: str, *, secure: bool) -> None:
+    """Give a browser its session, under the name of the service's cookie."""
+    response.set_cookie(cookie, token, httponly=True, samesite="strict", path="/", secure=secure)

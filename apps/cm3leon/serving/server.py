@@ -12,24 +12,32 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cm3leon.serving.interface import Service
+from cm3leon.serving.security import named
 from cm3leon.serving.web import make_app
 
 CONNECTIONS = 256
 """Connections beyond those of requests that draw or wait: pages, looks at the health, idle ones."""
 KEEP_ALIVE = 15
 HEAD_SECONDS = 15.0
-"""Time in which the head of a request has to come in."""
+"""Time in which the head of a request has to come in, or the rest of a body that nobody reads."""
+SENT_SECONDS = 60.0
+"""Time in which a client has to take what was sent to it."""
 GRACE = 10
 """Seconds that answers have to end after the service has."""
 
 
 class Connection(H11Protocol):
-    """A connection that is closed when the head of a request does not come in."""
+    """A connection that is closed when its client neither sends nor takes what it has to."""
 
-    _closing: asyncio.TimerHandle | None = None
+    _silent: asyncio.TimerHandle | None = None
+    """Closes it where a client sends nothing."""
+    _stuck: asyncio.TimerHandle | None = None
+    """Ends it where a client takes nothing."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request."""
+        # writing is paused whenever something is left to send: also of what is being closed
+        transport.set_write_buffer_limits(high=0)
         super().connection_made(transport)
         self._wait()
 
@@ -38,26 +46,47 @@ class Connection(H11Protocol):
         super().data_received(data)
         self._wait()
 
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        self._wait()
+
+    def pause_writing(self) -> None:
+        """Wait for the client to take what was sent."""
+        super().pause_writing()
+        self._stuck = self.loop.call_later(SENT_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on to send."""
+        super().resume_writing()
+        self._stuck = _cancelled(self._stuck)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         super().connection_lost(exc)
-        self._wait_no_more()
+        self._silent = _cancelled(self._silent)
+        self._stuck = _cancelled(self._stuck)
+
+    def _waits(self) -> bool:
+        """Tell whether the client has to send something before anything else can happen."""
+        left = self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        return left or self.conn.their_state is h11.IDLE
 
     def _wait(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
-            self._wait_no_more()
-        elif self._closing is None:
-            self._closing = self.loop.call_later(HEAD_SECONDS, self._close)
-
-    def _wait_no_more(self) -> None:
-        if self._closing is not None:
-            self._closing.cancel()
-            self._closing = None
+        if not self._waits():
+            self._silent = _cancelled(self._silent)
+        elif self._silent is None:
+            self._silent = self.loop.call_later(HEAD_SECONDS, self._close)
 
     def _close(self) -> None:
-        self._closing = None
-        if self.conn.their_state is h11.IDLE:
+        self._silent = None
+        if self._waits():
             self.transport.close()
+
+
+def _cancelled(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 class Server(uvicorn.Server):
@@ -125,8 +154,7 @@ def bind(host: str, port: int) -> socket.socket:
 
 def url_of(bound: socket.socket, host: str) -> str:
     """Return where a browser finds a server."""
-    name = f"[{host}]" if ":" in host else host
-    return f"http://{name}:{bound.getsockname()[1]}"
+    return f"http://{named(host)}:{bound.getsockname()[1]}"
 
 
 def serve(

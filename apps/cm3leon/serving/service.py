@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,6 @@ from PIL.Image import Image
 
 from cm3leon import VERSION
 from cm3leon.drawing import teach
-from cm3leon.instructions.features import NAMES
 from cm3leon.parts import Parts, open_parts
 from cm3leon.serving.asked import (
     Asked,
@@ -67,7 +67,7 @@ class Service:
     @property
     def alive(self) -> bool:
         """Whether it answers."""
-        return self.scheduler.alive
+        return self.scheduler.alive and not self.scheduler.broken
 
     def counts(self) -> dict[str, int]:
         """Return the numbers of requests that wait, rows that are drawn, and sessions kept."""
@@ -77,7 +77,7 @@ class Service:
     def about(self) -> dict[str, Any]:
         """Return what the run can do, and what is allowed; JSON."""
         parts, tasks = self._parts, () if self.tuned is None else self.tuned.tasks
-        features = [name for name in NAMES if name in tasks]
+        features = [] if self.tuned is None else self.tuned.features
         has_memory = parts.retrieval is not None
         can = ["describe"]
         if parts.tokenizers.draws:
@@ -131,17 +131,27 @@ class Service:
             Full: Too many requests wait; before any event.
             ValueError: It cannot be done; the message starts with the parameter's name.
             Late: It took longer than allowed.
-            Stopped: The service ends, or the model failed.
+            Stopped: The service ends.
+            Broken: The model failed.
         """
+        deadline = time.monotonic() + self.limits.seconds
+        if isinstance(asked, Vary) and asked.prompt is None:
+            with self._counted(deadline) as request:
+                asked = replace(asked, prompt=await request.caption(asked, session))
+        # who wanted a caption first waits again
+        with self._counted(deadline) as request:
+            async for event in request.answer(asked, session, partial):
+                yield event
+
+    @contextmanager
+    def _counted(self, deadline: float) -> Iterator[Request]:
+        """Count a request that waits, if there is room; it is cancelled where it is left."""
         if self._waiting >= self.limits.waiting:
             raise Full(math.ceil(self._typical_seconds))
         self._waiting += 1
-        request = Request(self, time.monotonic() + self.limits.seconds)
+        request = Request(self, deadline)
         try:
-            if isinstance(asked, Vary) and asked.prompt is None:
-                asked = replace(asked, prompt=await request.caption(asked, session))
-            async for event in request.answer(asked, session, partial):
-                yield event
+            yield request
         finally:
             request.end()
 
@@ -155,7 +165,7 @@ class Service:
         return await self._soon(find)
 
     async def teach(self, picture: Image, name: str, session: Session) -> Document:
-        """Put a picture into a session's memory.
+        """Put a picture into a session's memory, or make it the latest there.
 
         Raises:
             ValueError: The session has no room, the name is none, or the run has no memory.
@@ -163,11 +173,17 @@ class Service:
 
         def learn() -> Document:
             # the one thread does one thing at a time: no request of the session overtakes another
-            most = self.limits.taught
-            if len(self.taught_keys(session)) >= most:
+            parts = teach.learn(session.parts, picture, name)
+            key = parts.memory.taught[-1].key
+            (document,) = documents_of(parts, [key], None)
+            taught = {**session.taught}
+            taught.pop(key, None)
+            if all(one.key != key for one in self._parts.memory.taught):
+                taught[key] = document
+            if len(taught) > (most := self.limits.taught):
                 raise ValueError(f"picture: wanted at most {most} of a session, got one more")
-            session.parts = teach.learn(session.parts, picture, name)
-            return documents_of(session.parts, self.taught_keys(session)[-1:], None)[0]
+            session.parts, session.taught = parts, taught
+            return document
 
         document = await self._soon(learn)
         self.sessions.keep(session)
@@ -175,24 +191,18 @@ class Service:
 
     async def taught(self, session: Session) -> tuple[Document, ...]:
         """Return what a session was taught, the latest first."""
-        return await self._soon(
-            lambda: documents_of(session.parts, self.taught_keys(session), None)
-        )
-
-    def taught_keys(self, session: Session) -> list[int]:
-        """Return the keys of what a session was taught, beside what the run itself was."""
-        if session.parts.retrieval is None:
-            return []
-        own = {one.key for one in self._parts.memory.taught}
-        return [one.key for one in session.parts.memory.taught if one.key not in own]
+        return tuple(reversed([*session.taught.values()]))
 
     async def forget(self, key: int, session: Session) -> bool:
         """Remove a document from a session's memory; tell whether it was there."""
+        if key not in session.taught:
+            return False
 
         def remove() -> bool:
-            if key not in self.taught_keys(session):
+            left = {**session.taught}
+            if left.pop(key, None) is None:
                 return False
-            session.parts = teach.forget(session.parts, key)
+            session.parts, session.taught = teach.forget(session.parts, key), left
             return True
 
         return await self._soon(remove)
@@ -216,7 +226,7 @@ class Service:
         """
 
         def unless_it_ends() -> Made:
-            if not self.alive:
+            if not self.scheduler.alive:
                 raise Stopped("the service ends")
             return work()
 
@@ -248,5 +258,5 @@ def open_service(
         tuned = open_tuned(run)
         # what it says to users names no folder of this machine
         recipe = replace(tuned.recipe, runs=Path(), name=name)
-        tuned = replace(tuned, folder=Path(name), recipe=recipe)
+        tuned = replace(tuned, folder=Path("run"), recipe=recipe)
     return Service(name, parts, tuned, limits or Limits())

@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from cm3leon.parts import Parts
+from cm3leon.serving.asked import Document
 from cm3leon.serving.limits import Limits
 
 
@@ -18,6 +19,8 @@ class Session:
 
     token: str
     parts: Parts
+    taught: Mapping[int, Document] = field(default_factory=dict)
+    """By key, beside what the run itself was taught; the latest last."""
     used: float = 0.0
 
 

@@ -18,7 +18,7 @@ from cm3leon.serving.interface import Service
 from cm3leon.serving.limits import Limits
 from cm3leon.serving.page_files import FOLDER, read_page
 from cm3leon.serving.schemas import BOUNDS, MOST_SEED
-from cm3leon.serving.security import LOOPBACK, Boundary, Door, Intake
+from cm3leon.serving.security import LOOPBACK, Boundary, Door, Intake, named
 
 BODY_SECONDS = 30.0
 """Time in which a body has to come in."""
@@ -134,7 +134,7 @@ def make_app(
         requests=limits.waiting + limits.rows,
         seconds=body_seconds,
     )
-    app.add_middleware(Door, hosts=frozenset({*LOOPBACK, *map(str.lower, hosts)}), token=token)
+    app.add_middleware(Door, hosts=frozenset({*LOOPBACK, *map(named, hosts)}), token=token)
     app.add_middleware(Boundary, metrics=serving.metrics)
     return app
 

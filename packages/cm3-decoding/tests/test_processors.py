@@ -43,6 +43,13 @@ def test_top_p_among_many_ids(sharpness):
         assert torch.equal(top_p_filter(row[None], 0.7)[0], kept)
 
 
+@pytest.mark.parametrize("top_p", [1e-30, 1e-40, 1e-50, 5e-324])
+def test_top_p_towards_0_keeps_the_likeliest(top_p):
+    logits = torch.tensor([[0.0, 5.0, 1.0], [3.0, 2.0, 2.0]])
+    kept = top_p_filter(logits, top_p).isfinite()
+    assert kept.tolist() == [[False, True, False], [True, False, False]]
+
+
 def test_top_p_keeps_what_ties_with_the_last():
     logits = torch.tensor([0.4, 0.2, 0.2, 0.2]).log()
     assert top_p_filter(logits, 0.5).isfinite().all()

@@ -126,8 +126,9 @@ async function once(method, path, body, accept, signal) {
 }
 
 function refusal(error, status) {
-  const { message = `The service answered with status ${status}.`, param = null } = error ?? {};
-  const ended = status === 503 ? "The service is closing or has stopped: " : "";
+  const said = `The service answered with status ${status}.`;
+  const { message = said, param = null, code } = error ?? {};
+  const ended = code === "stopped" ? "The service is closing or has stopped: " : "";
   return new Refused(ended + message, { status, param });
 }
 

@@ -2,6 +2,8 @@
 
 const SAMPLING = ["sampler", "guidance_scale", "temperature", "top_p", "top_k", "cd_k", "cd_alpha"];
 const DRAWING = ["candidates", "seed", ...SAMPLING];
+// Captions and parts of a picture are drawn without guidance and contrast.
+const PLAIN = ["candidates", "seed", "temperature", "top_p", "top_k", "retrieve"];
 
 /**
  * @typedef {object} Asked What is asked of the run; what a link and the history keep.
@@ -20,13 +22,10 @@ export const TASKS = {
     needs: { prompt: "Say what to draw." },
   },
   teach: { verb: "", picture: true, settings: [], needs: {} },
-  describe: {
-    verb: "Describe", picture: true, needs: {},
-    settings: ["candidates", "seed", "sampler", "temperature", "top_p", "top_k", "retrieve"],
-  },
+  describe: { verb: "Describe", picture: true, settings: PLAIN, needs: {} },
   vary: { verb: "Vary", picture: true, settings: DRAWING, needs: {} },
   infill: {
-    verb: "Redraw", picture: true, settings: [...DRAWING, "retrieve"],
+    verb: "Redraw", picture: true, settings: PLAIN,
     needs: { prompt: "Say what the whole picture shall show." },
   },
   edit: {

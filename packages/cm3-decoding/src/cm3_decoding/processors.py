@@ -47,7 +47,10 @@ def top_p_filter(logits: Tensor, top_p: float) -> Tensor:
     probabilities = logits.softmax(-1)
     largest = _largest(probabilities, top_p)
     before = largest.cumsum(-1) - largest
-    smallest = largest.masked_fill(before >= top_p, math.inf).amin(-1, keepdim=True)  # (..., 1)
+    least = torch.finfo(before.dtype).tiny  # what rounds to 0 would keep nothing
+    smallest = largest.masked_fill(before >= max(top_p, least), math.inf).amin(
+        -1, keepdim=True
+    )  # (..., 1)
     return logits.masked_fill(probabilities < smallest, -math.inf)
 
 
