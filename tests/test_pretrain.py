@@ -25,9 +25,9 @@ from cm3_imagetok import load_image
 from cm3_train import read_history
 from cm3leon.data.tokens import sequence_builder
 from cm3leon.drawing.describe import read_picture
-from cm3leon.drawing.draw import draw
+from cm3leon.drawing.draw import after_documents, draw
 from cm3leon.drawing.prompts import image_prompts, retrieve, retrieve_for_caption
-from cm3leon.drawing.teach import keep, recall, teach
+from cm3leon.drawing.teach import keep, learn, recall
 from cm3leon.evaluation.bits import bits_per_code
 from cm3leon.evaluation.subject import open_subject
 from cm3leon.parts import open_parts
@@ -178,13 +178,18 @@ def test_a_taught_picture_stands_before_prompts_that_name_it(unbroken, tmp_path,
     }
 
     parts = open_parts(unbroken, "cpu")
-    taught = teach(parts, load_image(picture), "zorp")
+    taught = learn(parts, load_image(picture), "zorp")
     assert parts.memory.taught == () and len(taught.memory.taught) == 1
     (key,) = retrieve_for_caption(taught, "a blue Zorp on yellow", 1)
-    scales = [{one.image_guidance_scale for one in p.habits.samplers} for p in (parts, taught)]
-    assert scales == [{None}, {2.0}]
+    own = parts.habits.samplers
+    behind = [after_documents(taught, [key], one) for one in own]
+    assert {one.image_guidance_scale for one in behind} == {2.0}
+    named = replace(own[0], image_guidance_scale=1.5)
+    for others in ([], [int(parts.memory.bank.keys[0])]):
+        assert [after_documents(taught, others, one) for one in own] == list(own)
+    assert after_documents(taught, [key], named) == named
     made = image_prompts(taught, ["a blue zorp", "a fox"], [[key], []])
-    for one in taught.habits.samplers:
+    for one in behind:
         bare, with_documents = made.other_streams(one, [0, 1])
         assert [len(p) for p in bare] == [len(bare[1])] * 2  # neither caption nor document
         assert len(with_documents[0]) > len(bare[0]) and torch.equal(with_documents[1], bare[1])
@@ -210,9 +215,9 @@ def test_a_taught_picture_stands_before_prompts_that_name_it(unbroken, tmp_path,
         recall(parts, unbroken)
     shutil.rmtree(unbroken / "taught")
     with pytest.raises(ValueError, match="text: wanted a name"):
-        teach(parts, load_image(picture), "  ")
+        learn(parts, load_image(picture), "  ")
     with pytest.raises(ValueError, match="text: wanted at most"):
-        teach(parts, load_image(picture), "zorp " * 300)
+        learn(parts, load_image(picture), "zorp " * 300)
 
 
 @pytest.mark.slow

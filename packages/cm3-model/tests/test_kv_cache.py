@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from cm3_model.kv_cache import AppendOne
+from cm3_model.appending import AppendOne
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from cm3_model.appending import Append, AppendOne
 from cm3_model.attention import Visible, attend, rotate
 from cm3_model.config import DecoderConfig
-from cm3_model.kv_cache import Append, AppendOne
 from cm3_model.shared_prefixes import Rows
 
 Checkpointing = Literal["none", "selective", "full"]

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cm3_model.appending import Append, AppendOne
 from cm3_model.attention import (
     Visible,
     additive,
@@ -26,7 +27,7 @@ from cm3_model.attention import (
 )
 from cm3_model.block import Block, Checkpointing, Norm
 from cm3_model.config import DecoderConfig
-from cm3_model.kv_cache import Append, AppendOne, KVCache
+from cm3_model.kv_cache import KVCache
 from cm3_model.shared_prefixes import Layers, SharedPrefixes
 
 COMPILED_LENGTHS = 256
