@@ -115,7 +115,7 @@ def beside_transformers(
     }
     if compiled:
         forward = torch.compile(peer.forward, dynamic=False)
-        ways["compiled"] = partial(in_one_batch, peer, forward, static=True)
+        ways["compiled"] = partial(in_one_batch, peer, forward, room=tokens)
     half = torch.cpu._is_avx512_bf16_supported()
     for batch in batches:
         few = min(tokens, 64)
@@ -166,23 +166,26 @@ def in_one_batch(
     batch: int,
     tokens: int,
     *,
-    static: bool = False,
+    room: int | None = None,
 ) -> torch.Tensor:
-    """Draw codes (B, tokens) by a model of transformers, both streams in one batch."""
+    """Draw codes (B, tokens) by a model of transformers, both streams in one batch.
+
+    With `room` the cache has that many codes' from the start, so that no shape ever changes.
+    """
     from transformers import DynamicCache, StaticCache
 
-    length = len(PROMPT) + tokens
-    cache = StaticCache(peer.config, max_cache_len=length) if static else DynamicCache()
+    length = len(PROMPT) + (room or tokens)
+    cache = StaticCache(peer.config, max_cache_len=length) if room else DynamicCache()
     gap = len(PROMPT) - len(WITHOUT)
     rows = torch.tensor([PROMPT] * batch + [[1] * gap + WITHOUT] * batch)  # padded on the left
     mask = torch.ones(len(rows), length, dtype=torch.long)
     mask[batch:, :gap] = 0
     places = (mask.cumsum(1) - 1).clamp(min=0)
     start, drawn = 0, []
-    for end in range(len(PROMPT), length):
+    for end in range(len(PROMPT), len(PROMPT) + tokens):
         logits = forward(
             input_ids=rows,
-            attention_mask=mask if static else mask[:, :end],
+            attention_mask=mask if room else mask[:, :end],
             position_ids=places[:, start:end],
             past_key_values=cache,
             cache_position=torch.arange(start, end),

@@ -181,15 +181,15 @@ def test_int8_and_bfloat16_stay_near():
 
 def test_logits_that_are_not_finite_are_refused_by_the_step_where_they_began():
     model = decoder().cuda()
-    plain = model.decode_one_token
+    plain = model.decode_span
     calls = []
 
-    def broken(tokens, cache):
+    def broken(*given):
         calls.append(1)
-        logits = plain(tokens, cache)
+        logits = plain(*given)
         return logits * float("nan") if len(calls) == 7 else logits
 
-    model.decode_one_token = broken
+    model.decode_span = broken
     with pytest.raises(FloatingPointError, match=r"step 7, rows \[0, 1, 2\]"):
         draw(model, "cuda", SamplingConfig())
 

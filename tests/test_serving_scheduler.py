@@ -158,15 +158,15 @@ def test_a_job_that_does_not_fit_fails_alone(scheduler):
 
 def test_a_model_that_fails_fails_its_jobs_and_goes_on(model, monkeypatch, caplog):
     scheduler, told, after = Scheduler(model, "cpu", 4), Told(), Told()
-    step = model.decode_one_token
+    step = model.decode_span
     broken = threading.Event()
 
-    def fails(ids, cache):
+    def fails(*given):
         if broken.is_set():
             raise RuntimeError("no memory left")
-        return step(ids, cache)
+        return step(*given)
 
-    monkeypatch.setattr(model, "decode_one_token", fails)
+    monkeypatch.setattr(model, "decode_span", fails)
     broken.set()
     scheduler.submit([row(0)], told.put)
     failed = told.last()
@@ -178,7 +178,7 @@ def test_a_model_that_fails_fails_its_jobs_and_goes_on(model, monkeypatch, caplo
     scheduler.close()
 
 
-@pytest.mark.parametrize("method", ["prefill", "decode_one_token"])
+@pytest.mark.parametrize("method", ["prefill", "decode_span"])
 @pytest.mark.parametrize(("words", "count"), [("no memory left", 3), ("CUDA error: asserted", 1)])
 def test_a_model_that_fails_again_and_again_is_broken(model, monkeypatch, method, words, count):
     scheduler = Scheduler(model, "cpu", 4)

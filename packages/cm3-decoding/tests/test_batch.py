@@ -122,8 +122,13 @@ def test_what_prompts_have_in_common_is_read_once(model, monkeypatch):
         for seed, (before, text) in enumerate([(document, 7), (document, 4), ([2], 7)] * 2)
     ]
     wanted = [alone(model, row) for row in both]
-    make_cache, read = model.make_cache, []
-    monkeypatch.setattr(model, "make_cache", lambda *size: Sharing(make_cache(*size)))
+    make_cache, made, read = model.make_cache, [], []
+
+    def sharing(rows, length):
+        made.append(rows)
+        return Sharing(make_cache(rows, length))
+
+    monkeypatch.setattr(model, "make_cache", sharing)
     monkeypatch.setattr(streams, "STEM_WORTH", 10)
     prefill = model.prefill
 
@@ -134,6 +139,7 @@ def test_what_prompts_have_in_common_is_read_once(model, monkeypatch):
     monkeypatch.setattr(model, "prefill", counted)
     found = generate_rows(model, both)
     assert all(map(torch.equal, found, wanted))
+    assert made == [3]  # no memory is laid out for what is not read
     stems, rests = read
     assert sorted(stems) == [1, 2, 7]  # the document, and two short prompts by themselves
     assert sorted(rests) == [1, 1, 1, 1, 2]

@@ -47,6 +47,54 @@ def test_some_outputs_alone_follow_the_weights(way):
     check(packed.double().float(), 0, 16)
 
 
+@packable
+@torch.no_grad()
+def test_a_few_spans_are_kept_ready_and_let_go_with_their_weights():
+    packed = PackedLinear(torch.nn.Linear(48, 80, bias=False), 4)
+    x = torch.randn(4, 48, generator=torch.Generator().manual_seed(0))
+    for start in (0, 5, 0, 5, 10, 15, 20, 25, 30):
+        wanted = packed(x)[:, start : start + 40]
+        torch.testing.assert_close(packed.span(x, start, start + 40), wanted)
+        torch.testing.assert_close(packed.span(x, 0, 79), packed(x)[:, :79])  # nearly all
+    assert list(packed._spans) == [(0, 40), (5, 45), (10, 50), (15, 55)]
+    packed.to(torch.bfloat16)
+    assert not packed._spans
+
+
+@torch.no_grad()
+def test_weights_loaded_in_inference_mode_are_those_of_a_span():
+    with torch.inference_mode():
+        packed = PackedLinear(torch.nn.Linear(48, 80, bias=False), 4)
+        x, other = torch.ones(4, 48), torch.randn(80, 48)
+        packed.span(x, 0, 16)
+        packed.load_state_dict({"weight": other})
+        torch.testing.assert_close(packed.span(x, 0, 16), (x @ other.T)[:, :16])
+
+
+class Doubled(torch.nn.Module):
+    """What adapters do: a layer with the weight of the one below it, and more."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.weight = linear.weight
+
+    def forward(self, x):
+        return 2 * torch.nn.functional.linear(x, self.weight)
+
+
+@torch.no_grad()
+def test_a_span_goes_through_whatever_stands_for_the_output(make, ids):
+    model = make(tie_embeddings=False)
+    model.output = Doubled(model.output)
+    found = []
+    for span in (None, (5, 30)):
+        cache = model.make_cache(3, 12)
+        model.prefill(ids[:, :9], torch.tensor([4, 9, 7]), cache)
+        step = (ids[:, 9], cache)
+        found.append(model.decode_span(*step, *span) if span else model.decode_one_token(*step))
+    torch.testing.assert_close(found[1], found[0][:, 5:30], rtol=1e-5, atol=1e-5)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("rows", [None, 3])
 def test_a_step_gives_the_logits_of_a_span(decoder, ids, rows):

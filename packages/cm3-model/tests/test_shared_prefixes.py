@@ -139,6 +139,22 @@ def test_other_formats(decoder, ids, dtype):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16])
+def test_rows_of_a_prefix_need_not_be_neighbours_under_autocast(decoder, ids, weights):
+    model = decoder.to(weights)
+    logits = []
+    for shares in (True, False):
+        with torch.autocast("cpu", torch.bfloat16):
+            cache = model.make_cache(2, 12)
+            cache.shares_prefixes = shares
+            model.prefill(ids[:2, :9], torch.tensor([9, 7]), cache)
+            cache.select_rows(torch.tensor([0, 1, 0]))
+            assert bool(cache.shared) == shares
+            logits.append(model.decode_one_token(ids[:, 9], cache).float().softmax(-1))
+    torch.testing.assert_close(*logits, rtol=0.05, atol=0.05)
+
+
+@torch.no_grad()
 def test_memory_is_that_of_prefixes_and_of_what_rows_add(decoder, ids):
     cache = read(decoder, [ids[0, :10].tolist()], 14)
     one = cache.nbytes // 14  # a token

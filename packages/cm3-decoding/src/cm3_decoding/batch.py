@@ -342,12 +342,14 @@ def _make_cache(
     most = int(used.max() + max(1, limits.max())) - 1
     rows, all_rows = len(reading.distinct), len(reading.lengths)
     try:
+        if reading.stems is not None:
+            cache = model.make_cache(len(reading.stems.lengths), length)
+            if shares_prefixes(cache):
+                return cache, length
         cache = model.make_cache(rows, length)
         if (rows, length) != (all_rows, most) and not hasattr(cache, "select_rows"):
             length = most  # finished rows stay, and are fed as long as the others
             cache = model.make_cache(all_rows, length)
-        elif reading.stems is not None and shares_prefixes(cache):
-            cache = model.make_cache(len(reading.stems.lengths), length)
     except ValueError as error:
         row = int((used + limits).argmax())
         raise ValueError(

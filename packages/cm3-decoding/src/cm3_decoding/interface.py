@@ -53,6 +53,7 @@ class DecodesSpans(Protocol):
     def decode_span(self, input_ids: Tensor, cache: Any, start: int, stop: int) -> Tensor:
         """Append one id per row (B,); return the logits (B, stop - start) of `start` to `stop - 1`.
 
-        Other ids of a large vocabulary would take much of a step.
+        Other ids of a large vocabulary would take much of a step. A model that has this method is
+        never asked for `decode_one_token`.
         """
         ...

@@ -115,7 +115,8 @@ def attend(
         return attend(query.to(key.dtype), key, value, visible, prefixes).to(query.dtype)
     if prefixes:
         assert isinstance(visible, Tensor)
-        return _attend_once(query, key, value, visible, prefixes)
+        with torch.autocast(query.device.type, enabled=False):  # all parts are in one format
+            return _attend_once(query, key, value, visible, prefixes)
     grouped = key.shape[1] != query.shape[1]
     if visible is not None and not isinstance(visible, Tensor):
         mixed = _compiled_flex()(query, key, value, block_mask=visible, enable_gqa=grouped)

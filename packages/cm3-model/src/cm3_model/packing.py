@@ -33,6 +33,9 @@ WAYS: dict[str, tuple[Way, ...]] = {
 WORTH = {"cpu": 0.8, "cuda": 0.98}
 """Largest share of the plain way's time for which another way is taken."""
 
+MOST_SPANS = 4
+"""Spans of outputs of a layer that are kept ready: each takes its memory once more."""
+
 
 def can_pack(dtype: torch.dtype) -> bool:
     """Tell whether this PyTorch and processor have oneDNN's packed matrices of a format."""
@@ -53,14 +56,16 @@ class PackedLinear(nn.Module):
         self.rows = rows
         self.way = way
         self.weight = linear.weight.requires_grad_(False)
-        object.__setattr__(self, "_span", None)  # no submodule: its weights are these
-        self._span: PackedLinear | None
+        self._spans: dict[
+            tuple[int, int], PackedLinear
+        ] = {}  # no submodules: their weights are these
         self._packed: Tensor | None = None
         self._packed_from: tuple[Tensor, int | None] | None = None
         self._pack()
 
     def _pack(self) -> None:
         """Make oneDNN's copy anew; none in a format that it does not have."""
+        self._spans = {}
         weight = self.weight.detach()
         fits = weight.device.type == "cpu" and can_pack(weight.dtype)
         packs = self.way == "packed" and fits
@@ -69,13 +74,18 @@ class PackedLinear(nn.Module):
         self._packed_from = (weight, _version(weight)) if packs else None
 
     def span(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """Map (..., in) to outputs `start` to `stop - 1`; the last span's matrix is kept ready."""
+        """Map (..., in) to outputs `start` to `stop - 1`; a few spans' matrices are kept ready."""
+        spans, key = self._spans, (start, stop)
         wanted = self.weight.detach()[start:stop]
-        if self._span is None or not self._span.weight.is_set_to(wanted):
-            part = nn.Linear(*wanted.shape[::-1], bias=False, device="meta")
-            part.weight = nn.Parameter(wanted, requires_grad=False)
-            object.__setattr__(self, "_span", PackedLinear(part, self.rows, self.way))
-        return self._span(x)
+        part = spans.get(key)
+        if part is None or not part.weight.is_set_to(wanted):
+            # one more copy of nearly all, or of every span that was ever asked, would not pay
+            if 4 * len(wanted) > 3 * len(self.weight) or len(spans) >= MOST_SPANS:
+                return self(x)[..., start:stop]
+            linear = nn.Linear(*wanted.shape[::-1], bias=False, device="meta")
+            linear.weight = nn.Parameter(wanted, requires_grad=False)
+            part = spans[key] = PackedLinear(linear, self.rows, self.way)
+        return part(x)
 
     def _is_stale(self) -> bool:
         """Tell whether the weights were written to or replaced since oneDNN's copy was made."""
@@ -95,7 +105,7 @@ class PackedLinear(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave oneDNN's copy out, which can be neither copied nor pickled."""
-        return self.__dict__ | {"_packed": None, "_packed_from": None, "_span": None}
+        return self.__dict__ | {"_packed": None, "_packed_from": None, "_spans": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, and make oneDNN's copy anew."""

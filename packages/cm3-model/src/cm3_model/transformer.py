@@ -260,9 +260,11 @@ class Decoder(nn.Module):
         if span is None or span == (0, self.config.vocab_size):
             return self.head(hidden)
         start, stop = span
+        if self.output is None or type(self.output) is nn.Linear:
+            return F.linear(hidden, self.head_weight[start:stop])
         if hasattr(self.output, "span"):
             return self.output.span(hidden, start, stop)  # of a matrix that was packed
-        return F.linear(hidden, self.head_weight[start:stop])
+        return self.head(hidden)[:, start:stop]  # adapters, and what else may stand there
 
     def _run(
         self,

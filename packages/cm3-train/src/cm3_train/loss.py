@@ -58,8 +58,8 @@ def token_losses(
         labels: (...) the next ids, -100 where nothing counts.
         head: A matrix needs a quarter less arithmetic than a callable.
         weights: (...) what each position counts in `total`; None: 1.
-        chunk_size: Positions whose logits stand in memory at once; None: 1024, on a CPU as few as
-            have `CPU_LOGITS` logits under a matrix.
+        chunk_size: Positions whose logits stand in memory at once; None: 1024, under a float32
+            matrix on a CPU as few as have `CPU_LOGITS` logits.
 
     Raises:
         ValueError: Shapes do not fit, or `chunk_size` is below 1.
@@ -71,8 +71,10 @@ def token_losses(
     if weights is not None and weights.shape != labels.shape:
         raise ValueError(f"weights: wanted shape {tuple(labels.shape)}, got {tuple(weights.shape)}")
     if chunk_size is None:
-        few = isinstance(head, Tensor) and hidden.device.type == "cpu"
-        chunk_size = min(1024, max(64, CPU_LOGITS // len(head))) if few else 1024
+        chunk_size = 1024
+        # a matrix in a shorter format would lose digits by the additions of more pieces
+        if isinstance(head, Tensor) and (head.device.type, head.dtype) == ("cpu", torch.float32):
+            chunk_size = min(chunk_size, max(64, CPU_LOGITS // len(head)))
     if chunk_size < 1:
         raise ValueError(f"chunk_size: wanted at least 1, got {chunk_size}")
     counts = (labels != IGNORE).flatten().nonzero()[:, 0]  # (N,) places
