@@ -1,8 +1,6 @@
 import pytest
 import torch
 
-from cm3_model.appending import AppendOne
-
 
 @pytest.fixture
 def filled(paper_decoder, ids):
@@ -67,29 +65,6 @@ def test_only_what_counts_is_written(paper_decoder, filled):
     for row, length in enumerate((3, 8, 5)):
         assert filled.keys[:, row, :, length:].count_nonzero() == 0
         assert filled.keys[:, row, :, :length].count_nonzero() > 0
-
-
-@pytest.mark.parametrize("gradients", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_one_token_goes_behind_its_row_and_nowhere_else(dtype, gradients):
-    generator = torch.Generator().manual_seed(0)
-    layers = [
-        tuple(torch.randn(3, 2, 9, 4, generator=generator).to(dtype) for _ in range(2))
-        for _ in range(2)
-    ]
-    before = [tuple(part.clone() for part in layer) for layer in layers]
-    new = torch.randn(2, 2, 3, 2, 1, 4, generator=generator)  # layers, key and value, (B, H, 1, W)
-    with torch.set_grad_enabled(gradients):
-        places = torch.zeros(3, 9, dtype=torch.long)
-        append = AppendOne(layers, places, torch.tensor([2, 6, 0]), 7)
-        for layer in range(2):
-            found = append.write(layer, *new[layer])
-            for part in range(2):
-                wanted = before[layer][part]
-                for row, slot in enumerate((2, 6, 0)):
-                    wanted[row, :, slot] = new[layer, part, row, :, 0].to(dtype)
-                assert torch.equal(layers[layer][part], wanted)
-                assert torch.equal(found[part].to(dtype), wanted[:, :, :7])
 
 
 @torch.no_grad()
