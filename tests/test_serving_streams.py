@@ -330,6 +330,7 @@ def test_the_end_of_the_service_is_the_end_of_its_answers():
 
 
 PROGRAM = """
+import signal
 import sys
 from cm3_imagetok.exit_status import exit_status
 from cm3leon.serving.server import bind, serve, url_of
@@ -340,6 +341,7 @@ def main():
         serve(FakeService(pause=60), bound, announce=lambda: print(url_of(bound, "127.0.0.1"),
               flush=True))
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's job may ignore
 sys.exit(exit_status(main, "error", interrupted="stopped"))
 """
 

@@ -138,7 +138,8 @@ def test_generate_follows_instructions(generate, tuned, smoke_run, tmp_path, arg
     assert said in done.stdout
     assert (tmp_path / "a.png").is_file() == (tmp_path / "b.png").is_file() == bool(drawn)
     if drawn:
-        assert Image.open(tmp_path / "b.png").size == Image.open(file).size
+        with Image.open(tmp_path / "b.png") as one, Image.open(file) as picture:
+            assert one.size == picture.size
 
 
 @pytest.mark.slow

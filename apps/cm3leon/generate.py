@@ -67,7 +67,7 @@ def draw_prompt(
     sampler: str | None,
     changes: Mapping[str, Any],
     out: Path | None,
-    best: Path | None,
+    best: Path | None = None,
 ) -> None:
     """Draw candidates for a prompt; arguments as of `drawing.sampling` and `drawing.draw`."""
     with progress_bar("drawing") as progress:
@@ -130,7 +130,7 @@ def redraw_picture(
     sampler: str | None,
     changes: Mapping[str, Any],
     out: Path | None,
-    best: Path | None,
+    best: Path | None = None,
 ) -> None:
     """Redraw a rectangle of a picture; arguments as of `redrawing`."""
     redrawing = redraw.redrawing(

@@ -194,7 +194,8 @@ def memory_of_a_step(shape: Shape, layout: Layout) -> Memory:
     slopes = layout.tokens * (layout.stream_bytes * shape.width + 2 * product * shape.mlp_width)
     if adapted and layout.bfloat16 and "down" in layout.targets:
         slopes += layout.tokens * 4 * shape.mlp_width  # the way back through peft's conversion
-    # its gradients of the head and of the states stay while backward goes through the blocks
+    # its gradients of the head and of the states, which backward hands on before it goes through
+    # the blocks
     made = layout.stream_bytes * layout.tokens * shape.width
     if not adapted:
         made += 4 * shape.vocab_size * shape.width
@@ -204,7 +205,7 @@ def memory_of_a_step(shape: Shape, layout: Layout) -> Memory:
         optimizer=layout.optimizer_bytes * trained,
         averaged=4 * trained if layout.averaged else 0,
         activations=activations,
-        working=made + max(logits, again + slopes),
+        working=max(made + logits, again + slopes),
     )
 
 
