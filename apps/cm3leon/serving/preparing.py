@@ -142,9 +142,8 @@ def _describe(asked: Describe, parts: Parts) -> Prepared:
     def last_event(found: describe.Descriptions) -> Texts:
         return Texts(texts=tuple(found.captions), scores=_judged(parts, found.scores))
 
-    pixels = np.asarray(square(asked.picture, parts.tokenizers.size))
     keys = continuation.contexts[0]
-    vector = parts.encoder.encode_images([pixels])[0] if keys else None
+    vector = parts.encoder.encode_images([_pixels(parts, asked)])[0] if keys else None
     documents = documents_of(parts, keys, vector)
     return Prepared(continuation=continuation, last_event=last_event, documents=documents)
 
@@ -242,7 +241,7 @@ def _sampling(asked: Choices, tuned: Tuned, task: str) -> SamplingConfig:
     return tuned.sampling(task, changes)
 
 
-def _pixels(parts: Parts, asked: Edit | Ask | Structure) -> np.ndarray:
+def _pixels(parts: Parts, asked: Describe | Edit | Ask | Structure) -> np.ndarray:
     return np.asarray(square(asked.picture, parts.tokenizers.size))
 
 

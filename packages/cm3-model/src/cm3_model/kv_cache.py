@@ -158,15 +158,14 @@ class KVCache:
         moved = [(new, old) for new, old in enumerate(chosen) if new != old]
         if self.shares_prefixes and not self.shared and pays(chosen, lengths):
             self._share(chosen, lengths)
-        elif all(old >= len(chosen) for _, old in moved):
-            for new, old in moved:
-                for part in (*self._parts(), self._places):
-                    part[new] = part[old]
-            self.shared = self.shared.select(chosen)
-            self._narrow(len(chosen))
         else:
-            self._memory = [(key[index], value[index]) for key, value in self.layers]
-            self._places = self.places[index]
+            if all(old >= len(chosen) for _, old in moved):
+                for new, old in moved:
+                    for part in (*self._parts(), self._places):
+                        part[new] = part[old]
+            else:
+                self._memory = [(key[index], value[index]) for key, value in self.layers]
+                self._places = self.places[index]
             self.shared = self.shared.select(chosen)
             self._narrow(len(chosen))
         self.lengths = self.lengths[index]
