@@ -38,7 +38,7 @@ class Started:
 
 @dataclass(frozen=True, kw_only=True)
 class Drawn:
-    """A report: the new ids so far, (length,) of each row, equally many of each that goes on."""
+    """A report: the new ids so far, (length,) of each row."""
 
     ids: list[Tensor]
 
@@ -70,7 +70,7 @@ class Job:
     every: int | None
     """New ids after which to report `Drawn`; None: never."""
     found: dict[int, Tensor] = field(default_factory=dict)
-    drawn: int = 0
+    said: int = 0
     cancelled: bool = False
 
 
@@ -215,9 +215,7 @@ class Scheduler:
                 self._count_failure("reading a prompt", error)
             self._fail(coming, error)
             return []
-        for job in coming:
-            job.drawn = 1
-            self._running.append(job)
+        self._running += coming
         return [batch]
 
     def _take(self, batch: Batch[tuple[Job, int]]) -> None:
@@ -231,10 +229,12 @@ class Scheduler:
 
     def _say(self, batch: Batch[tuple[Job, int]]) -> None:
         """Report ids so far to those jobs that have enough new ones."""
+        counts = batch.counts
         for job in self._running:
-            job.drawn += 1
-            if job.every is not None and job.drawn % job.every == 0 and not job.cancelled:
-                names = [(job, place) for place in range(len(job.rows))]
+            names = [(job, place) for place in range(len(job.rows))]
+            drawn = min(counts.get(name, job.said) for name in names if name[1] not in job.found)
+            if job.every is not None and drawn // job.every > job.said // job.every:
+                job.said = drawn
                 so_far = {place: ids for (_, place), ids in batch.peek(names).items()} | job.found
                 job.report(Drawn(ids=[so_far[place] for place in range(len(job.rows))]))
 

@@ -50,6 +50,47 @@ class TableModel:
         return self.by_sum[int(ids.sum()) % VOCAB_SIZE] + self.by_last[int(ids[-1])]
 
 
+class LookaheadCache(dict):
+    """A cache of the table model whose rows come and go, and whose last ids can be taken back."""
+
+    def select_rows(self, rows):
+        self["sum"], self["used"] = self["sum"][rows], self["used"][rows]
+
+    def join(self, other):
+        self["sum"] = torch.cat([self["sum"], other["sum"]])
+        self["used"] = torch.cat([self["used"], other["used"]])
+        self["length"] = max(self["length"], other["length"])
+
+    def forget(self, counts):
+        rows = torch.arange(len(counts))
+        self["used"] = self["used"] - counts
+        self["sum"] = torch.stack(self["sums"])[len(self["sums"]) - 1 - counts, rows]
+
+
+class LookaheadModel(TableModel):
+    """The table model, which also reads several ids in one pass."""
+
+    def __init__(self, seed=0):
+        super().__init__(seed)
+        self.passes = []
+
+    def make_cache(self, batch_size, length):
+        return LookaheadCache(super().make_cache(batch_size, length))
+
+    def decode_one_token(self, input_ids, cache):
+        self.passes.append(1)
+        return super().decode_one_token(input_ids, cache)
+
+    def decode_several(self, input_ids, cache, start, stop):
+        self.passes.append(input_ids.shape[1])
+        cache["sums"] = [cache["sum"].clone()]
+        logits = []
+        for ids in input_ids.unbind(1):
+            logits.append(super().decode_one_token(ids, cache)[:, start:stop])
+            cache["sums"].append(cache["sum"].clone())
+        return torch.stack(logits, 1)
+
+
 class RealDecoder:
     """A small decoder with attention and 8,192 codes, whose products round as the batch decides.
 
@@ -104,6 +145,11 @@ def real_decoder():
 @pytest.fixture
 def model():
     return TableModel()
+
+
+@pytest.fixture
+def looking():
+    return LookaheadModel()
 
 
 @pytest.fixture

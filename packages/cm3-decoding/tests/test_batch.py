@@ -173,8 +173,10 @@ def test_a_row_that_waits_takes_a_finished_ones_place(joining, prompts):
 
 
 @pytest.mark.parametrize("seed", range(25))
-def test_rows_that_come_and_go_draw_what_they_draw_alone(joining, rows, seed):
+@pytest.mark.parametrize("kind", ["joining", "looking"])
+def test_rows_that_come_and_go_draw_what_they_draw_alone(rows, seed, kind, request):
     chance = random.Random(seed)
+    joining = request.getfixturevalue(kind)
     wanted = {number: alone(joining, row) for number, row in enumerate(rows)}
     waiting, batch, found, dropped = list(range(len(rows))), None, {}, set()
     while waiting or batch:
@@ -189,17 +191,89 @@ def test_rows_that_come_and_go_draw_what_they_draw_alone(joining, rows, seed):
             batch.step()
             found |= batch.collect()
         if coming:
-            new = Batch(joining, {number: rows[number] for number in coming})
+            ahead = chance.randint(1, 5) if kind == "looking" else 1
+            new = Batch(joining, {number: rows[number] for number in coming}, lookahead=ahead)
             found |= new.collect()
             if batch and new:
                 batch.join(new)
             else:
                 batch = new if new else batch
         if batch:
-            names, last, going = batch.latest()
+            names, last, going = batch.at(0)
             assert len(names) == len(last) == len(going) and set(batch.names) <= set(names)
+            for name, one, there in zip(names, last, going, strict=True):
+                assert there == bool(len(wanted[name])) and (not there or one == wanted[name][0])
     assert set(found) | dropped == set(wanted) and not set(found) & dropped
     assert all(torch.equal(ids, wanted[number]) for number, ids in found.items())
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 35])
+@pytest.mark.parametrize("lookahead", [2, 3, 9])
+def test_a_look_ahead_changes_no_id(looking, rows, batch_size, lookahead):
+    wanted = [alone(looking, row) for row in rows]
+    looking.passes.clear()
+    found = generate_rows(looking, rows, batch_size=batch_size, lookahead=lookahead)
+    assert all(map(torch.equal, found, wanted))
+    if batch_size == 1:  # rows whose guidance acts for a while are read id by id, with the others
+        assert max(looking.passes) >= min(lookahead, 7)
+
+
+@pytest.mark.parametrize("sampler", ["top-p", "cd-k", "greedy"])
+def test_a_look_ahead_saves_passes_where_ids_follow_from_few_before(looking, sampler):
+    """A table whose ids hardly depend on what came before: nearly all guesses are right."""
+    looking.by_sum, looking.by_last = looking.by_sum / 1e4, looking.by_last / 1e4
+    looking.by_last += torch.randn(30, generator=torch.Generator().manual_seed(5))
+    row = Row(
+        prompts={"conditional": torch.tensor([3]), "unconditional": torch.tensor([4])},
+        segments=[CodeBlock(start=10, stop=30, length=33)],
+        config=SamplingConfig(sampler=sampler, guidance_scale=2.0, cd_alpha=0.1),
+        seed=4,
+    )
+    wanted = alone(looking, Row(**vars(row) | {"prompts": {**row.prompts,
+                   "image_conditional": torch.tensor([1])}}))  # fmt: skip
+    looking.passes.clear()
+    calls = []
+    (found,) = generate_rows(looking, [row], lookahead=5, progress=lambda *call: calls.append(call))
+    assert torch.equal(found, wanted)
+    assert len(looking.passes) <= 10  # 7 if all are right
+    assert calls[-1] == (33, 33) and calls == sorted(calls)
+
+
+def test_ids_that_can_only_follow_are_read_at_once(looking, prompts, unconditional):
+    forced = Forced(ids=(7, 3, 9, 1, 4, 8))
+    two = CodeBlock(start=10, stop=30, length=2)
+    rows = [
+        Row(
+            prompts={"conditional": prompt, "unconditional": other},
+            segments=[forced, two, forced, two],
+            config=SamplingConfig(guidance_scale=2.0),
+            seed=number,
+        )
+        for number, (prompt, other) in enumerate(zip(prompts, unconditional, strict=True))
+    ]
+    hidden = TableOf(looking)
+    wanted = generate_rows(hidden, rows)
+    looking.passes.clear()
+    found = generate_rows(looking, rows)
+    assert all(map(torch.equal, found, wanted))
+    # the first id stands behind the prompt, and each run's last gives a drawn one
+    assert looking.passes == [6, 1, 7, 1]
+
+
+class TableOf:
+    """A model that hides what it offers besides the three methods."""
+
+    def __init__(self, model):
+        self.make_cache, self.prefill = model.make_cache, model.prefill
+        self.decode_one_token = model.decode_one_token
+
+
+def test_a_model_that_cannot_look_ahead_is_named(looking, prompts):
+    row = Row(prompts={"conditional": prompts[0]}, segments=[CODES])
+    with pytest.raises(ValueError, match="^lookahead: wanted 1 or a model with `decode_several`"):
+        Batch(TableOf(looking), {0: row}, lookahead=2)
+    with pytest.raises(ValueError, match="^lookahead: "):
+        Batch(looking, {0: row}, lookahead=0)
 
 
 def test_a_prompt_that_comes_later_may_be_longer(joining, prompts):

@@ -215,3 +215,45 @@ def test_rows_that_are_joined_or_selected_go_on_where_they_stand():
         assert done == [True, True, False] and both.ends_early
         both.select_rows([0])
         assert not both.ends_early
+
+
+def test_masks_behind_guesses_are_those_of_rows_that_have_them():
+    rows = [[CODES, TEXT], [TEXT, CODES], [Forced(ids=(7, 0)), TEXT]]
+    state = Constraint(rows, 30)
+    guesses = torch.tensor([[20, 21, 22], [4, 1, 20], [7, 0, 1]])
+    ahead = state.ahead(guesses)
+    assert ahead.shape == (3, 4, 30)
+    for place in range(4):
+        assert torch.equal(ahead[:, place], state.allowed())  # which `ahead` has not moved
+        if place < 3:
+            state.advance(guesses[:, place])
+
+
+def test_rows_that_do_not_go_stay_where_they_are():
+    text = dataclasses.replace(TEXT, stop_sequences=((6, 7),))
+    state, other = (Constraint([[CODES], [text, CODES]], 30) for _ in range(2))
+    for ids, going in [((20, 6), (1, 1)), ((20, 7), (1, 0)), ((20, 7), (0, 1)), ((20, 20), (1, 1))]:
+        state.advance(torch.tensor(ids), torch.tensor(going).bool())
+    for ids in ((20, 6), (20, 7), (20, 20)):
+        other.advance(torch.tensor(ids))
+    assert torch.equal(state.allowed(), other.allowed())
+    assert state.finished().tolist() == other.finished().tolist() == [True, False]
+
+
+def test_ids_that_can_only_follow_are_known():
+    rows = [
+        [Forced(ids=(7, 0)), CODES, Forced(ids=(5,))],
+        [CodeBlock(start=9, stop=10, length=2), TEXT, Forced(ids=(1, 2))],
+        [],
+    ]
+    state = Constraint(rows, 30)
+    assert state.forces and not Constraint([[CODES], [TEXT]], 30).forces
+    assert state.known([0, 0, 0], 7).tolist() == [
+        [7, 0, -1, -1, -1, 5, -1],
+        [9, 9, -1, -1, -1, -1, -1],  # a text decides itself where it ends
+        [-1] * 7,
+    ]
+    state.select_rows([1, 0])
+    assert state.known([1, 4], 2).tolist() == [[9, -1], [-1, 5]]
+    joined = state.join(Constraint([[Forced(ids=(3,))]], 30))
+    assert joined.known([0, 0, 0], 1).tolist() == [[9], [7], [3]]

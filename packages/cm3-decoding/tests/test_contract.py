@@ -37,3 +37,15 @@ def test_nan_fails(model):
     model.by_last = torch.full_like(model.by_last, float("nan"))
     with pytest.raises(AssertionError, match="finite"):
         check_language_model(model, 30)
+
+
+def test_a_model_that_reads_ahead_is_checked_too(looking, monkeypatch):
+    check_language_model(looking, 30)
+    decode = looking.decode_several
+    monkeypatch.setattr(looking, "decode_several", lambda *given: decode(*given).flip(1))
+    with pytest.raises(AssertionError, match="the logits after each id"):
+        check_language_model(looking, 30)
+    monkeypatch.setattr(looking, "decode_several", decode)
+    monkeypatch.setattr(looking.make_cache(1, 1).__class__, "forget", lambda cache, counts: None)
+    with pytest.raises(AssertionError, match="that `forget` leaves|a row goes on"):
+        check_language_model(looking, 30)

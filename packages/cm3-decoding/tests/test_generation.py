@@ -327,6 +327,26 @@ def test_a_stream_sees_every_id_and_can_cancel(model, prompts):
     assert all(torch.equal(row, all_of[: len(row)]) for row, all_of in zip(cut, whole, strict=True))
 
 
+@pytest.mark.parametrize("lookahead", [1, 4])
+def test_a_stream_sees_ids_of_a_look_ahead_in_their_order(looking, prompts, lookahead):
+    looking.by_sum, looking.by_last = looking.by_sum / 9, looking.by_last / 9  # many right guesses
+    text = TextUntil(start=1, stop=10, stop_ids=(4, 5, 6), max_new_tokens=8)
+    segments = [[CODES], [CodeBlock(start=10, stop=30, length=2)], [text]]
+    steps, calls = [], []
+    settings = {"constraint": segments, "lookahead": lookahead}
+    whole = draw(
+        looking, prompts, stream=steps.append, progress=lambda *c: calls.append(c), **settings
+    )
+    assert [step.step for step in steps] == list(range(1, 9))
+    for row in range(3):
+        assert [int(s.ids[row]) for s in steps if s.active[row]] == whole[row].tolist()
+    assert calls[-1] == (8, 8) and calls == sorted(calls)
+    assert (len(calls) < 8) == (lookahead > 1)
+    cut = draw(looking, prompts, stream=lambda step: step.step < 3, **settings)
+    assert all(torch.equal(row, all_of[: len(row)]) for row, all_of in zip(cut, whole, strict=True))
+    assert 3 <= len(cut[0]) < 8
+
+
 def test_interleaved_rows_keep_one_cache(model, prompts, unconditional):
     segment = Interleaved(
         text=TextUntil(start=1, stop=10, stop_ids=(4,), max_new_tokens=4),

@@ -6,7 +6,7 @@ from cm3_decoding.noise import Noise, _split_mix
 
 def at(noise, step):
     rows = len(noise._first)
-    return noise.at(torch.full((rows, 1), step))
+    return noise.at(torch.full((rows, 1), step))[:, 0]
 
 
 def test_a_number_depends_on_seed_step_and_id_alone():
@@ -72,6 +72,7 @@ def test_rows_that_come_and_go_keep_their_numbers():
     noise = Noise([3, 1], 5, 10, 20, "cpu")
     noise.join(Noise([7], 9, 30, 40, "cpu"), 10, 40)
     noise.select_rows(torch.tensor([2, 0]))
-    found = noise.at(torch.tensor([[8], [4]]))
-    assert torch.equal(found[0], at(Noise([7], 9, 10, 40, "cpu"), 8)[0])
-    assert torch.equal(found[1], at(Noise([3], 5, 10, 40, "cpu"), 4)[0])
+    found = noise.at(torch.tensor([[8, 2], [4, 0]]))
+    for row, (seed, steps) in enumerate([(7, (8, 2)), (3, (4, 0))]):
+        for place, step in enumerate(steps):
+            assert torch.equal(found[row, place], at(Noise([seed], 9, 10, 40, "cpu"), step)[0])

@@ -4,12 +4,12 @@ import torch
 
 from cm3_decoding import SamplingConfig
 from cm3_decoding.noise import Noise
-from cm3_decoding.sampling import choose, sample
+from cm3_decoding.sampling import choose, draw, sample
 
 
 def exponentials(rows, size, seed=0):
     seeds = [seed + row for row in range(rows)]
-    return Noise(seeds, 1, 0, size, "cpu").at(torch.zeros(rows, 1, dtype=torch.long))
+    return Noise(seeds, 1, 0, size, "cpu").at(torch.zeros(rows, 1, dtype=torch.long))[:, 0]
 
 
 def test_the_first_arrival_is_drawn():
@@ -58,3 +58,13 @@ def test_every_draw_is_the_papers_distribution(scale):
     found = np.bincount(drawn.numpy(), minlength=20)
     deviation = np.sqrt(rows * wanted * (1 - wanted))
     assert (np.abs(found - rows * wanted) <= 4 * deviation).all()
+
+
+@pytest.mark.parametrize("sampler", ["top-p", "cd-k", "greedy"])
+def test_one_rows_scores_give_as_many_draws_as_there_are_numbers(sampler):
+    config = SamplingConfig(sampler=sampler, guidance_scale=2.0, top_p=0.8, top_k=5)
+    scores = torch.randn(3, 1, 20, generator=torch.Generator().manual_seed(1))
+    noise = exponentials(12, 20).view(3, 4, 20)
+    found = draw(scores, noise, config).expand(3, 4)
+    for place in range(4):
+        assert torch.equal(found[:, place], draw(scores[:, 0], noise[:, place], config))

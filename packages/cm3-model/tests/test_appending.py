@@ -1,30 +1,49 @@
 import pytest
 import torch
 
-from cm3_model.appending import Append, AppendOne
+from cm3_model.appending import Append, AppendEvenly
 
 
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("gradients", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-def test_one_token_goes_behind_its_row_and_nowhere_else(dtype, gradients):
+def test_new_tokens_go_behind_their_row_and_nowhere_else(dtype, gradients, count):
     generator = torch.Generator().manual_seed(0)
     layers = [
         tuple(torch.randn(3, 2, 9, 4, generator=generator).to(dtype) for _ in range(2))
         for _ in range(2)
     ]
     before = [tuple(part.clone() for part in layer) for layer in layers]
-    new = torch.randn(2, 2, 3, 2, 1, 4, generator=generator)  # layers, key and value, (B, H, 1, W)
+    # layers, key and value, (B, H, T, W)
+    new = torch.randn(2, 2, 3, 2, count, 4, generator=generator)
     with torch.set_grad_enabled(gradients):
         places = torch.zeros(3, 9, dtype=torch.long)
-        append = AppendOne(layers, places, torch.tensor([2, 6, 0]), 7)
+        append = AppendEvenly(layers, places, torch.tensor([2, 6, 0]), count, 6 + count)
         for layer in range(2):
             found = append.write(layer, *new[layer])
             for part in range(2):
                 wanted = before[layer][part]
                 for row, slot in enumerate((2, 6, 0)):
-                    wanted[row, :, slot] = new[layer, part, row, :, 0].to(dtype)
+                    wanted[row, :, slot : slot + count] = new[layer, part, row].to(dtype)
                 assert torch.equal(layers[layer][part], wanted)
-                assert torch.equal(found[part].to(dtype), wanted[:, :, :7])
+                assert torch.equal(found[part].to(dtype), wanted[:, :, : 6 + count])
+
+
+@pytest.mark.parametrize("codes", [[1], [0], [1, 1, 1], [1, 0, 1], [0, 1, 1], [0, 0, 0]])
+def test_places_in_pictures_go_on(codes):
+    before = torch.zeros(3, 9, dtype=torch.long)
+    before[1, :6] = torch.tensor([0, 0, 1, 2, 3, 4])
+    before[2, :2] = torch.tensor([1, 0])
+    layers = [(torch.zeros(3, 1, 9, 2), torch.zeros(3, 1, 9, 2))]
+    new = AppendEvenly(layers, before, torch.tensor([0, 6, 2]), len(codes), 6 + len(codes))
+    found = new.place(torch.tensor(codes).bool().expand(3, -1))
+    for row, (length, place) in enumerate([(0, 0), (6, 4), (2, 0)]):
+        wanted = []
+        for code in codes:
+            place = (place + 1) * code
+            wanted.append(place)
+        assert found[row].tolist() == wanted
+        assert before[row, length : length + len(codes)].tolist() == wanted
 
 
 @torch.no_grad()

@@ -47,6 +47,25 @@ def test_copies_of_rows_share_them(decoder, ids):
 
 
 @torch.no_grad()
+def test_several_ids_at_once_see_a_prefix(decoder, ids):
+    texts = [ids[0, :7].tolist(), ids[1, :4].tolist()]
+    cache = read(decoder, texts, 12)
+    cache.select_rows(torch.tensor([0, 1, 0]))
+    new = ids[:, 7:11]
+    got = decoder.decode_several(new, cache, 3, 37)
+    cache.forget(torch.tensor([2, 0, 4]))
+    assert cache.lengths.tolist() == [9, 8, 7]
+    assert cache.shared
+    kept = []
+    for row, (of_prompt, right) in enumerate([(0, 2), (1, 4), (0, 0)]):
+        text = [*texts[of_prompt], *new[row].tolist()]
+        wanted = decoder(torch.tensor([text]))[0, -4:, 3:]
+        torch.testing.assert_close(got[row], wanted, rtol=1e-4, atol=1e-4)
+        kept.append(text[: len(texts[of_prompt]) + right])
+    check_step(decoder, cache, kept, ids[0, :3])
+
+
+@torch.no_grad()
 def test_more_ids_can_be_read_behind_a_prefix(decoder, ids):
     texts = [ids[0, :6].tolist(), ids[1, :3].tolist()]
     cache = read(decoder, texts, 14)

@@ -127,6 +127,31 @@ def test_a_second_prefill_appends(decoder, ids):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("span", [(0, 37), (5, 30)])
+def test_ids_that_turn_out_wrong_are_forgotten(decoder, ids, span):
+    lengths = torch.tensor([4, 6, 2])
+    cache = decoder.make_cache(3, 12)
+    decoder.prefill(ids[:, :6], lengths, cache)
+    rows, wrong = torch.arange(3)[:, None], torch.tensor([1, 3, 0])
+    new = ids[rows, lengths[:, None] + torch.arange(4)]
+    guessed = torch.where(torch.arange(4) >= 4 - wrong[:, None], (new + 1) % 37, new)
+    got = decoder.decode_several(guessed, cache, *span)
+    cache.forget(wrong)
+    again = decoder.decode_several(new[rows, (4 - wrong[:, None]) % 4], cache, *span)
+    assert cache.lengths.tolist() == [8, 8, 7]
+    for row, (length, number) in enumerate(zip(lengths.tolist(), wrong.tolist(), strict=True)):
+        right = 4 - number
+        text = [*ids[row, :length].tolist(), *new[row, :right].tolist()]
+        wanted = decoder(torch.tensor([text]))[0, length:, slice(*span)]
+        torch.testing.assert_close(got[row, :right], wanted, rtol=1e-4, atol=1e-4)
+        text.append(int(new[row, right % 4]))
+        wanted = decoder(torch.tensor([text]))[0, -1, slice(*span)]
+        torch.testing.assert_close(again[row, 0], wanted, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="wanted room for 13"):
+        decoder.decode_several(ids[:, :5], cache, *span)
+
+
+@torch.no_grad()
 def test_a_row_does_not_see_the_others_nor_its_padding(paper_decoder, ids):
     lengths = torch.tensor([4, 9, 7])
     padded = ids[:, :9].clone()

@@ -4,13 +4,20 @@ A `Batch` reads the prompts of its rows and draws an id for each, then one more 
 that are finished leave, and `join` takes in another batch's rows where its own have left room: so a
 service draws for those who wait as soon as it can, and texts of unequal lengths fill each other's
 place. `generate` and `generate_rows` are loops over it.
+
+With a `lookahead`, a pass of the model reads a row's last id and guesses of those that follow, and
+so draws several. The random numbers of every place are fixed by the seed. So the ids after the
+right guesses are those that steps of one id draw, not just others of the same distribution. The
+guesses are what the pass before drew behind a wrong one, from the random numbers of their places:
+Jacobi iteration (arXiv 2305.10427), made random as in speculative Jacobi decoding (arXiv
+2410.01699), with the random numbers of a place kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -19,11 +26,13 @@ from torch import Tensor
 from cm3_decoding.config import SamplingConfig, Stream
 from cm3_decoding.constraints import Constraint, max_new_tokens
 from cm3_decoding.finite import FiniteCheck
-from cm3_decoding.interface import DecodesSpans, LanguageModel
+from cm3_decoding.interface import DecodesSpans, LanguageModel, ReadsAhead
 from cm3_decoding.noise import Noise, cat_rows, check_seeds
+from cm3_decoding.prompt_reading import make_cache, read_prompts
 from cm3_decoding.sampling import acts, combine, draw
 from cm3_decoding.segments import ConstraintSegment
-from cm3_decoding.streams import Reading, lay_out, run
+from cm3_decoding.streams import lay_out, run
+from cm3_decoding.whole_numbers import whole
 
 ASKED_EVERY = 8
 """Steps after which an accelerator is asked which rows have stopped: asking makes it wait."""
@@ -57,7 +66,7 @@ class _Group:
     places: dict[Stream, Tensor | slice]
 
 
-_OF_THE_DEVICE = ("_lengths", "_steps", "_going", "_was_going")
+_OF_THE_DEVICE = ("_lengths", "_steps", "_going", "_guesses")
 """What a batch keeps of each row beside its ids, in tensors."""
 _OF_THE_HOST = ("_limits", "_used", "_counts", "_guided", "_done", "_collected")
 """The same in arrays, which are known without waiting for the device."""
@@ -72,6 +81,8 @@ class Batch(Generic[Name]):
         model: LanguageModel,
         rows: Mapping[Name, Row],
         device: torch.device | str = "cpu",
+        *,
+        lookahead: int = 1,
     ) -> None:
         """Read the prompts of at least one row and draw the first id of each.
 
@@ -79,13 +90,18 @@ class Batch(Generic[Name]):
             model: In eval mode, on `device`.
             rows: By names of any kind.
             device: The model's device.
+            lookahead: Most ids of a row that a pass reads; with more than 1 the model must be a
+                `ReadsAhead`. Rows whose guidance acts for a while only are read id by id, and all
+                that are with them. Ids that can only follow are read at once in any case.
 
         Raises:
-            ValueError: A row lacks a prompt or has no place in the model's context.
+            ValueError: A row lacks a prompt or has no place in the model's context, or the model
+                cannot look ahead.
             FloatingPointError: What ids are chosen by is not finite.
         """
         self._model, self._device = model, torch.device(device)
         self._spans = model if isinstance(model, DecodesSpans) else None
+        self._lookahead = whole("lookahead", lookahead, 1)
         self._names, given = list(rows), list(rows.values())
         self._configs = [row.config for row in given]
         self._limits = np.array([max_new_tokens(row.segments) for row in given])
@@ -106,8 +122,15 @@ class Batch(Generic[Name]):
         self._groups: list[_Group] | None = None
         self._step = 0
 
-        self._cache, self._capacity = _make_cache(model, reading, self._used, self._limits)
-        logits = _read_prompts(model, reading, self._cache)  # (N, V)
+        self._cache, self._capacity = make_cache(model, reading, self._used, self._limits)
+        reads_ahead = isinstance(model, ReadsAhead) and hasattr(self._cache, "forget")
+        self._several = model if isinstance(model, ReadsAhead) and reads_ahead else None
+        if self._several is None and self._lookahead > 1:
+            raise ValueError(
+                f"lookahead: wanted 1 or a model with `decode_several` and a cache with `forget`, "
+                f"got {lookahead} for {type(model).__name__}"
+            )
+        logits = read_prompts(model, reading, self._cache)  # (N, V)
         self._constraint = Constraint([row.segments for row in given], logits.shape[-1], device)
         most = max(1, int(self._limits.max()))
         self._noise = Noise(seeds, most, *self._constraint.span, device)
@@ -115,9 +138,11 @@ class Batch(Generic[Name]):
         self._lengths = torch.zeros(len(given), dtype=torch.long, device=device)
         self._steps = torch.zeros(len(given), 1, dtype=torch.long, device=device)
         self._finite = FiniteCheck(device)
-        self._going = self._was_going = ~self._constraint.finished()
+        self._going = ~self._constraint.finished()
+        self._guesses = self._ids[:, :0]
+        """What the ids behind each row's last may be (B, T), for a look ahead."""
         start, stop = self._constraint.span
-        self._choose(logits[:, start:stop])
+        self._choose(logits[:, None, start:stop], self._guesses)
 
     def __len__(self) -> int:
         """Return the number of rows that are not known to be finished."""
@@ -136,24 +161,36 @@ class Batch(Generic[Name]):
     @property
     def names(self) -> list[Name]:
         """The rows that are not known to be finished."""
-        return [name for name, done in zip(self._names, self._done, strict=True) if not done]
+        return list(self.counts)
+
+    @property
+    def counts(self) -> dict[Name, int]:
+        """Number of ids drawn for each row that is not known to be finished."""
+        rows = np.flatnonzero(~self._done).tolist()
+        return {self._names[row]: int(self._counts[row]) for row in rows}
 
     @torch.inference_mode()
     def step(self) -> None:
-        """Draw one more id for every row; there must be one that is not finished.
+        """Draw at least one more id for every row; there must be one that is not finished.
 
         Raises:
             FloatingPointError: What ids are chosen by is not finite.
         """
         self._let_go()
-        fed = self._streams.feed(self._ids.gather(1, self._at() - 1)[:, 0])
-        start, stop = self._constraint.span
-        if self._spans is not None:
-            logits = self._spans.decode_span(fed, self._cache, start, stop)
-        else:
-            logits = self._model.decode_one_token(fed, self._cache)[:, start:stop]
-        self._used += 1
-        self._choose(logits)
+        guesses = self._guess()
+        last = self._ids.gather(1, self._at() - 1)  # (B, 1)
+        if not guesses.shape[1]:
+            logits = self._read_one(self._streams.feed(last[:, 0]))
+            self._used += 1
+            self._choose(logits, guesses)
+            return
+        assert self._several is not None
+        fed = self._streams.feed(torch.cat([last, guesses], 1))
+        logits = self._several.decode_several(fed, self._cache, *self._constraint.span)
+        taken = self._choose(logits, guesses)
+        self._used += taken.cpu().numpy()
+        if int(taken.min()) < fed.shape[1]:
+            self._cache.forget(fed.shape[1] - self._streams.feed(taken))
 
     @torch.inference_mode()
     def join(self, other: Batch[Name]) -> None:
@@ -177,8 +214,10 @@ class Batch(Generic[Name]):
         self._constraint = self._constraint.join(other._constraint)
         self._noise.join(other._noise, *self._constraint.span)
         self._ids = cat_rows(self._ids, other._ids)
+        self._lookahead = max(self._lookahead, other._lookahead)
         for name in _OF_THE_DEVICE:
-            setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)]))
+            join = cat_rows if name == "_guesses" else lambda *both: torch.cat(both)
+            setattr(self, name, join(getattr(self, name), getattr(other, name)))
         for name in _OF_THE_HOST:
             setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
         self._names += other._names
@@ -203,13 +242,13 @@ class Batch(Generic[Name]):
         wanted = set(names)
         return self._read([row for row, name in enumerate(self._names) if name in wanted])
 
-    def latest(self) -> tuple[list[Name], Tensor, Tensor]:
-        """Return names, last ids (B,), and whether each belongs to its row's output (B,).
+    def at(self, place: int) -> tuple[list[Name], Tensor, Tensor]:
+        """Return names, the ids (B,) at a place, and whether each belongs to its row's output (B,).
 
-        The tensors are on the model's device; finished rows may be among them, with a filler.
+        The tensors are on the model's device; finished rows may be among them, with fillers.
         """
-        ids = self._ids.gather(1, self._at() - 1)[:, 0]
-        return list(self._names), ids, self._was_going
+        column = min(place, self._ids.shape[1] - 1)
+        return list(self._names), self._ids[:, column], self._lengths > place
 
     def _read(self, rows: Sequence[int]) -> dict[Name, Tensor]:
         # not in inference mode, so that the ids can be used in training
@@ -227,45 +266,118 @@ class Batch(Generic[Name]):
         """Return the column (B, 1) behind each row's last id."""
         return self._steps.clamp(max=self._ids.shape[1])
 
-    def _choose(self, logits: Tensor) -> None:
-        """Choose an id for every row by the span's logits after its last, and count it."""
+    def _guess(self) -> Tensor:
+        """Return what the next ids may be (B, T), as many as it pays to read with the last one."""
+        if self._several is None or not self._steady:
+            return self._guesses[:, :0]
+        going = ~self._done
+        left = int((self._limits - self._counts)[going].max())
+        room = min(self._capacity - int(self._used.max()), left) - 1
+        width, known = min(self._lookahead - 1, room), None
+        if self._constraint.forces and room > 0:
+            known = self._constraint.known(self._counts.tolist(), room)
+            width = max(width, int((known[going] >= 0).cumprod(1).sum(1).min()))
+        guesses = self._guesses[:, : max(0, width)]
+        if known is None or width < 1:
+            return guesses
+        filler = self._constraint.span[0]
+        guesses = torch.nn.functional.pad(guesses, (0, width - guesses.shape[1]), value=filler)
+        ids = torch.from_numpy(known[:, :width]).to(self._device)
+        return torch.where(ids >= 0, ids, guesses)
+
+    def _read_one(self, fed: Tensor) -> Tensor:
+        """Read an id (N,) of each of the model's rows; return the span's logits (N, 1, S)."""
         start, stop = self._constraint.span
+        if self._spans is not None:
+            return self._spans.decode_span(fed, self._cache, start, stop)[:, None]
+        return self._model.decode_one_token(fed, self._cache)[:, None, start:stop]
+
+    def _choose(self, logits: Tensor, guesses: Tensor) -> Tensor:
+        """Choose ids for every row and count those that are right; return their numbers (B,).
+
+        Args:
+            logits: The span's logits (N, T, S) after its last id and after each guess.
+            guesses: What the chosen ids (B, T) but the last were held to be, (B, T - 1).
+        """
+        start, width = self._constraint.span[0], logits.shape[1]
         logits = logits.float()
-        allowed = None if self._constraint.free else self._constraint.allowed()[:, start:stop]
+        allowed = None
+        if not self._constraint.free:
+            allowed = self._constraint.ahead(guesses)[..., slice(*self._constraint.span)]
         groups = self._grouped()
-        draws = any(group.config.sampler != "greedy" for group in groups)
+        more = self._lookahead - 1 if self._steady else 0
+        places = self._steps + torch.arange(width + more, device=self._device)
         # a finished row's fillers may go beyond the last column
-        column = self._steps.clamp(max=self._ids.shape[1] - 1)
-        noise = self._noise.at(column) if draws else None
-        ids, largest = column.new_empty(len(column)), logits.new_empty(len(column))
+        draws = any(group.config.sampler != "greedy" for group in groups)
+        noise = self._noise.at(places.clamp(max=self._ids.shape[1] - 1)) if draws else None
+        ids, largest = torch.empty_like(places), logits.new_empty(len(places), width)
         for group in groups:
             rows, config = group.rows, group.config
             streams: dict[Stream, Tensor] = {
-                name: logits[places] for name, places in group.places.items()
+                name: logits[places].flatten(0, 1) for name, places in group.places.items()
             }
-            mask = None if allowed is None else allowed[rows]
-            scores = combine(streams, mask, config, group.step)
-            largest[rows] = scores.amax(-1)
-            ids[rows] = start + draw(
-                scores, None if noise is None else noise[rows], config, group.step
-            )
-        self._finite.see(largest, self._step)
-        self._ids.scatter_(1, column, ids[:, None])
-        self._lengths += self._going
-        self._constraint.advance(ids)
-        self._was_going, self._going = self._going, ~self._constraint.finished()
-        self._steps = self._steps + 1
-        self._counts += 1
+            mask = None if allowed is None else allowed[rows].flatten(0, 1)
+            scores = combine(streams, mask, config, group.step)  # (B * T, S)
+            largest[rows] = scores.amax(-1).unflatten(0, (-1, width))
+            own = None if noise is None else noise[rows]
+            now = None if own is None else own[:, :width].flatten(0, 1)
+            drawn = draw(scores, now, config, group.step)
+            ids[rows, :width] = start + drawn.unflatten(0, (-1, width))
+            if more:  # what the last logits would draw at the places behind
+                last = scores.unflatten(0, (-1, width))[:, -1:]
+                later = None if own is None else own[:, width:]
+                ids[rows, width:] = start + draw(last, later, config, group.step)
+        taken = self._take(ids[:, :width], largest, guesses)
+        if more:
+            self._guesses = ids.gather(1, taken[:, None] + torch.arange(more, device=self._device))
+        return taken
+
+    def _take(self, ids: Tensor, largest: Tensor, guesses: Tensor) -> Tensor:
+        """Add those chosen ids (B, T) to the rows that follow right guesses; return their numbers.
+
+        `largest` (B, T) are the scores of the likeliest ids.
+        """
+        if not guesses.shape[1]:
+            self._add(ids[:, 0], largest[:, 0])
+            number, numbers = torch.ones_like(self._lengths), 1
+        else:
+            right = (ids[:, :-1] == guesses).long().cumprod(1).sum(1).cpu().numpy()
+            # what a row has reached is not exceeded, but by a finished one's fillers
+            numbers = np.minimum(right + 1, np.maximum(self._limits - self._counts, 1))
+            number = torch.from_numpy(numbers).to(self._device)
+            for place in range(int(numbers.max())):
+                self._add(ids[:, place], largest[:, place], number > place)
+        self._counts += numbers
         self._step += 1
         self._done |= self._counts >= self._limits
         asked = self._device.type == "cpu" or self._step % ASKED_EVERY == 0
         if self._constraint.ends_early and asked:
             self._done |= ~self._going.cpu().numpy()
+        return number
+
+    def _add(self, ids: Tensor, largest: Tensor, here: Tensor | None = None) -> None:
+        """Add an id (B,) to every row, or to those that `here` (B,) marks."""
+        column = self._steps.clamp(max=self._ids.shape[1] - 1)
+        going, one = self._going, 1
+        if here is not None:
+            ids = torch.where(here, ids, self._ids.gather(1, column)[:, 0])
+            largest = torch.where(here, largest, 0.0)
+            going, one = going & here, here[:, None].long()
+        self._finite.see(largest, self._step)
+        self._ids.scatter_(1, column, ids[:, None])
+        self._lengths += going
+        self._constraint.advance(ids, here)
+        self._going = ~self._constraint.finished()
+        self._steps = self._steps + one
+
+    @property
+    def _steady(self) -> bool:
+        """Whether rows are drawn in one way from the first id to the last."""
+        return all(config.guidance_interval == (0, None) for config in self._configs)
 
     def _grouped(self) -> list[_Group]:
         """Return the rows by their settings."""
-        same = all(config.guidance_interval == (0, None) for config in self._configs)
-        if self._groups is not None and same:
+        if self._groups is not None and self._steady:
             return self._groups
         members: dict[tuple[SamplingConfig, bool], list[int]] = {}
         for row, config in enumerate(self._configs):
@@ -328,53 +440,3 @@ def _needed(row: Row, number: int) -> dict[Stream, Tensor]:
             f"got {sorted(row.prompts)}"
         )
     return {name: row.prompts[name] for name in row.config.streams}
-
-
-def _make_cache(
-    model: LanguageModel, reading: Reading, used: np.ndarray, limits: np.ndarray
-) -> tuple[Any, int]:
-    """Make a cache with a row per distinct prompt, or per batch row if it cannot repeat rows.
-
-    Returns it with the ids that a row has room for.
-    """
-    # the last new id is never read again
-    length = int((used + np.maximum(limits, 1)).max()) - 1
-    most = int(used.max() + max(1, limits.max())) - 1
-    rows, all_rows = len(reading.distinct), len(reading.lengths)
-    try:
-        if reading.stems is not None:
-            cache = model.make_cache(len(reading.stems.lengths), length)
-            if shares_prefixes(cache):
-                return cache, length
-        cache = model.make_cache(rows, length)
-        if (rows, length) != (all_rows, most) and not hasattr(cache, "select_rows"):
-            length = most  # finished rows stay, and are fed as long as the others
-            cache = model.make_cache(all_rows, length)
-    except ValueError as error:
-        row = int((used + limits).argmax())
-        raise ValueError(
-            f"prompts: a prompt of {used[row]} and {limits[row]} new ids do not fit the model: "
-            f"{error}"
-        ) from error
-    return cache, length
-
-
-def _read_prompts(model: LanguageModel, reading: Reading, cache: Any) -> Tensor:
-    """Read the prompts into the cache of `_make_cache` and return the logits (N, V) after them."""
-    ids, lengths, stems = reading.input_ids, reading.lengths, reading.stems
-    if stems is not None and shares_prefixes(cache):
-        model.prefill(stems.ids, stems.lengths, cache)
-        cache.select_rows(stems.of_prompt)
-        logits = model.prefill(stems.rests, stems.rest_lengths, cache)
-    elif len(reading.distinct) == len(lengths) or not hasattr(cache, "select_rows"):
-        return model.prefill(ids, lengths, cache)
-    else:
-        logits = model.prefill(ids[reading.distinct], lengths[reading.distinct], cache)
-    if len(reading.distinct) < len(lengths):
-        cache.select_rows(reading.copies)
-    return logits[reading.copies]
-
-
-def shares_prefixes(cache: Any) -> bool:
-    """Tell whether what prompts begin with in common had better be read once."""
-    return bool(getattr(cache, "shares_prefixes", False)) and hasattr(cache, "select_rows")

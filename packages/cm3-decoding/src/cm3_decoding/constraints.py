@@ -6,9 +6,10 @@ allowed, takes the chosen ones, and says which rows have finished.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,6 +67,7 @@ class Constraint:
         self.free = bool(allowed[:-1, slice(*self.span)].all())
         """Whether every id of the span is allowed at every step."""
         self._early = [any(phase.ends_early for phase, _ in plan) for plan in plans]
+        self._forced = [_forced(phase for phase, _ in plan) for plan in plans]
         allowed[-1, self.span[0]] = True  # a finished row must be fed something
 
         longest = max(map(len, plans), default=0) + 1
@@ -98,10 +100,16 @@ class Constraint:
         """Whether the drawn ids decide when a row is finished."""
         return any(self._early)
 
+    @property
+    def forces(self) -> bool:
+        """Whether ids of a row can be `known` before they are drawn."""
+        return any(bool((ids >= 0).any()) for ids in self._forced)
+
     def select_rows(self, rows: Sequence[int]) -> None:
         """Make old row `rows[i]` the new row i, where it stands."""
         self._rows = [self._rows[row] for row in rows]
         self._early = [self._early[row] for row in rows]
+        self._forced = [self._forced[row] for row in rows]
         index = torch.tensor(rows, device=self._phase.device)
         self._plan, self._skip = self._plan[index], self._skip[index]
         self._segment, self._phase = self._segment[index], self._phase[index]
@@ -135,12 +143,52 @@ class Constraint:
             allowed = allowed & ~(self._opens[line] & late[:, None])
         return allowed
 
+    def ahead(self, guesses: Tensor) -> Tensor:
+        """Return the masks (B, T + 1, V) of what may come next, and behind each of guesses (B, T).
+
+        The rows stay where they are.
+        """
+        state = self._state()
+        masks = [self.allowed()]
+        for ids in guesses.unbind(1):
+            self.advance(ids)
+            masks.append(self.allowed())
+        self._phase, self._count, self._spent, self._recent = state
+        return torch.stack(masks, 1)
+
+    def known(self, counts: Sequence[int], most: int) -> np.ndarray:
+        """Return the ids (B, most) that can only follow; -1 where others may, or none.
+
+        Args:
+            counts: Number of ids (B,) that each row has.
+            most: Number of ids to look ahead.
+        """
+        found = np.full((len(self._rows), most), -1)
+        for row, count in enumerate(counts):
+            ids = self._forced[row][count : count + most]
+            found[row, : len(ids)] = ids
+        return found
+
     def finished(self) -> Tensor:
         """Return the mask (B,) of the rows whose segments are all complete."""
         return self._line() == self._done
 
-    def advance(self, input_ids: Tensor) -> None:
-        """Move every row on by the id chosen for it, (B,)."""
+    def advance(self, input_ids: Tensor, going: Tensor | None = None) -> None:
+        """Move every row, or those that are `going` (B,), on by the id chosen for it, (B,)."""
+        if going is None:
+            self._advance(input_ids)
+            return
+        before = self._state()
+        self._advance(input_ids)
+        self._phase, self._count, self._spent, self._recent = (
+            torch.where(going.view(-1, *[1] * (new.ndim - 1)), new, old)
+            for new, old in zip(self._state(), before, strict=True)
+        )
+
+    def _state(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self._phase, self._count, self._spent, self._recent
+
+    def _advance(self, input_ids: Tensor) -> None:
         line = self._line()
         self._count = self._count + 1
         over = (self._count >= self._limits[line]) | self._ends[line, input_ids]
@@ -242,6 +290,19 @@ def _phases(segments: Sequence[ConstraintSegment]) -> list[tuple[_Phase, int]]:
                     phases += [(opening, rest), *after]
                 phases.append((_text(text, forbidden=(segment.open_id,), total=total), 1))
     return phases
+
+
+def _forced(phases: Iterable[_Phase]) -> np.ndarray:
+    """Return which id must stand at each place of a row, -1 where others may.
+
+    It ends where drawn ids decide how it goes on.
+    """
+    parts = []
+    for phase in phases:
+        if phase.ends_early or phase.total is not None:
+            break
+        parts.append(np.full(phase.limit, phase.start if phase.stop == phase.start + 1 else -1))
+    return np.concatenate([np.zeros(0, int), *parts])
 
 
 def _codes(block: CodeBlock) -> _Phase:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cm3_decoding.interface import DecodesSpans, LanguageModel
+from cm3_decoding.interface import DecodesSpans, LanguageModel, ReadsAhead
 
 
 @torch.inference_mode()
@@ -61,6 +61,22 @@ def check_language_model(
         some = model.decode_span(ids[:1, 3], cache, 1, vocab_size - 1)
         wanted = read(ids[0, :4])[None, 1 : vocab_size - 1]
         assert_same(some, wanted, "`decode_span` has the logits of its ids")
+    if isinstance(model, ReadsAhead) and hasattr(cache, "forget"):
+        cache = model.make_cache(3, 8)
+        lengths = torch.tensor([2, 4, 3], device=device)
+        model.prefill(ids[:, :4], lengths, cache)
+        new = ids[rows[:, None], lengths[:, None] + torch.arange(3, device=device)]  # (3, 3)
+        some = model.decode_several(new, cache, 1, vocab_size - 1)
+        wrong = torch.tensor([0, 2, 1], device=device)
+        cache.forget(wrong)
+        for column in range(3):
+            wanted = torch.stack([read(ids[row, : lengths[row] + column + 1]) for row in range(3)])
+            wanted = wanted[:, 1 : vocab_size - 1]
+            assert_same(some[:, column], wanted, "`decode_several` has the logits after each id")
+        lengths = lengths + 3 - wrong
+        again = model.decode_one_token(ids[rows, lengths], cache)
+        wanted = torch.stack([read(ids[row, : lengths[row] + 1]) for row in range(3)])
+        assert_same(again, wanted, "a row goes on behind the ids that `forget` leaves")
     if not hasattr(cache, "select_rows"):
         return
     old = model.make_cache(2, 8)

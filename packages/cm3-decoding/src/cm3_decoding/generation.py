@@ -6,7 +6,7 @@ Paper: CM3Leon (arXiv 2309.02591), section 3.1, and 4.1 for guidance by picture 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,14 +23,14 @@ from cm3_decoding.whole_numbers import whole
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The state after one step, for a `stream` callback."""
+    """The state when every row has one more id, for a `stream` callback."""
 
     step: int
-    """Number of this step, from 1."""
+    """Number of ids that every row has by now, from 1."""
     steps: int
     """Most steps; rows may stop earlier."""
     ids: Tensor
-    """(B,) ids just chosen, on the model's device."""
+    """(B,) the last of them, on the model's device."""
     active: Tensor
     """(B,) booleans: the id belongs to the row's output; finished rows get a filler."""
 
@@ -49,6 +49,7 @@ def generate(
     progress: Callable[[int, int], None] | None = None,
     stream: Callable[[Step], bool | None] | None = None,
     device: torch.device | str = "cpu",
+    lookahead: int = 1,
 ) -> list[Tensor]:
     """Continue every prompt as its segments say.
 
@@ -70,11 +71,14 @@ def generate(
         image_conditional: B prompts with the source picture and without the text, for
             `config.image_guidance_scale`. Ignored if `config` does not need it.
         config: The sampling settings.
-        progress: Called with (steps done, most steps) after each step; an exception that it raises
-            ends the run.
-        stream: Called with a `Step` after each step. If it returns False, the run ends and returns
-            the ids drawn so far.
+        progress: Called with (ids that every row has, most ids of a row) after each pass of the
+            model; an exception that it raises ends the run.
+        stream: Called with a `Step` for each of these ids. If it returns False, the run ends and
+            returns the ids drawn so far.
         device: The model's device.
+        lookahead: Most ids of a row that a pass of the model reads, of which all but one are
+            guesses, see `cm3_decoding.batch`. More than 1 changes no id, and pays where a pass of
+            several ids takes little longer than one of one. The model must be a `ReadsAhead`.
 
     Returns:
         B tensors of new ids (length,), on the CPU.
@@ -106,21 +110,23 @@ def generate(
         )
         for number, (segments, seed) in enumerate(zip(rows, seeds, strict=True))
     }
-    batch = Batch(model, wanted, device)
+    batch = Batch(model, wanted, device, lookahead=lookahead)
     found: dict[int, Tensor] = {}
-    for step in range(1, steps + 1):
-        if step > 1:
-            batch.step()
-        if progress is not None:
-            progress(step, steps)
-        if stream is not None and stream(_event(batch, step, steps, len(rows))) is False:
-            found |= batch.peek(batch.names)
-            break
+    said = 0
+    while True:
         found |= batch.collect()
+        done = min(batch.counts.values(), default=max(map(len, found.values())) if found else 0)
+        if progress is not None:
+            progress(done, steps)
+        if stream is not None:
+            for place in range(said, done):
+                if stream(_event(batch, found, place, steps, len(rows))) is False:
+                    found |= batch.peek(batch.names)
+                    return [found[number] for number in range(len(rows))]
+            said = done
         if not batch:
-            break
-    found |= batch.collect()
-    return [found[number] for number in range(len(rows))]
+            return [found[number] for number in range(len(rows))]
+        batch.step()
 
 
 def generate_rows(
@@ -130,6 +136,7 @@ def generate_rows(
     batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
     device: torch.device | str = "cpu",
+    lookahead: int = 1,
 ) -> list[Tensor]:
     """Continue rows of any settings, `batch_size` at a time.
 
@@ -144,6 +151,7 @@ def generate_rows(
         progress: Called with (ids drawn, most ids of all rows) after each step; a row that has
             stopped counts as if it had drawn all of its ids.
         device: The model's device.
+        lookahead: As of `generate`.
 
     Returns:
         B tensors of new ids (length,), on the CPU.
@@ -163,7 +171,8 @@ def generate_rows(
         room = batch_size - (len(batch) if batch else 0)
         if waiting and room and (not batch or batch.takes_rows):
             next_ones = [waiting.popleft() for _ in range(min(room, len(waiting)))]
-            new = Batch(model, {number: rows[number] for number in next_ones}, device)
+            coming = {number: rows[number] for number in next_ones}
+            new = Batch(model, coming, device, lookahead=lookahead)
             found |= new.collect()
             if batch and new:
                 batch.join(new)
@@ -178,13 +187,18 @@ def generate_rows(
     return [found[number] for number in range(len(rows))]
 
 
-def _event(batch: Batch[int], step: int, steps: int, count: int) -> Step:
-    """Return the state of `count` rows after a step; those that have left have a filler."""
-    names, last, going = batch.latest()
-    places = torch.tensor(names, device=last.device)
-    ids, active = last.new_zeros(count), going.new_zeros(count)
-    ids[places], active[places] = last, going
-    return Step(step=step, steps=steps, ids=ids, active=active)
+def _event(
+    batch: Batch[int], found: Mapping[int, Tensor], place: int, steps: int, count: int
+) -> Step:
+    """Return the state of `count` rows at a place of their output; finished ones have a filler."""
+    names, own, going = batch.at(place)
+    places = torch.tensor(names, dtype=torch.long, device=own.device)
+    ids, active = own.new_zeros(count), going.new_zeros(count)
+    ids[places], active[places] = own, going
+    for number, all_of_them in found.items():
+        if number not in names and place < len(all_of_them):
+            ids[number], active[number] = all_of_them[place], True
+    return Step(step=place + 1, steps=steps, ids=ids, active=active)
 
 
 def _checked(

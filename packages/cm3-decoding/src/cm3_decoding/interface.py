@@ -1,4 +1,4 @@
-"""The interface of a model to decode with: the three methods of `LanguageModel`, and one more.
+"""The interface of a model to decode with: the three methods of `LanguageModel`, and two more.
 
 Only tensors, ints and an opaque cache cross the boundary. `contract.check_language_model` checks an
 implementation.
@@ -55,5 +55,20 @@ class DecodesSpans(Protocol):
 
         Other ids of a large vocabulary would take much of a step. A model that has this method is
         never asked for `decode_one_token`.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """What a `LanguageModel` may offer besides: one pass over several ids of every row.
+
+    Its cache has a method `forget(counts)`, which takes the last `counts` (B,) ids back.
+    """
+
+    def decode_several(self, input_ids: Tensor, cache: Any, start: int, stop: int) -> Tensor:
+        """Append ids (B, T) to the rows; return logits (B, T, stop - start) after each of them.
+
+        The logits are those of the ids `start` to `stop - 1`.
         """
         ...

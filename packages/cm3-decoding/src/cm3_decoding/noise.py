@@ -40,19 +40,12 @@ class Noise:
             self._span, self._ids = (start, stop), _of_ids(start, stop, self._first.device)
 
     def at(self, steps: Tensor) -> Tensor:
-        """Return the numbers (B, stop - start) of one step of each row, counted from 0.
-
-        Args:
-            steps: (B, 1) step of each row.
-
-        Returns:
-            Numbers above 0.
-        """
-        mixed = self._ids + self._first.gather(1, steps)
+        """Return the numbers (B, T, stop - start), above 0, of steps (B, T) counted from 0."""
+        mixed = self._ids + self._first.gather(1, steps)[..., None]
         mixed ^= (mixed >> 16) & 0xFFFF
         mixed *= 0x21F0AAAD
         mixed ^= (mixed >> 15) & 0x1FFFF
-        mixed += self._second.gather(1, steps)
+        mixed += self._second.gather(1, steps)[..., None]
         mixed *= 0x735A2D97
         mixed ^= (mixed >> 15) & 0x1FFFF
         mixed &= 0x7FFFFFFF

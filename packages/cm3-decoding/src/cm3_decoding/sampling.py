@@ -57,7 +57,8 @@ def draw(scores: Tensor, noise: Tensor | None, config: SamplingConfig, step: int
 
     Args:
         scores: At least one of a row is finite, none is NaN or infinity.
-        noise: Exponential numbers (B, V), which decide the draw; "greedy" needs none.
+        noise: Exponential numbers (B, V), which decide the draw; "greedy" needs none. For scores
+            (B, 1, V) there may be numbers (B, T, V), which decide T draws.
         config: The settings.
         step: Number of new ids so far, for `guidance_interval`.
     """

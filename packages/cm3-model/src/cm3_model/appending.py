@@ -1,7 +1,7 @@
-"""Where new tokens go in a cache, and what they may see: many for each row, or one.
+"""Where new tokens go in a cache, and what they may see: any number for each row, or as many.
 
-A pass of the decoder makes an `Append` or an `AppendOne`. Its layers write new keys and values to
-it and get those to attend to.
+A pass of the decoder makes an `Append` or, to decode, an `AppendEvenly`. Its layers write new keys
+and values to it and get those to attend to.
 """
 
 from __future__ import annotations
@@ -81,36 +81,40 @@ class Append:
         self.cache.measure()
 
 
-class AppendOne:
-    """Where one new token per row goes; made of tensors alone, so that a step can be compiled."""
+class AppendEvenly:
+    """Where as many new tokens of every row go; of tensors alone, so that it can be compiled."""
 
     def __init__(
         self,
         layers: Layers,
         places: Tensor,
         lengths: Tensor,
+        count: int,
         end: int,
         shared: SharedPrefixes | None = None,
     ) -> None:
-        """Plan to write behind `lengths` (B,) and to attend to the first `end` slots.
+        """Plan to write `count` tokens behind `lengths` (B,), and to attend to `end` slots.
 
         With `shared`, the first slot is behind a row's prefix.
         """
         self.layers, self.places, self.end = layers, places, end
         self.dtype = layers[0][0].dtype
         self.shared = shared or None
-        self.rows = torch.arange(len(lengths), device=lengths.device)
+        device = lengths.device
+        self.rows = torch.arange(len(lengths), device=device)[:, None]  # (B, 1)
         self.lengths = lengths
-        self.positions = lengths[:, None]  # (B, 1)
-        self.slots = lengths if self.shared is None else lengths - self.shared.lengths
-        self.visible = visible_slots(self.slots[:, None], end)  # (B, 1, 1, end)
+        self.positions = lengths[:, None] + torch.arange(count, device=device)  # (B, T)
+        self.slots = self.positions
+        if self.shared is not None:
+            self.slots = self.positions - self.shared.lengths[:, None]
+        self.visible = visible_slots(self.slots, end)  # (B, 1, T, end)
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Store one layer's new key and value (B, H, 1, W); return those to attend to."""
+        """Store one layer's new keys and values (B, H, T, W); return those to attend to."""
         keys, values = self.layers[layer]  # 2 x (B, H, L, W)
         # Not `scatter_`, which on a CPU converts all of a bfloat16 cache there and back.
-        keys[self.rows, :, self.slots] = key[:, :, 0].to(keys.dtype)
-        values[self.rows, :, self.slots] = value[:, :, 0].to(values.dtype)
+        keys[self.rows, :, self.slots] = key.transpose(1, 2).to(keys.dtype)
+        values[self.rows, :, self.slots] = value.transpose(1, 2).to(values.dtype)
         return keys[:, :, : self.end], values[:, :, : self.end]
 
     def prefixes(self, layer: int) -> list[tuple[Rows, Tensor, Tensor]]:
@@ -118,9 +122,11 @@ class AppendOne:
         return [] if self.shared is None else self.shared.layer(layer)
 
     def place(self, codes: Tensor) -> Tensor:
-        """Return the places (B, 1) of the new tokens, of which `codes` are image codes; store."""
-        places = (last_places(self.places, self.lengths) + 1) * codes
-        self.places[self.rows, self.lengths] = places[:, 0]
+        """Return the places (B, T) of the new tokens, of which `codes` are image codes; store."""
+        before = last_places(self.places, self.lengths)
+        one = codes.shape[1] == 1  # the same, without a scan in every step
+        places = (before + 1) * codes if one else picture_places(codes, -before)
+        self.places[self.rows, self.positions] = places
         return places
 
 

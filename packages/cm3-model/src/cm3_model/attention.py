@@ -103,8 +103,8 @@ def attend(
 ) -> Tensor:
     """Attend by softmax, (B, H, T, W); causal if no mask of `visible` slots is given.
 
-    With `prefixes` there must be one query, and a tensor as mask. They are rows with keys and
-    values (H, P, W) that all of these see before their own. Queries take the format of the keys.
+    With `prefixes` there must be a tensor as mask. They are rows with keys and values (H, P, W)
+    that all queries of these see before their own. Queries take the format of the keys.
 
     Training in bfloat16 on a CPU without a mask, on up to 512 positions and with keys for every
     head, rounds the scores to bfloat16: 1.3 to 4 times faster than PyTorch's kernel, forward and
@@ -116,7 +116,7 @@ def attend(
     if prefixes:
         assert isinstance(visible, Tensor)
         with torch.autocast(query.device.type, enabled=False):  # all parts are in one format
-            return _attend_once(query, key, value, visible, prefixes)
+            return _attend_in_parts(query, key, value, visible, prefixes)
     grouped = key.shape[1] != query.shape[1]
     if visible is not None and not isinstance(visible, Tensor):
         mixed = _compiled_flex()(query, key, value, block_mask=visible, enable_gqa=grouped)
@@ -144,17 +144,20 @@ def attend(
     )
 
 
-def _attend_once(
+def _attend_in_parts(
     query: Tensor,
     key: Tensor,
     value: Tensor,
     visible: Tensor,
     prefixes: Sequence[tuple[Rows, Tensor, Tensor]],
 ) -> Tensor:
-    """Attend with one query a head, (B, H, 1, W), to prefixes and to what is a row's own."""
-    heads = key.shape[:2]  # each for G queries
-    folded = (query * query.shape[-1] ** -0.5).view(*heads, -1, query.shape[-1])
-    own = torch.bmm(folded.flatten(0, 1), key.flatten(0, 1).mT).unflatten(0, heads) + visible
+    """Attend with a few queries (B, H, T, W) to prefixes and to what is a row's own."""
+    heads, count = key.shape[:2], query.shape[2]  # each for G heads of T queries
+    folded = (query * query.shape[-1] ** -0.5).reshape(
+        *heads, -1, query.shape[-1]
+    )  # (B, H, G * T, W)
+    own = torch.bmm(folded.flatten(0, 1), key.flatten(0, 1).mT).unflatten(0, heads)
+    own = (own.unflatten(2, (-1, count)) + visible[:, :, None]).flatten(2, 3)
     longest = max((keys.shape[1] for _, keys, _ in prefixes), default=0)
     scores = own
     if prefixes:
@@ -162,14 +165,14 @@ def _attend_once(
         scores[..., longest:] = own
     for rows, keys, _ in prefixes:
         # to a prefix, the queries of all its rows are one matrix for each head
-        together = folded[rows].transpose(0, 1)  # (H, rows, G, W)
-        found = torch.bmm(together.flatten(1, 2), keys.mT)  # (H, rows * G, P)
+        together = folded[rows].transpose(0, 1)  # (H, rows, G * T, W)
+        found = torch.bmm(together.flatten(1, 2), keys.mT)  # (H, rows * G * T, P)
         scores[rows, :, :, : keys.shape[1]] = found.view(*together.shape[:3], -1).transpose(0, 1)
     shares = scores.softmax(-1)
     mixed = torch.bmm(shares[..., longest:].flatten(0, 1), value.flatten(0, 1)).unflatten(0, heads)
     for rows, keys, values in prefixes:
-        together = shares[rows, :, :, : keys.shape[1]].transpose(0, 1)  # (H, rows, G, P)
-        found = torch.bmm(together.flatten(1, 2), values)  # (H, rows * G, W)
+        together = shares[rows, :, :, : keys.shape[1]].transpose(0, 1)  # (H, rows, G * T, P)
+        found = torch.bmm(together.flatten(1, 2), values)  # (H, rows * G * T, W)
         mixed[rows] += found.view(*together.shape[:3], -1).transpose(0, 1)
     return mixed.view_as(query)
 

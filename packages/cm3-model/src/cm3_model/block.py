@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from cm3_model.appending import Append, AppendOne
+from cm3_model.appending import Append, AppendEvenly
 from cm3_model.attention import Visible, attend, rotate
 from cm3_model.config import DecoderConfig
 from cm3_model.shared_prefixes import Rows
@@ -44,7 +44,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rotation: Tensor | None,
-        new: Append | AppendOne | None,
+        new: Append | AppendEvenly | None,
         visible: Visible = None,
     ) -> Tensor:
         """Return the stream (B, T, D) after this block."""
@@ -58,7 +58,7 @@ class Block(nn.Module):
         self,
         x: Tensor,
         rotation: Tensor | None,
-        new: Append | AppendOne | None,
+        new: Append | AppendEvenly | None,
         visible: Visible,
         mlp_again: bool = False,
     ) -> Tensor:
@@ -139,7 +139,7 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         rotation: Tensor | None,
-        new: Append | AppendOne | None,
+        new: Append | AppendEvenly | None,
         visible: Visible = None,
     ) -> Tensor:
         """Attend within (B, T, D) and, with `new`, to the tokens in the cache."""

@@ -1,9 +1,10 @@
 """The decode step through `torch.compile`: one graph, whatever the number of tokens so far.
 
 Takes a decoder, gives the same decoder with a compiled `decode_one_token`. A step then attends to
-all slots of the cache under a mask, so its shapes do not change from token to token. On a CUDA
-device mode "reduce-overhead" replays the whole step as one CUDA graph, for which the cache's
-memory stays where it is.
+all slots of the cache under a mask, so its shapes do not change from token to token; and it has a
+power of two of rows, so they seldom change when rows come and go. On a CUDA device mode
+"reduce-overhead" replays the whole step as one CUDA graph, for which the cache's memory stays where
+it is, and is used again by the caches that follow.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cm3_model.memory_pool import MemoryPool
 from cm3_model.shared_prefixes import Layers
 from cm3_model.transformer import Decoder
 
@@ -24,8 +26,8 @@ MOST_GRAPHS = 4096
 def compile_decoding(model: Decoder, **options: Any) -> Decoder:
     """Compile the decode step of a decoder, in place; make its caches afterwards.
 
-    The first token of every new batch size and cache length (a multiple of 256) then takes minutes
-    on a small CPU, where eager steps are the better choice for a few pictures.
+    The first token of every new batch size (a power of two) and cache length (a multiple of 256)
+    then takes minutes on a small CPU, where eager steps are the better choice for a few pictures.
 
     Args:
         model: A decoder in eval mode; quantize it before, not after.
@@ -43,6 +45,8 @@ class CompiledStep:
     def __init__(self, compiled: Callable[..., Tensor]) -> None:
         """Take the compiled function."""
         self.compiled = compiled
+        self.pool = MemoryPool()
+        """Memory for the caches of compiled steps."""
         # Every batch size and cache length is a graph of its own; PyTorch stops at eight.
         self.more_shapes = torch._dynamo.config.patch(
             recompile_limit=MOST_GRAPHS, accumulated_recompile_limit=MOST_GRAPHS

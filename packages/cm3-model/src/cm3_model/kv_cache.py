@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cm3_model.appending import Append
+from cm3_model.memory_pool import Memory, MemoryPool, laid_out
 from cm3_model.shared_prefixes import Layers, SharedPrefixes, pays, unshared
 
 
@@ -30,30 +31,27 @@ class KVCache:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         shares_prefixes: bool = False,
+        pool: MemoryPool | None = None,
     ) -> None:
         """Lay out the memory.
 
         With `shares_prefixes`, rows that `select_rows` repeats become the prefix of their copies,
-        where that pays.
+        where that pays. With a `pool` the memory comes from there, for a power of two of rows.
         """
         self.shares_prefixes = shares_prefixes
+        self._pool = pool
         self.shared = unshared(batch_size, torch.device(device))
         """What rows begin with, ahead of what `layers` have."""
         self.capacity = length
         """Tokens that fit in a row, its prefix included."""
-        shape = (batch_size, num_heads, length, head_width)
-
-        # Zeros, not empty memory: a masked slot has weight 0, and 0 * NaN would still be NaN.
-        def zeros() -> Tensor:
-            return torch.zeros(shape, device=device, dtype=dtype)
-
-        # memory for B rows or more, of which `layers` and `places` show the first B
-        self._memory: Layers = [(zeros(), zeros()) for _ in range(num_layers)]
-        self._places = torch.zeros((batch_size, length), device=device, dtype=torch.long)
-        self.layers: Layers = list(self._memory)
+        self._kind = num_layers, num_heads, head_width, torch.device(device), dtype
+        self.memory = self._lay_out(batch_size, length)
+        """Memory for B rows or more, of which `layers` and `places` show the first B."""
+        self.layers: Layers = []
         """Keys and values of every layer, prefixes left out."""
-        self.places = self._places
+        self.places = self.memory.places
         """Place (B, L) in its picture of each token, for a decoder that asks for it."""
+        self._narrow(batch_size)
         self.lengths = torch.zeros(batch_size, device=device, dtype=torch.long)
         # The longest of `lengths` as an int, and of what rows have behind their prefixes: known
         # without asking the device in every step.
@@ -77,7 +75,10 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values, prefixes included."""
-        layers = [*self._memory, *(layer for prefix in self.shared.prefixes for layer in prefix)]
+        layers = [
+            *self.memory.layers,
+            *(layer for prefix in self.shared.prefixes for layer in prefix),
+        ]
         return sum(key.nbytes + value.nbytes for key, value in layers)
 
     def whole(self, layer: int, end: int) -> tuple[Tensor, Tensor]:
@@ -106,20 +107,20 @@ class KVCache:
         self._check_room(new.end)
         return new
 
-    def append_one(self) -> int:
-        """Return how far one more token makes `layers` reach; never wait for the device.
+    def append_evenly(self, count: int) -> int:
+        """Return how far `count` more tokens make `layers` reach; never wait for the device.
 
         Raises:
-            ValueError: If the longest row is full.
+            ValueError: If the longest row has no room for them.
         """
-        self._check_room(self.longest + 1)
-        return self.longest_own + 1
+        self._check_room(self.longest + count)
+        return self.longest_own + count
 
-    def count_one(self) -> None:
-        """Count one new token in every row, once every layer is written."""
-        self.lengths = self.lengths + 1
-        self.longest += 1
-        self.longest_own += 1
+    def count_new(self, count: int) -> None:
+        """Count `count` new tokens in every row, once every layer is written."""
+        self.lengths = self.lengths + count
+        self.longest += count
+        self.longest_own += count
 
     def reset(self) -> None:
         """Forget everything; the memory stays, but for what prefixes saved."""
@@ -146,6 +147,14 @@ class KVCache:
         self.lengths = lengths
         self.measure()
 
+    def forget(self, counts: Tensor) -> None:
+        """Forget the last `counts` (B,) tokens of the rows.
+
+        Raises:
+            ValueError: If a row does not have as many.
+        """
+        self.rewind(self.lengths - counts)
+
     def select_rows(self, rows: Tensor) -> None:
         """Make old row `rows[i]` the new row i; any number, any order, repeats allowed.
 
@@ -161,11 +170,10 @@ class KVCache:
         else:
             if all(old >= len(chosen) for _, old in moved):
                 for new, old in moved:
-                    for part in (*self._parts(), self._places):
+                    for part in self._parts():
                         part[new] = part[old]
             else:
-                self._memory = [(key[index], value[index]) for key, value in self.layers]
-                self._places = self.places[index]
+                self._copy(index, self.memory.layers[0][0].shape[2])
             self.shared = self.shared.select(chosen)
             self._narrow(len(chosen))
         self.lengths = self.lengths[index]
@@ -176,11 +184,12 @@ class KVCache:
         first, rows = self.batch_size, self.batch_size + other.batch_size
         self.capacity = max(self.capacity, other.capacity)
         shared = self.shared.join(other.shared)
-        own, room = self.capacity - shared.shortest, len(self._places)
-        grows = own > self._memory[0][0].shape[2] or self.capacity > self._places.shape[1]
+        own, room = self.capacity - shared.shortest, len(self.memory.places)
+        grows = own > self.memory.layers[0][0].shape[2] or self.capacity > self.places.shape[1]
         if rows > room or grows:
             # doubled, so that rows that come one by one are seldom copied
-            self._grow(max(rows, 2 * room if rows > room else room), own)
+            every = torch.arange(first, device=self.lengths.device)
+            self._copy(every, own, max(rows, 2 * room if rows > room else room))
         self.shared = shared
         self._narrow(rows)
         end = other.longest_own
@@ -213,47 +222,55 @@ class KVCache:
         of_row = [places[row] for row in rows]
         prefixes = [prefix(row) for row in order]
         self.shared = SharedPrefixes(prefixes, of_row, self.lengths.device)
-        self._places = self.places[torch.tensor(rows, device=self.lengths.device)]
-        own = max(1, self.capacity - self.shared.shortest)
-        old = self.layers[0][0]
-        shape = (len(rows), old.shape[1], own, old.shape[3])
-        self._memory = [(old.new_zeros(shape), old.new_zeros(shape)) for _ in self.layers]
+        index = torch.tensor(rows, device=self.lengths.device)
+        places = self.places[index]
+        self.memory = self._lay_out(len(rows), max(1, self.capacity - self.shared.shortest))
+        self.memory.places[: len(rows)] = places
         self._narrow(len(rows))
 
     def _unshare(self) -> None:
         """Give each row a copy of its prefix."""
         if self.shared:
-            self._memory = [self.whole(layer, self.capacity) for layer in self._numbers]
+            layers = [self.whole(layer, self.capacity) for layer in self._numbers]
+            self.memory = Memory(layers=layers, places=self.places)
             self.shared = unshared(self.batch_size, self.lengths.device)
-            self._places = self.places
             self._narrow(len(self.lengths))
             self.measure()
 
+    def all_rows(self) -> tuple[Layers, Tensor, Tensor]:
+        """Return layers, places and lengths of all rows that there is memory for.
+
+        Those behind the cache's own have length 0.
+        """
+        behind = len(self.memory.places) - len(self.lengths)
+        lengths = torch.nn.functional.pad(self.lengths, (0, behind))
+        return self.memory.layers, self.memory.places, lengths
+
+    def _lay_out(self, rows: int, own: int) -> Memory:
+        """Make memory for some rows of `own` tokens behind their prefixes."""
+        layers, heads, width, device, dtype = self._kind
+        if self._pool is None:
+            return laid_out(layers, (rows, heads, own, width), self.capacity, device, dtype)
+        shape = (1 << (rows - 1).bit_length(), heads, own, width)
+        return self._pool.lend(self, layers, shape, self.capacity, device, dtype)
+
     def _parts(self) -> list[Tensor]:
-        """Return the memory of all keys and values, each (rows, H, L, W)."""
-        return [part for layer in self._memory for part in layer]
+        """Return the memory of all keys, values and places."""
+        return [self.memory.places, *(part for layer in self.memory.layers for part in layer)]
 
     def _narrow(self, rows: int) -> None:
         """Show the first rows of the memory."""
-        self.layers = [(key[:rows], value[:rows]) for key, value in self._memory]
-        self.places = self._places[:rows]
+        self.layers = [(key[:rows], value[:rows]) for key, value in self.memory.layers]
+        self.places = self.memory.places[:rows]
 
-    def _grow(self, rows: int, own: int) -> None:
-        """Lay out larger memory, and copy what the old one shows."""
-        shown = self.batch_size
-
-        def larger(old: Tensor, end: int, length: int) -> Tensor:
-            new = old.new_zeros((rows, old.shape[1], length, old.shape[3]))
-            new[:shown, :, :end] = old[:shown, :, :end]
-            return new
-
-        self._memory = [
-            (larger(key, self.longest_own, own), larger(value, self.longest_own, own))
-            for key, value in self._memory
-        ]
-        places = self._places.new_zeros((rows, self.capacity))
-        places[:shown, : self.longest] = self._places[:shown, : self.longest]
-        self._places = places
+    def _copy(self, index: Tensor, own: int, room: int | None = None) -> None:
+        """Lay out other memory for `room` rows of `own` tokens, and copy rows of the old one."""
+        rows, old, end = len(index), self.memory, self.longest_own
+        self.memory = self._lay_out(room or rows, own)
+        for new_layer, layer in zip(self.memory.layers, old.layers, strict=True):
+            for new, part in zip(new_layer, layer, strict=True):
+                new[:rows, :, :end] = part[index, :, :end]
+        self.memory.places[:rows, : self.longest] = old.places[index, : self.longest]
 
     def _check_room(self, end: int) -> None:
         if end > self.capacity:

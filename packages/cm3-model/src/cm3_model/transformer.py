@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cm3_model.appending import Append, AppendOne
+from cm3_model.appending import Append, AppendEvenly
 from cm3_model.attention import (
     Visible,
     additive,
@@ -29,6 +29,9 @@ from cm3_model.block import Block, Checkpointing, Norm
 from cm3_model.config import DecoderConfig
 from cm3_model.kv_cache import KVCache
 from cm3_model.shared_prefixes import Layers, SharedPrefixes
+
+if TYPE_CHECKING:
+    from cm3_model.compiled import CompiledStep
 
 COMPILED_LENGTHS = 256
 """A cache for a compiled step has a multiple of this many slots."""
@@ -59,9 +62,7 @@ class Decoder(nn.Module):
             if config.tie_embeddings
             else nn.Linear(config.width, config.vocab_size, bias=False)
         )
-        self.compiled_step: (
-            Callable[[Decoder, Tensor, Layers, Tensor, Tensor, int], Tensor] | None
-        ) = None
+        self.compiled_step: CompiledStep | None = None
         """Replacement for `Decoder.step` that `compile_decoding` puts here."""
         self.initialise(generator)
 
@@ -190,6 +191,7 @@ class Decoder(nn.Module):
             dtype=torch.float32 if on_cpu and weight.dtype.itemsize < 4 else weight.dtype,
             # a compiled step takes no memory of other shapes; on other devices it is not measured
             shares_prefixes=self.compiled_step is None and on_cpu,
+            pool=None if self.compiled_step is None else self.compiled_step.pool,
         )
 
     def prefill(self, input_ids: Tensor, lengths: Tensor, cache: KVCache) -> Tensor:
@@ -231,13 +233,25 @@ class Decoder(nn.Module):
         With a large vocabulary the others would take much of a step. A compiled step computes them
         all the same, since every span would be another graph.
         """
-        end = cache.append_one()
-        memory = (cache.layers, cache.places, cache.lengths)
+        return self.decode_several(input_ids[:, None], cache, start, stop)[:, 0]
+
+    def decode_several(self, input_ids: Tensor, cache: KVCache, start: int, stop: int) -> Tensor:
+        """Append ids (B, T) to all rows; return logits (B, T, stop - start) after each of them.
+
+        As `decode_span`, for ids some of which may turn out wrong, for `KVCache.forget` to take
+        back. A compiled step is compiled once for every T.
+        """
+        count = input_ids.shape[1]
+        end = cache.append_evenly(count)
         if self.compiled_step is None:
+            memory = (cache.layers, cache.places, cache.lengths)
             logits = self.step(input_ids, *memory, end, cache.shared, (start, stop))
-        else:  # to the last slot: a growing shape cannot be compiled once
-            logits = self.compiled_step(self, input_ids, *memory, cache.capacity)[:, start:stop]
-        cache.count_one()
+        else:  # all rows to the last slot: shapes that change cannot be compiled once
+            layers, places, lengths = cache.all_rows()
+            ids = F.pad(input_ids, (0, 0, 0, len(lengths) - len(input_ids)))
+            logits = self.compiled_step(self, ids, layers, places, lengths, cache.capacity)
+            logits = logits[: len(input_ids), :, start:stop]
+        cache.count_new(count)
         return logits
 
     def step(
@@ -250,13 +264,13 @@ class Decoder(nn.Module):
         shared: SharedPrefixes | None = None,
         span: tuple[int, int] | None = None,
     ) -> Tensor:
-        """Return logits (B, V), or those of a span of ids, after ids (B,) behind `lengths` (B,).
+        """Return logits (B, T, V), or of a span of ids, after ids (B, T) behind `lengths` (B,).
 
         Write to the `layers` and `places` of a cache and attend to their first `end` slots, and to
         what rows share. Compiled, a step takes tensors alone, nothing shared and no span.
         """
-        new = AppendOne(layers, places, lengths, end, shared)
-        hidden = self._run(input_ids[:, None], new.positions, new.place, new)[:, 0]
+        new = AppendEvenly(layers, places, lengths, input_ids.shape[1], end, shared)
+        hidden = self._run(input_ids, new.positions, new.place, new)
         if span is None or span == (0, self.config.vocab_size):
             return self.head(hidden)
         start, stop = span
@@ -264,14 +278,14 @@ class Decoder(nn.Module):
             return F.linear(hidden, self.head_weight[start:stop])
         if hasattr(self.output, "span"):
             return self.output.span(hidden, start, stop)  # of a matrix that was packed
-        return self.head(hidden)[:, start:stop]  # adapters, and what else may stand there
+        return self.head(hidden)[..., start:stop]  # adapters, and what else may stand there
 
     def _run(
         self,
         input_ids: Tensor,
         positions: Tensor,
         place: Callable[[Tensor], Tensor],
-        new: Append | AppendOne | None = None,
+        new: Append | AppendEvenly | None = None,
         visible: Visible = None,
     ) -> Tensor:
         """Return the normed last states (B, T, D) of ids at `positions`, (T,) or (B, T).
