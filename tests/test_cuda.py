@@ -58,7 +58,7 @@ def ids(*shape, seed=0):
     return torch.randint(0, 300, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def draw(model, device, config, rows=3, length=40):
+def draw(model, device, config, rows=3, length=40, lookahead=1):
     """Image codes after prompts of unequal length."""
     return torch.stack(
         generate(
@@ -69,6 +69,7 @@ def draw(model, device, config, rows=3, length=40):
             seeds=range(rows),
             config=config,
             device=device,
+            lookahead=lookahead,
         )
     )
 
@@ -128,6 +129,26 @@ def test_the_compiled_step_draws_what_the_plain_one_draws():
     for rows in (2, 2, 3, 2):
         wanted = draw(plain, "cuda", config, rows)
         assert torch.equal(draw(compiled, "cuda", config, rows), wanted), rows
+
+
+def test_caches_of_a_compiled_step_have_the_same_memory():
+    compiled = compile_decoding(decoder().cuda(), mode="reduce-overhead")
+    config = SamplingConfig(guidance_scale=2.0)
+    for rows in (3, 3, 4, 3):  # candidates of six to eight rows of the model, all eight there
+        draw(compiled, "cuda", config, rows)
+    assert len(compiled.compiled_step.pool._lent) <= 3
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("sampler", ["top-p", "cd-k"])
+def test_a_look_ahead_draws_what_single_ids_draw(sampler, compiled):
+    config = SamplingConfig(sampler=sampler, guidance_scale=2.0, top_p=0.9)
+    model = decoder().cuda()
+    wanted = draw(model, "cuda", config)
+    if compiled:
+        compile_decoding(model, mode="reduce-overhead")
+    for _ in range(2):
+        assert torch.equal(draw(model, "cuda", config, lookahead=4), wanted)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3, 4, 6, 40])

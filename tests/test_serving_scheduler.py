@@ -97,13 +97,16 @@ def test_reports_come_in_order_and_show_the_first_ids(model, scheduler):
     while not reports or not isinstance(reports[-1], Finished):
         reports.append(told.get(timeout=60))
     kinds = [type(report) for report in reports]
-    assert kinds == [Place, Started, Drawn, Drawn, Finished]
-    for report, length in zip(reports[2:], (4, 8, 12), strict=True):
-        assert [len(ids) for ids in report.ids] == [length] * 3
-        whole = reports[-1].ids
-        assert all(
-            torch.equal(ids, all_of[:length]) for ids, all_of in zip(report.ids, whole, strict=True)
-        )
+    assert kinds == [Place, Started, *[Drawn] * (len(kinds) - 3), Finished]
+    whole = reports[-1].ids
+    assert [len(ids) for ids in whole] == [12] * 3
+    shortest = [min(map(len, report.ids)) for report in reports[2:-1]]
+    # a pass may draw several ids; each report has another four of every row, or more
+    assert shortest and shortest[0] >= 4
+    assert [length // 4 for length in shortest] == sorted({length // 4 for length in shortest})
+    for report in reports[2:]:
+        for ids, all_of in zip(report.ids, whole, strict=True):
+            assert torch.equal(ids, all_of[: len(ids)])
 
 
 def test_those_who_wait_are_told_their_place_and_come_in_turn(scheduler):
@@ -158,7 +161,7 @@ def test_a_job_that_does_not_fit_fails_alone(scheduler):
 
 def test_a_model_that_fails_fails_its_jobs_and_goes_on(model, monkeypatch, caplog):
     scheduler, told, after = Scheduler(model, "cpu", 4), Told(), Told()
-    step = model.decode_span
+    step = model.decode_several
     broken = threading.Event()
 
     def fails(*given):
@@ -166,7 +169,7 @@ def test_a_model_that_fails_fails_its_jobs_and_goes_on(model, monkeypatch, caplo
             raise RuntimeError("no memory left")
         return step(*given)
 
-    monkeypatch.setattr(model, "decode_span", fails)
+    monkeypatch.setattr(model, "decode_several", fails)
     broken.set()
     scheduler.submit([row(0)], told.put)
     failed = told.last()
@@ -178,7 +181,7 @@ def test_a_model_that_fails_fails_its_jobs_and_goes_on(model, monkeypatch, caplo
     scheduler.close()
 
 
-@pytest.mark.parametrize("method", ["prefill", "decode_span"])
+@pytest.mark.parametrize("method", ["prefill", "decode_several"])
 @pytest.mark.parametrize(("words", "count"), [("no memory left", 3), ("CUDA error: asserted", 1)])
 def test_a_model_that_fails_again_and_again_is_broken(model, monkeypatch, method, words, count):
     scheduler = Scheduler(model, "cpu", 4)

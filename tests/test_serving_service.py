@@ -419,7 +419,7 @@ def test_a_model_that_fails_is_no_service_that_ends(smoke_run, monkeypatch):
 
     async def use(service, session):
         assert service.alive
-        monkeypatch.setattr(session.parts.model, "decode_span", fails)
+        monkeypatch.setattr(session.parts.model, "decode_several", fails)
         with pytest.raises(Broken, match="the model failed"):
             await last_of(service, Draw(prompt="a", candidates=1), session)
         assert not service.alive

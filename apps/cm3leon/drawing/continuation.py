@@ -13,13 +13,21 @@ from typing import Generic, TypeVar
 import numpy as np
 import torch
 
-from cm3_decoding import Row, generate_rows
+from cm3_decoding import LanguageModel, ReadsAhead, Row, generate_rows
 from cm3leon.parts import Parts
 
 Progress = Callable[[int, int], None]
 """Called with (ids drawn, ids in all)."""
 
 Result = TypeVar("Result")
+
+LOOKAHEAD = 16
+"""Ids of a row that a pass reads where there are few rows: changes none of them, and saves time."""
+
+
+def lookahead_of(model: LanguageModel) -> int:
+    """Return how far a model is to look ahead: `LOOKAHEAD`, or not at all if it cannot."""
+    return LOOKAHEAD if isinstance(model, ReadsAhead) else 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +54,7 @@ class Continuation(Generic[Result]):
             batch_size=batch_size,
             progress=progress,
             device=parts.device,
+            lookahead=lookahead_of(parts.model),
         )
         return self.finish(drawn)
 

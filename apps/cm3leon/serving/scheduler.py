@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from cm3_decoding import Batch, LanguageModel, Row
+from cm3leon.drawing.continuation import lookahead_of
 from cm3leon.serving.asked import Stopped
 
 BROKEN = 3
@@ -183,7 +184,7 @@ class Scheduler:
     def _work(
         self, batch: Batch[tuple[Job, int]] | None, coming: Sequence[Job]
     ) -> Batch[tuple[Job, int]] | None:
-        """Draw one more id of each row, and the first ones of jobs that come."""
+        """Draw the next ids of each row, and the first ones of jobs that come."""
         if batch:
             batch.drop(name for name in batch.names if name[0].cancelled)
         for new in self._begin(coming):
@@ -207,7 +208,7 @@ class Scheduler:
         for job in coming:
             job.report(Started())
         try:
-            batch = Batch(self._model, rows, self._device)
+            batch = Batch(self._model, rows, self._device, lookahead=lookahead_of(self._model))
         except Exception as error:
             if len(coming) > 1:
                 return [batch for job in coming for batch in self._begin([job])]
@@ -232,7 +233,8 @@ class Scheduler:
         counts = batch.counts
         for job in self._running:
             names = [(job, place) for place in range(len(job.rows))]
-            drawn = min(counts.get(name, job.said) for name in names if name[1] not in job.found)
+            going = [name for name in names if name in counts]
+            drawn = min((counts[name] for name in going), default=job.said)
             if job.every is not None and drawn // job.every > job.said // job.every:
                 job.said = drawn
                 so_far = {place: ids for (_, place), ids in batch.peek(names).items()} | job.found

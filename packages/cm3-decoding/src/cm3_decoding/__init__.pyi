@@ -30,6 +30,7 @@ from .guidance import (
 from .interface import (
     INTERFACE_VERSION as INTERFACE_VERSION,
     LanguageModel as LanguageModel,
+    ReadsAhead as ReadsAhead,
 )
 from .processors import (
     apply_temperature as apply_temperature,

@@ -37,6 +37,10 @@ from cm3_decoding.whole_numbers import whole
 ASKED_EVERY = 8
 """Steps after which an accelerator is asked which rows have stopped: asking makes it wait."""
 
+MOST_READ = {"cpu": 64}
+"""Ids of all rows, streams included, that a pass of a look ahead may have on a kind of device: with
+more, the time of a pass grows as fast as the number of ids that it draws."""
+MOST_READ_ELSEWHERE = 256
 
 Name = TypeVar("Name", bound=Hashable)
 """What a caller tells rows apart by."""
@@ -90,9 +94,10 @@ class Batch(Generic[Name]):
             model: In eval mode, on `device`.
             rows: By names of any kind.
             device: The model's device.
-            lookahead: Most ids of a row that a pass reads; with more than 1 the model must be a
-                `ReadsAhead`. Rows whose guidance acts for a while only are read id by id, and all
-                that are with them. Ids that can only follow are read at once in any case.
+            lookahead: Most ids of a row that a pass reads, fewer where there are many rows; with
+                more than 1 the model must be a `ReadsAhead`. Where a row's guidance acts for a
+                while only, all are read id by id. Ids that can only follow are read at once in any
+                case.
 
         Raises:
             ValueError: A row lacks a prompt or has no place in the model's context, or the model
@@ -268,22 +273,27 @@ class Batch(Generic[Name]):
 
     def _guess(self) -> Tensor:
         """Return what the next ids may be (B, T), as many as it pays to read with the last one."""
-        if self._several is None or not self._steady:
-            return self._guesses[:, :0]
-        going = ~self._done
-        left = int((self._limits - self._counts)[going].max())
-        room = min(self._capacity - int(self._used.max()), left) - 1
-        width, known = min(self._lookahead - 1, room), None
-        if self._constraint.forces and room > 0:
+        room = self._capacity - int(self._used.max()) - 1
+        width, known = min(self._reach, room), None
+        if self._constraint.forces and self._several is not None and self._steady and room > 0:
             known = self._constraint.known(self._counts.tolist(), room)
-            width = max(width, int((known[going] >= 0).cumprod(1).sum(1).min()))
-        guesses = self._guesses[:, : max(0, width)]
-        if known is None or width < 1:
+            width = max(width, int((known[~self._done] >= 0).cumprod(1).sum(1).min()))
+        if width < 1:
+            return self._guesses[:, :0]
+        filler, missing = self._constraint.span[0], width - self._guesses.shape[1]
+        guesses = torch.nn.functional.pad(self._guesses, (0, missing), value=filler)
+        if known is None:
             return guesses
-        filler = self._constraint.span[0]
-        guesses = torch.nn.functional.pad(guesses, (0, width - guesses.shape[1]), value=filler)
         ids = torch.from_numpy(known[:, :width]).to(self._device)
         return torch.where(ids >= 0, ids, guesses)
+
+    @property
+    def _reach(self) -> int:
+        """Guesses that a pass should read."""
+        if self._several is None or not self._steady:
+            return 0
+        most = MOST_READ.get(self._device.type, MOST_READ_ELSEWHERE)
+        return max(1, min(self._lookahead, most // self._streams.size)) - 1
 
     def _read_one(self, fed: Tensor) -> Tensor:
         """Read an id (N,) of each of the model's rows; return the span's logits (N, 1, S)."""
@@ -305,7 +315,7 @@ class Batch(Generic[Name]):
         if not self._constraint.free:
             allowed = self._constraint.ahead(guesses)[..., slice(*self._constraint.span)]
         groups = self._grouped()
-        more = self._lookahead - 1 if self._steady else 0
+        more = self._reach
         places = self._steps + torch.arange(width + more, device=self._device)
         # a finished row's fillers may go beyond the last column
         draws = any(group.config.sampler != "greedy" for group in groups)
