@@ -89,7 +89,8 @@ def in_rows(
     name: str, pictures: Sequence[np.ndarray], titles: Sequence[str], columns: int = 8
 ) -> tuple[list[tuple[str, list[np.ndarray | None]]], list[list[str]]]:
     """Break a line of pictures into rows; gives the arguments of `write_sheet`."""
-    columns = min(columns, len(pictures))
+    lines = -(-len(pictures) // columns)
+    columns = -(-len(pictures) // lines)  # lines of nearly equal length
     missing = -len(pictures) % columns
     cells: list[np.ndarray | None] = [*pictures, *[None] * missing]
     labels = [*titles, *[""] * missing]

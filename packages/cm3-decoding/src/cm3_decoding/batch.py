@@ -6,11 +6,11 @@ service draws for those who wait as soon as it can, and texts of unequal lengths
 place. `generate` and `generate_rows` are loops over it.
 
 With a `lookahead`, a pass of the model reads a row's last id and guesses of those that follow, and
-so draws several. The random numbers of every place are fixed by the seed. So the ids after the
-right guesses are those that steps of one id draw, not just others of the same distribution. The
-guesses are what the pass before drew behind a wrong one, from the random numbers of their places:
-Jacobi iteration (arXiv 2305.10427), made random as in speculative Jacobi decoding (arXiv
-2410.01699), with the random numbers of a place kept.
+so draws several. The random numbers of every place are fixed by the seed. So the ids behind right
+guesses are those that steps of one id draw, not just others of the same distribution. The guesses
+are what the pass before drew behind a wrong one, from the random numbers of their places. This is
+speculative Jacobi decoding (arXiv 2410.01699) with coupled guesses (arXiv 2510.24211), a guess
+being right if it is what is drawn.
 """
 
 from __future__ import annotations
@@ -309,18 +309,16 @@ class Batch(Generic[Name]):
             logits: The span's logits (N, T, S) after its last id and after each guess.
             guesses: What the chosen ids (B, T) but the last were held to be, (B, T - 1).
         """
-        start, width = self._constraint.span[0], logits.shape[1]
+        width, (start, stop) = logits.shape[1], self._constraint.span
         logits = logits.float()
         allowed = None
         if not self._constraint.free:
-            allowed = self._constraint.ahead(guesses)[..., slice(*self._constraint.span)]
+            allowed = self._constraint.ahead(guesses)[..., start:stop]
         groups = self._grouped()
-        more = self._reach
-        places = self._steps + torch.arange(width + more, device=self._device)
-        # a finished row's fillers may go beyond the last column
-        draws = any(group.config.sampler != "greedy" for group in groups)
-        noise = self._noise.at(places.clamp(max=self._ids.shape[1] - 1)) if draws else None
-        ids, largest = torch.empty_like(places), logits.new_empty(len(places), width)
+        noise = self._noise_of(groups, self._steps, width)
+        ids = guesses.new_empty(len(guesses), width)
+        largest = logits.new_empty(ids.shape)
+        last: list[Tensor] = []
         for group in groups:
             rows, config = group.rows, group.config
             streams: dict[Stream, Tensor] = {
@@ -328,19 +326,44 @@ class Batch(Generic[Name]):
             }
             mask = None if allowed is None else allowed[rows].flatten(0, 1)
             scores = combine(streams, mask, config, group.step)  # (B * T, S)
-            largest[rows] = scores.amax(-1).unflatten(0, (-1, width))
-            own = None if noise is None else noise[rows]
-            now = None if own is None else own[:, :width].flatten(0, 1)
-            drawn = draw(scores, now, config, group.step)
-            ids[rows, :width] = start + drawn.unflatten(0, (-1, width))
-            if more:  # what the last logits would draw at the places behind
-                last = scores.unflatten(0, (-1, width))[:, -1:]
-                later = None if own is None else own[:, width:]
-                ids[rows, width:] = start + draw(last, later, config, group.step)
-        taken = self._take(ids[:, :width], largest, guesses)
-        if more:
-            self._guesses = ids.gather(1, taken[:, None] + torch.arange(more, device=self._device))
+            numbers = None if noise is None else noise[rows].flatten(0, 1)
+            drawn = draw(scores, numbers, config, group.step)
+            ids[rows] = start + drawn.unflatten(0, (-1, width))
+            scores = scores.unflatten(0, (-1, width))
+            largest[rows] = scores.amax(-1)
+            last.append(scores[:, -1:])
+        behind = self._steps + width
+        taken = self._take(ids, largest, guesses)
+        if self._reach:
+            self._look(ids, taken, behind, last)
         return taken
+
+    def _look(self, ids: Tensor, taken: Tensor, behind: Tensor, last: Sequence[Tensor]) -> None:
+        """Guess what stands behind the ids (B, T) of which `taken` (B,) were right.
+
+        Those behind a wrong guess are guesses now. At places from `behind` (B, 1) on it is what
+        the `last` scores (rows, 1, S) of each group would draw there.
+        """
+        width, start = ids.shape[1], self._constraint.span[0]
+        more = self._reach - width + int(taken.max())
+        if more > 0:
+            groups = self._grouped()
+            noise = self._noise_of(groups, behind, more)
+            new = ids.new_empty(len(ids), more)
+            for group, scores in zip(groups, last, strict=True):
+                numbers = None if noise is None else noise[group.rows]
+                new[group.rows] = start + draw(scores, numbers, group.config, group.step)
+            ids = torch.cat([ids, new], 1)
+        places = taken[:, None] + torch.arange(self._reach, device=self._device)
+        self._guesses = ids.gather(1, places)
+
+    def _noise_of(self, groups: Sequence[_Group], first: Tensor, count: int) -> Tensor | None:
+        """Return the random numbers (B, count, S) of places from `first` (B, 1) on, if needed."""
+        if all(group.config.sampler == "greedy" for group in groups):
+            return None
+        places = first + torch.arange(count, device=self._device)
+        # a finished row's fillers may go beyond the last column
+        return self._noise.at(places.clamp(max=self._ids.shape[1] - 1))
 
     def _take(self, ids: Tensor, largest: Tensor, guesses: Tensor) -> Tensor:
         """Add those chosen ids (B, T) to the rows that follow right guesses; return their numbers.
