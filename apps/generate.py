@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         from cm3leon.generate_instructions import follow
         from cm3leon.tuned import open_tuned
 
-        parts = open_parts(given.run, given.device, trust=given.trust)
+        parts = open_parts(given.run, given.device, dtype=given.dtype, trust=given.trust)
         follow(
             parts,
             open_tuned(given.run),
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     picture = generate.open_picture(given.infill or given.caption, given.mask)
     lesson = generate.open_picture(given.teach)
     parts = generate.taught(
-        open_parts(given.run, given.device, trust=given.trust),
+        open_parts(given.run, given.device, dtype=given.dtype, trust=given.trust),
         given.run,
         lesson,
         given.name,

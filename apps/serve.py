@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     hosts = [given.host, *given.allow_host]
     with bind(given.host, given.port) as bound:
         url = url_of(bound, hosts[-1])
-        service = open_service(given.run, given.device, given.limits, trust=given.trust)
+        service = open_service(
+            given.run, given.device, given.limits, dtype=given.dtype, trust=given.trust
+        )
         serve(
             service,
             bound,

@@ -16,6 +16,7 @@ def test_without_options_only_this_machine_can_come():
     assert (given.host, given.port, given.token, given.allow_host) == ("127.0.0.1", 8000, None, [])
     assert given.limits == Limits()
     assert not given.trust
+    assert given.dtype is None and parse(None, ["--dtype", "bfloat16"], {}).dtype == "bfloat16"
 
 
 def test_limits_are_options():
@@ -28,6 +29,7 @@ def test_limits_are_options():
     ("arguments", "message"),
     [
         ("--port 65536", "--port: wanted 0 to 65535, got 65536"),
+        ("--dtype int8", "--dtype: invalid choice: 'int8'"),
         ("--port -1", "--port: wanted 0 to 65535, got -1"),
         ("--rows 0", "--rows: wanted a number above 0, got 0"),
         ("--rows 4 --candidates 5", "--candidates: wanted at most the 4 rows, got 5"),

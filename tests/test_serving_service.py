@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cm3leon import generate
@@ -54,9 +55,10 @@ def picture(parts):
 
 def served(run, use, **limits):
     """Open a run and let `use(service, session)` ask it."""
+    dtype = limits.pop("dtype", None)
 
     async def main():
-        service = open_service(run, "cpu", Limits(**{"rows": 16} | limits))
+        service = open_service(run, "cpu", Limits(**{"rows": 16} | limits), dtype=dtype)
         try:
             return await use(service, service.sessions.of(None))
         finally:
@@ -197,6 +199,18 @@ def taught_run(smoke_run, parts, picture, tmp_path):
     shutil.copytree(smoke_run, run)
     teach.keep(run, picture, "zorp", parts.tokenizers.size)
     return run
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_decoder_may_be_in_a_shorter_format(smoke_run, dtype):
+    async def use(service, session):
+        assert session.parts.model.token_embedding.weight.dtype == getattr(torch, dtype)
+        drawn = await last_of(service, Draw(prompt="a", candidates=2), session)
+        assert isinstance(drawn, Pictures) and drawn.pixels.shape[0] == 2
+        described = Describe(picture=Image.fromarray(drawn.pixels[0]), candidates=2)
+        assert isinstance(await last_of(service, described, session), Texts)
+
+    served(smoke_run, use, dtype=dtype)
 
 
 def test_a_kept_thing_is_drawn_as_the_command_draws_it(taught_run, monkeypatch):

@@ -1,9 +1,10 @@
 """Sheets of pictures."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from cm3leon.sheets import sheet, write_blocks
+from cm3leon.sheets import in_rows, sheet, write_blocks
 
 
 def rows(count, columns, colour):
@@ -30,3 +31,15 @@ def test_a_sheet_is_written_in_the_format_of_its_name(tmp_path):
         write_blocks(tmp_path / name, [("one", rows(1, 1, (0, 0, 0)), ["a"])])
         with Image.open(tmp_path / name) as picture:
             assert picture.format == kind
+
+
+@pytest.mark.parametrize(("count", "lines"), [(1, [1]), (8, [8]), (9, [5, 4]), (17, [6, 6, 5])])
+def test_lines_of_many_pictures_are_of_nearly_equal_length(count, lines):
+    pictures = [np.full((4, 4, 3), number, np.uint8) for number in range(count)]
+    rows, labels = in_rows("a name", pictures, [str(number) for number in range(count)])
+    found = [[cell for cell in cells if cell is not None] for _, cells in rows]
+    assert [len(cells) for cells in found] == lines
+    assert [cell[0, 0, 0] for cells in found for cell in cells] == list(range(count))
+    assert len({len(cells) for _, cells in rows}) == 1
+    assert [name for name, _ in rows] == ["a name", *[""] * (len(lines) - 1)]
+    assert [label for line in labels for label in line if label] == [*map(str, range(count))]

@@ -89,7 +89,7 @@ def problem_of_instruction(given: argparse.Namespace) -> str | None:
         if given.caption is None:
             return "--long wants --caption FILE"
     for name, value in vars(given).items():
-        if name in own or name in ("run", "device", "trust", "command"):
+        if name in own or name in ("run", "device", "dtype", "trust", "command"):
             continue
         if value is None or value is False:
             continue

@@ -122,12 +122,15 @@ NO_BANK = (
 )
 
 
-def open_parts(folder: Path, device: str = "auto", *, trust: bool = False) -> Parts:
+def open_parts(
+    folder: Path, device: str = "auto", *, dtype: str | None = None, trust: bool = False
+) -> Parts:
     """Open a finished run.
 
     Args:
         folder: The run's folder.
         device: As of `device_of`.
+        dtype: Of the decoder's weights, "float32" or "bfloat16"; None leaves them as they are.
         trust: Whether the run's recipe may name, and so run, code that is not of our packages.
 
     Raises:
@@ -136,7 +139,7 @@ def open_parts(folder: Path, device: str = "auto", *, trust: bool = False) -> Pa
             others without trust.
     """
     where = device_of(device)
-    return parts_of(recipe_of(folder), where, trust=trust)
+    return parts_of(recipe_of(folder), where, dtype=dtype, trust=trust)
 
 
 def recipe_of(folder: Path) -> Recipe:
@@ -152,7 +155,9 @@ def recipe_of(folder: Path) -> Recipe:
     return recipe
 
 
-def parts_of(recipe: Recipe, device: torch.device, *, trust: bool = False) -> Parts:
+def parts_of(
+    recipe: Recipe, device: torch.device, *, dtype: str | None = None, trust: bool = False
+) -> Parts:
     """Open the parts that a recipe's run has made; arguments and errors as of `open_parts`."""
     text = open_text_tokenizer(recipe, trust=trust)
     image = open_image_tokenizer(recipe, device, trust=trust)
@@ -160,7 +165,7 @@ def parts_of(recipe: Recipe, device: torch.device, *, trust: bool = False) -> Pa
     return Parts(
         tokenizers=tokenizers,
         retrieval=open_retrieval(recipe, tokenizers, device, trust=trust),
-        model=open_decoder(recipe, device),
+        model=open_decoder(recipe, device, dtype),
         device=device,
         habits=habits_of(recipe.evaluation, recipe.folder),
     )
@@ -238,9 +243,10 @@ def open_memory(recipe: Recipe, encoder: Encoder, vocabulary: Vocabulary) -> Mem
     )
 
 
-def open_decoder(recipe: Recipe, device: torch.device) -> Decoder:
+def open_decoder(recipe: Recipe, device: torch.device, dtype: str | None = None) -> Decoder:
     """Open the decoder of stage `decoder`."""
-    return load_decoder(recipe.folder / "decoder" / "model", device)
+    folder = recipe.folder / "decoder" / "model"
+    return load_decoder(folder, device, None if dtype is None else getattr(torch, dtype))
 
 
 def habits_of(recipe: EvaluationRecipe, folder: Path) -> Habits:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from cm3leon.generate_options import DTYPE_HELP, DTYPES
 from cm3leon.serving.limits import Limits
 
 VARIABLE = "CM3_TOKEN"
@@ -39,6 +40,7 @@ def parse(
     add = command.add_argument
     add("--run", type=Path, default=Path("runs/tiny"), help="folder of a run")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    add("--dtype", choices=DTYPES, help=DTYPE_HELP)
     add("--host", default="127.0.0.1", help="address to listen at; default: this machine alone")
     add("--port", type=int, default=8000, help="default: 8000; 0: any free one")
     add(

@@ -249,10 +249,16 @@ class Service:
 
 
 def open_service(
-    run: Path, device: str = "auto", limits: Limits | None = None, *, trust: bool = False
+    run: Path,
+    device: str = "auto",
+    limits: Limits | None = None,
+    *,
+    dtype: str | None = None,
+    trust: bool = False,
 ) -> Service:
     """Open a finished run for requests; arguments and errors as of `parts.open_parts`."""
-    parts, name = teach.recall(open_parts(run, device, trust=trust), run), run.resolve().name
+    parts = teach.recall(open_parts(run, device, dtype=dtype, trust=trust), run)
+    name = run.resolve().name
     tuned = None
     if (run / "decoder" / TASKS_FILE).is_file():
         tuned = open_tuned(run)
