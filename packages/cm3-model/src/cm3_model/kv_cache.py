@@ -242,8 +242,9 @@ class KVCache:
 
         Those behind the cache's own have length 0.
         """
-        behind = len(self.memory.places) - len(self.lengths)
-        lengths = torch.nn.functional.pad(self.lengths, (0, behind))
+        lengths, behind = self.lengths, len(self.memory.places) - len(self.lengths)
+        if behind:
+            lengths = torch.nn.functional.pad(lengths, (0, behind))
         return self.memory.layers, self.memory.places, lengths
 
     def _lay_out(self, rows: int, own: int) -> Memory:

@@ -248,9 +248,10 @@ class Decoder(nn.Module):
             logits = self.step(input_ids, *memory, end, cache.shared, (start, stop))
         else:  # all rows to the last slot: shapes that change cannot be compiled once
             layers, places, lengths = cache.all_rows()
-            ids = F.pad(input_ids, (0, 0, 0, len(lengths) - len(input_ids)))
+            rows, behind = len(input_ids), len(lengths) - len(input_ids)
+            ids = F.pad(input_ids, (0, 0, 0, behind)) if behind else input_ids.contiguous()
             logits = self.compiled_step(self, ids, layers, places, lengths, cache.capacity)
-            logits = logits[: len(input_ids), :, start:stop]
+            logits = logits[:rows, :, start:stop]
         cache.count_new(count)
         return logits
 
