@@ -136,7 +136,7 @@ def test_caches_of_a_compiled_step_have_the_same_memory():
     config = SamplingConfig(guidance_scale=2.0)
     for rows in (3, 3, 4, 3):  # candidates of six to eight rows of the model, all eight there
         draw(compiled, "cuda", config, rows)
-    assert len(compiled.compiled_step.pool._lent) <= 3
+    assert len(compiled.compiled_step.pool._loans) <= 4
 
 
 @pytest.mark.parametrize("compiled", [False, True])

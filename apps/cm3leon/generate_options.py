@@ -25,8 +25,8 @@ FOLLOWING = ("temperature", "top_p", "guidance_scale", "image_guidance_scale")
 MOST_SEED = 2**32 - 1
 DTYPES = ("float32", "bfloat16")
 DTYPE_HELP = (
-    "of the decoder, default: as it was saved; bfloat16 draws faster where the processor has it, "
-    "and some codes otherwise"
+    "of the decoder, default: as it was saved; bfloat16 is faster where the processor has it, and "
+    "draws some codes differently"
 )
 WRITES = (".png", ".jpg", ".jpeg", ".webp")
 

@@ -41,7 +41,7 @@ class Continuation(Generic[Result]):
     """Keys of the documents that stand before each prompt, the best last."""
     codes_so_far: Callable[[Sequence[torch.Tensor]], tuple[np.ndarray, int]] | None = None
     """Of rows that draw pictures: makes their codes (rows, h * w), and the number of rows of codes
-    that are complete, of the first new ids of each row, equally many; what is missing repeats what
+    that are complete in all of them, of the first new ids of each row; what is missing repeats what
     is there."""
 
     def carry_out(

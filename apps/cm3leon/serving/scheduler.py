@@ -235,7 +235,8 @@ class Scheduler:
             names = [(job, place) for place in range(len(job.rows))]
             going = [name for name in names if name in counts]
             drawn = min((counts[name] for name in going), default=job.said)
-            if job.every is not None and drawn // job.every > job.said // job.every:
+            due = job.every is not None and drawn // job.every > job.said // job.every
+            if due and not job.cancelled:
                 job.said = drawn
                 so_far = {place: ids for (_, place), ids in batch.peek(names).items()} | job.found
                 job.report(Drawn(ids=[so_far[place] for place in range(len(job.rows))]))

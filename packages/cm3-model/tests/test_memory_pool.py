@@ -1,4 +1,7 @@
+import copy
 import gc
+import pickle
+import threading
 
 import pytest
 import torch
@@ -78,7 +81,68 @@ def test_little_is_kept_that_nobody_has():
     for length in range(1, 20):
         make_cache(pool, length=length)
         gc.collect()
-    assert len(pool._lent) == MOST_SPARE + 1  # and the last one's, gone by now
+    assert len(pool._loans) == MOST_SPARE + 1  # and the last one's, gone by now
     in_use = [make_cache(pool, length=40) for _ in range(10)]
-    assert len(pool._lent) == MOST_SPARE + 10
+    assert len(pool._loans) == MOST_SPARE + 10
     assert len({address(cache) for cache in in_use}) == 10
+
+
+def test_few_rows_get_smaller_memory():
+    pool = MemoryPool()
+    cache = make_cache(pool, rows=8)
+    cache.memory.places[:, 0] = torch.arange(8)
+    cache.lengths += 1
+    cache.measure()
+    for rows, room in ((5, 8), (4, 4), (3, 4), (1, 1)):
+        cache.select_rows(torch.arange(rows))
+        assert cache.memory.places.shape[0] == room
+        assert cache.places[:, 0].tolist() == list(range(rows))
+    assert [len(part) for part in cache.all_rows()[1:]] == [1, 1]
+
+
+def test_memory_with_a_graph_of_gradients_is_not_lent_again():
+    pool = MemoryPool()
+    cache = make_cache(pool)
+    kept = cache.memory
+    key = torch.ones(4, requires_grad=True)
+    kept.layers[0][0][0, 0, 0] = key
+    del cache
+    gc.collect()
+    other = make_cache(pool)
+    assert other.memory is not kept and not other.memory.layers[0][0].requires_grad
+
+
+def test_a_copied_cache_has_memory_of_its_own():
+    pool = MemoryPool()
+    cache = make_cache(pool, rows=2)
+    cache.memory.layers[0][0].fill_(3)
+    cache.lengths += 4
+    cache.measure()
+    twin = copy.deepcopy(cache)
+    twin.select_rows(torch.tensor([1, 0]))
+    assert (twin.layers[0][0][:, :, :4] == 3).all()
+    assert (cache.layers[0][0] == 3).all()
+    assert (pickle.loads(pickle.dumps(cache)).layers[0][0] == 3).all()
+
+
+def test_caches_of_many_threads_have_memory_of_their_own():
+    pool, wrong = MemoryPool(), []
+
+    def work(number):
+        for _ in range(100):
+            cache = make_cache(pool, rows=2)
+            if cache.memory.layers[0][0].any():
+                wrong.append("not zeros")
+            cache.memory.layers[0][0].fill_(number)
+            cache.lengths += 8
+            cache.measure()
+            cache.select_rows(torch.tensor([1, 0, 1]))
+            if not (cache.layers[0][0] == number).all():
+                wrong.append("of another")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -1,6 +1,6 @@
 """Rows that a model continues together, each by settings of its own; rows come and go.
 
-A `Batch` reads the prompts of its rows and draws an id for each, then one more in every step. Rows
+A `Batch` reads the prompts of its rows and draws an id for each, then more in every step. Rows
 that are finished leave, and `join` takes in another batch's rows where its own have left room: so a
 service draws for those who wait as soon as it can, and texts of unequal lengths fill each other's
 place. `generate` and `generate_rows` are loops over it.
@@ -94,10 +94,10 @@ class Batch(Generic[Name]):
             model: In eval mode, on `device`.
             rows: By names of any kind.
             device: The model's device.
-            lookahead: Most ids of a row that a pass reads, fewer where there are many rows; with
-                more than 1 the model must be a `ReadsAhead`. Where a row's guidance acts for a
-                while only, all are read id by id. Ids that can only follow are read at once in any
-                case.
+            lookahead: Most ids of a row that a pass reads, a power of two or the next below one,
+                and fewer where there are many rows; with more than 1 the model must be a
+                `ReadsAhead`. Where a row's guidance acts for a while only, all are read id by id.
+                Ids that can only follow are read at once in any case.
 
         Raises:
             ValueError: A row lacks a prompt or has no place in the model's context, or the model
@@ -128,12 +128,12 @@ class Batch(Generic[Name]):
         self._step = 0
 
         self._cache, self._capacity = make_cache(model, reading, self._used, self._limits)
-        reads_ahead = isinstance(model, ReadsAhead) and hasattr(self._cache, "forget")
-        self._several = model if isinstance(model, ReadsAhead) and reads_ahead else None
+        takes_back = hasattr(self._cache, "forget") and hasattr(self._cache, "select_rows")
+        self._several = model if isinstance(model, ReadsAhead) and takes_back else None
         if self._several is None and self._lookahead > 1:
             raise ValueError(
-                f"lookahead: wanted 1 or a model with `decode_several` and a cache with `forget`, "
-                f"got {lookahead} for {type(model).__name__}"
+                f"lookahead: wanted 1 or a model with `decode_several`, and a cache with `forget` "
+                f"and `select_rows`, got {lookahead} for {type(model).__name__}"
             )
         logits = read_prompts(model, reading, self._cache)  # (N, V)
         self._constraint = Constraint([row.segments for row in given], logits.shape[-1], device)
@@ -193,9 +193,10 @@ class Batch(Generic[Name]):
         fed = self._streams.feed(torch.cat([last, guesses], 1))
         logits = self._several.decode_several(fed, self._cache, *self._constraint.span)
         taken = self._choose(logits, guesses)
-        self._used += taken.cpu().numpy()
-        if int(taken.min()) < fed.shape[1]:
-            self._cache.forget(fed.shape[1] - self._streams.feed(taken))
+        self._used += taken
+        if taken.min() < fed.shape[1]:
+            wrong = torch.from_numpy(fed.shape[1] - taken).to(self._device)
+            self._cache.forget(self._streams.feed(wrong))
 
     @torch.inference_mode()
     def join(self, other: Batch[Name]) -> None:
@@ -273,13 +274,14 @@ class Batch(Generic[Name]):
 
     def _guess(self) -> Tensor:
         """Return what the next ids may be (B, T), as many as it pays to read with the last one."""
-        room = self._capacity - int(self._used.max()) - 1
+        room = min(self._most, self._capacity - int(self._used.max())) - 1
         width, known = min(self._reach, room), None
-        if self._constraint.forces and self._several is not None and self._steady and room > 0:
+        if self._constraint.forces and room > 0:
             known = self._constraint.known(self._counts.tolist(), room)
             width = max(width, int((known[~self._done] >= 0).cumprod(1).sum(1).min()))
         if width < 1:
             return self._guesses[:, :0]
+        width = _power_of_two(width + 1) - 1  # each width is a graph where steps are compiled
         filler, missing = self._constraint.span[0], width - self._guesses.shape[1]
         guesses = torch.nn.functional.pad(self._guesses, (0, missing), value=filler)
         if known is None:
@@ -288,12 +290,17 @@ class Batch(Generic[Name]):
         return torch.where(ids >= 0, ids, guesses)
 
     @property
+    def _most(self) -> int:
+        """Ids of a row that a pass may read."""
+        if self._several is None or not self._steady:
+            return 1
+        most = MOST_READ.get(self._device.type, MOST_READ_ELSEWHERE)
+        return max(1, most // self._streams.size)
+
+    @property
     def _reach(self) -> int:
         """Guesses that a pass should read."""
-        if self._several is None or not self._steady:
-            return 0
-        most = MOST_READ.get(self._device.type, MOST_READ_ELSEWHERE)
-        return max(1, min(self._lookahead, most // self._streams.size)) - 1
+        return _power_of_two(min(self._lookahead, self._most)) - 1
 
     def _read_one(self, fed: Tensor) -> Tensor:
         """Read an id (N,) of each of the model's rows; return the span's logits (N, 1, S)."""
@@ -302,7 +309,7 @@ class Batch(Generic[Name]):
             return self._spans.decode_span(fed, self._cache, start, stop)[:, None]
         return self._model.decode_one_token(fed, self._cache)[:, None, start:stop]
 
-    def _choose(self, logits: Tensor, guesses: Tensor) -> Tensor:
+    def _choose(self, logits: Tensor, guesses: Tensor) -> np.ndarray:
         """Choose ids for every row and count those that are right; return their numbers (B,).
 
         Args:
@@ -338,7 +345,7 @@ class Batch(Generic[Name]):
             self._look(ids, taken, behind, last)
         return taken
 
-    def _look(self, ids: Tensor, taken: Tensor, behind: Tensor, last: Sequence[Tensor]) -> None:
+    def _look(self, ids: Tensor, taken: np.ndarray, behind: Tensor, last: Sequence[Tensor]) -> None:
         """Guess what stands behind the ids (B, T) of which `taken` (B,) were right.
 
         Those behind a wrong guess are guesses now. At places from `behind` (B, 1) on it is what
@@ -354,8 +361,8 @@ class Batch(Generic[Name]):
                 numbers = None if noise is None else noise[group.rows]
                 new[group.rows] = start + draw(scores, numbers, group.config, group.step)
             ids = torch.cat([ids, new], 1)
-        places = taken[:, None] + torch.arange(self._reach, device=self._device)
-        self._guesses = ids.gather(1, places)
+        places = torch.from_numpy(taken[:, None] + np.arange(self._reach))
+        self._guesses = ids.gather(1, places.to(self._device))
 
     def _noise_of(self, groups: Sequence[_Group], first: Tensor, count: int) -> Tensor | None:
         """Return the random numbers (B, count, S) of places from `first` (B, 1) on, if needed."""
@@ -365,43 +372,43 @@ class Batch(Generic[Name]):
         # a finished row's fillers may go beyond the last column
         return self._noise.at(places.clamp(max=self._ids.shape[1] - 1))
 
-    def _take(self, ids: Tensor, largest: Tensor, guesses: Tensor) -> Tensor:
+    def _take(self, ids: Tensor, largest: Tensor, guesses: Tensor) -> np.ndarray:
         """Add those chosen ids (B, T) to the rows that follow right guesses; return their numbers.
 
         `largest` (B, T) are the scores of the likeliest ids.
         """
+        numbers = np.ones(len(ids), int)
         if not guesses.shape[1]:
-            self._add(ids[:, 0], largest[:, 0])
-            number, numbers = torch.ones_like(self._lengths), 1
+            self._add(ids[:, 0], largest[:, 0], self._going)
         else:
             right = (ids[:, :-1] == guesses).long().cumprod(1).sum(1).cpu().numpy()
             # what a row has reached is not exceeded, but by a finished one's fillers
             numbers = np.minimum(right + 1, np.maximum(self._limits - self._counts, 1))
             number = torch.from_numpy(numbers).to(self._device)
             for place in range(int(numbers.max())):
-                self._add(ids[:, place], largest[:, place], number > place)
+                here = number > place
+                self._add(ids[:, place], largest[:, place], self._going & here, here)
         self._counts += numbers
         self._step += 1
         self._done |= self._counts >= self._limits
         asked = self._device.type == "cpu" or self._step % ASKED_EVERY == 0
         if self._constraint.ends_early and asked:
             self._done |= ~self._going.cpu().numpy()
-        return number
+        return numbers
 
-    def _add(self, ids: Tensor, largest: Tensor, here: Tensor | None = None) -> None:
-        """Add an id (B,) to every row, or to those that `here` (B,) marks."""
+    def _add(self, ids: Tensor, largest: Tensor, going: Tensor, here: Tensor | None = None) -> None:
+        """Add an id (B,) to the rows that are `going` (B,); the others' stay.
+
+        `here` (B,) are these and finished ones; without it, all.
+        """
         column = self._steps.clamp(max=self._ids.shape[1] - 1)
-        going, one = self._going, 1
-        if here is not None:
-            ids = torch.where(here, ids, self._ids.gather(1, column)[:, 0])
-            largest = torch.where(here, largest, 0.0)
-            going, one = going & here, here[:, None].long()
-        self._finite.see(largest, self._step)
+        ids = torch.where(going, ids, self._ids.gather(1, column)[:, 0])
+        self._finite.see(torch.where(going, largest, 0.0), self._step)
         self._ids.scatter_(1, column, ids[:, None])
         self._lengths += going
         self._constraint.advance(ids, here)
         self._going = ~self._constraint.finished()
-        self._steps = self._steps + one
+        self._steps = self._steps + (1 if here is None else here[:, None].long())
 
     @property
     def _steady(self) -> bool:
@@ -463,6 +470,11 @@ class Batch(Generic[Name]):
             setattr(self, name, getattr(self, name)[rows])
         self._names = [self._names[row] for row in rows]
         self._configs = [self._configs[row] for row in rows]
+
+
+def _power_of_two(number: int) -> int:
+    """Return the largest power of two that is at most a number above 0."""
+    return 1 << (number.bit_length() - 1)
 
 
 def _needed(row: Row, number: int) -> dict[Stream, Tensor]:

@@ -68,6 +68,8 @@ class Constraint:
         """Whether every id of the span is allowed at every step."""
         self._early = [any(phase.ends_early for phase, _ in plan) for plan in plans]
         self._forced = [_forced(phase for phase, _ in plan) for plan in plans]
+        self.forces = any(bool((ids >= 0).any()) for ids in self._forced)
+        """Whether ids of some row can be `known` before they are drawn."""
         allowed[-1, self.span[0]] = True  # a finished row must be fed something
 
         longest = max(map(len, plans), default=0) + 1
@@ -99,11 +101,6 @@ class Constraint:
     def ends_early(self) -> bool:
         """Whether the drawn ids decide when a row is finished."""
         return any(self._early)
-
-    @property
-    def forces(self) -> bool:
-        """Whether ids of a row can be `known` before they are drawn."""
-        return any(bool((ids >= 0).any()) for ids in self._forced)
 
     def select_rows(self, rows: Sequence[int]) -> None:
         """Make old row `rows[i]` the new row i, where it stands."""

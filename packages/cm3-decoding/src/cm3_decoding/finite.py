@@ -20,7 +20,7 @@ class FiniteCheck:
         self._every = 1 if torch.device(device).type == "cpu" else every
 
     def see(self, largest: Tensor, step: int) -> None:
-        """Check the largest score (B,) of each row in a step counted from 0.
+        """Check the largest score (B,) of each row in a step, a pass of the model counted from 0.
 
         A row's largest is finite unless one is NaN or infinity, or all are -inf.
         """

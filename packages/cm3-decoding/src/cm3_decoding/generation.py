@@ -23,10 +23,10 @@ from cm3_decoding.whole_numbers import whole
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """The state when every row has one more id, for a `stream` callback."""
+    """The state when every row that goes on has one more id, for a `stream` callback."""
 
     step: int
-    """Number of ids that every row has by now, from 1."""
+    """Number of ids that these rows have by now, from 1."""
     steps: int
     """Most steps; rows may stop earlier."""
     ids: Tensor
@@ -71,8 +71,8 @@ def generate(
         image_conditional: B prompts with the source picture and without the text, for
             `config.image_guidance_scale`. Ignored if `config` does not need it.
         config: The sampling settings.
-        progress: Called with (ids that every row has, most ids of a row) after each pass of the
-            model; an exception that it raises ends the run.
+        progress: Called with (ids that every row that goes on has, most ids of a row) after each
+            pass of the model; an exception that it raises ends the run.
         stream: Called with a `Step` for each of these ids. If it returns False, the run ends and
             returns the ids drawn so far.
         device: The model's device.
@@ -115,7 +115,9 @@ def generate(
     said = 0
     while True:
         found |= batch.collect()
-        done = min(batch.counts.values(), default=max(map(len, found.values())) if found else 0)
+        most = max(map(len, found.values()), default=0)
+        # where rows are asked now and then whether they have finished, fillers may have counted
+        done = max(said, min(batch.counts.values(), default=most))
         if progress is not None:
             progress(done, steps)
         if stream is not None:
@@ -123,7 +125,7 @@ def generate(
                 if stream(_event(batch, found, place, steps, len(rows))) is False:
                     found |= batch.peek(batch.names)
                     return [found[number] for number in range(len(rows))]
-            said = done
+        said = done
         if not batch:
             return [found[number] for number in range(len(rows))]
         batch.step()

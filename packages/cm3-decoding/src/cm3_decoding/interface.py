@@ -63,7 +63,8 @@ class DecodesSpans(Protocol):
 class ReadsAhead(Protocol):
     """What a `LanguageModel` may offer besides: one pass over several ids of every row.
 
-    Its cache has a method `forget(counts)`, which takes the last `counts` (B,) ids back.
+    Its cache has `select_rows`, and a method `forget(counts)`, which takes the last `counts` (B,)
+    ids back.
     """
 
     def decode_several(self, input_ids: Tensor, cache: Any, start: int, stop: int) -> Tensor:

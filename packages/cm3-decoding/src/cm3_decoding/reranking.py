@@ -61,6 +61,7 @@ def candidate_pool(
     batch_size: int = 8,
     progress: Callable[[int, int], None] | None = None,
     device: torch.device | str = "cpu",
+    lookahead: int = 1,
 ) -> tuple[list[Tensor], Tensor]:
     """Draw one candidate per seed and order them.
 
@@ -77,6 +78,7 @@ def candidate_pool(
         batch_size: Candidates drawn at once; it affects them no more than `generate` says.
         progress: As of `generate_rows`.
         device: The model's device.
+        lookahead: As of `generate`.
 
     Returns:
         The candidates' new ids, best first, and their scores (N,).
@@ -97,7 +99,14 @@ def candidate_pool(
         Row(prompts=prompts, segments=segments, config=configs[place % len(configs)], seed=seed)
         for place, seed in enumerate(seeds)
     ]
-    candidates = generate_rows(model, rows, batch_size=batch_size, progress=progress, device=device)
+    candidates = generate_rows(
+        model,
+        rows,
+        batch_size=batch_size,
+        progress=progress,
+        device=device,
+        lookahead=lookahead,
+    )
     scores = _score(candidates, scorer)
     order = rerank(scores)
     return [candidates[i] for i in order.tolist()], scores[order]

@@ -135,17 +135,8 @@ class KVCache:
             ValueError: If a length is negative or above the row's own.
         """
         lengths = lengths.to(self.lengths, copy=True)
-        if lengths.shape != self.lengths.shape or not bool(
-            ((lengths >= 0) & (lengths <= self.lengths)).all()
-        ):
-            raise ValueError(
-                f"lengths: wanted one per row, from 0 to {self.lengths.tolist()}, "
-                f"got {lengths.tolist()}"
-            )
-        if bool((lengths < self.shared.lengths).any()):
-            self._unshare()
-        self.lengths = lengths
-        self.measure()
+        self._check_each("lengths", lengths)
+        self._shorten(lengths)
 
     def forget(self, counts: Tensor) -> None:
         """Forget the last `counts` (B,) tokens of the rows.
@@ -153,13 +144,31 @@ class KVCache:
         Raises:
             ValueError: If a row does not have as many.
         """
-        self.rewind(self.lengths - counts)
+        counts = counts.to(self.lengths)
+        self._check_each("counts", counts)
+        self._shorten(self.lengths - counts)
+
+    def _check_each(self, name: str, numbers: Tensor) -> None:
+        if numbers.shape != self.lengths.shape or not bool(
+            ((numbers >= 0) & (numbers <= self.lengths)).all()
+        ):
+            raise ValueError(
+                f"{name}: wanted one per row, from 0 to {self.lengths.tolist()}, "
+                f"got {numbers.tolist()}"
+            )
+
+    def _shorten(self, lengths: Tensor) -> None:
+        if bool((lengths < self.shared.lengths).any()):
+            self._unshare()
+        self.lengths = lengths
+        self.measure()
 
     def select_rows(self, rows: Tensor) -> None:
         """Make old row `rows[i]` the new row i; any number, any order, repeats allowed.
 
         Where rows only leave, and the last ones take their places, no others are moved, and the
-        memory stays for rows that `join`.
+        memory stays for rows that `join`; but memory of a pool, all rows of which a compiled step
+        reads, is exchanged for smaller one.
         """
         chosen = rows.tolist()
         lengths = self.lengths.tolist()
@@ -168,7 +177,8 @@ class KVCache:
         if self.shares_prefixes and not self.shared and pays(chosen, lengths):
             self._share(chosen, lengths)
         else:
-            if all(old >= len(chosen) for _, old in moved):
+            fewer = self._pool is not None and 2 * len(chosen) <= len(self.memory.places)
+            if not fewer and all(old >= len(chosen) for _, old in moved):
                 for new, old in moved:
                     for part in self._parts():
                         part[new] = part[old]
@@ -218,8 +228,8 @@ class KVCache:
 
         # rows that none continues are not copied
         order = sorted(set(rows))
-        places = {row: place for place, row in enumerate(order)}
-        of_row = [places[row] for row in rows]
+        numbers = {row: number for number, row in enumerate(order)}
+        of_row = [numbers[row] for row in rows]
         prefixes = [prefix(row) for row in order]
         self.shared = SharedPrefixes(prefixes, of_row, self.lengths.device)
         index = torch.tensor(rows, device=self.lengths.device)
@@ -272,6 +282,8 @@ class KVCache:
             for new, part in zip(new_layer, layer, strict=True):
                 new[:rows, :, :end] = part[index, :, :end]
         self.memory.places[:rows, : self.longest] = old.places[index, : self.longest]
+        if self._pool is not None:
+            self._pool.give_back(old)
 
     def _check_room(self, end: int) -> None:
         if end > self.capacity:

@@ -6,9 +6,10 @@ memory of its own, every call would record it again.
 
 from __future__ import annotations
 
+import threading
 import weakref
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,8 +19,8 @@ from cm3_model.shared_prefixes import Layers
 if TYPE_CHECKING:
     from cm3_model.kv_cache import KVCache
 
-MOST_SPARE = 4
-"""Memory of as many shapes is kept while no cache has it."""
+MOST_SPARE = 2
+"""As many memories are kept while no cache has them: one for prompts, one for their copies."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -51,11 +52,33 @@ def laid_out(
     )
 
 
-@dataclass
-class MemoryPool:
-    """What is lent to caches, and what they have left behind."""
+@dataclass(eq=False, kw_only=True)
+class _Loan:
+    kind: object
+    owner: weakref.ref[KVCache]
+    memory: Memory
+    returned: bool = False
 
-    _lent: list[tuple[object, weakref.ref[KVCache], Memory]] = field(default_factory=list)
+    @property
+    def ended(self) -> bool:
+        return self.returned or self.owner() is None
+
+
+class MemoryPool:
+    """What is lent to caches, and a little of what they have left behind."""
+
+    def __init__(self) -> None:
+        """Start with nothing."""
+        self._loans: list[_Loan] = []
+        self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> MemoryPool:
+        """Return the same; the memory of a copied cache is its own, and is never lent."""
+        return self
+
+    def __reduce__(self) -> tuple[type[MemoryPool], tuple[()]]:
+        """Come back from a pickle with nothing."""
+        return type(self), ()
 
     def lend(
         self,
@@ -66,25 +89,31 @@ class MemoryPool:
         device: torch.device,
         dtype: torch.dtype,
     ) -> Memory:
-        """Return memory of zeros as `laid_out` does, for a cache to have as `cache.memory`."""
+        """Return memory of zeros as `laid_out` does, the cache's until it is gone or gives back."""
         # what is made in inference mode can be written to in inference mode alone
         mode = torch.is_inference_mode_enabled()
         kind = num_layers, shape, places, device, dtype, mode
-        for place, (other, owner, memory) in enumerate(self._lent):
-            if other == kind and _is_free(owner, memory):
+        with self._lock:
+            spare = [loan for loan in self._loans if loan.ended]
+            same = [loan for loan in spare if loan.kind == kind and not _has_graph(loan.memory)]
+            kept = [loan for loan in spare if loan not in same[-1:]][-MOST_SPARE:]
+            self._loans = [loan for loan in self._loans if loan in kept or not loan.ended]
+            if same:
+                memory = same[-1].memory
                 for part in (memory.places, *(part for layer in memory.layers for part in layer)):
                     part.zero_()
-                del self._lent[place]
-                break
-        else:
-            memory = laid_out(num_layers, shape, places, device, dtype)
-        spare = [memory for _, owner, memory in self._lent if _is_free(owner, memory)]
-        too_many = spare[: max(0, len(spare) - MOST_SPARE)]
-        self._lent = [entry for entry in self._lent if entry[2] not in too_many]
-        self._lent.append((kind, weakref.ref(cache), memory))
+            else:
+                memory = laid_out(num_layers, shape, places, device, dtype)
+            self._loans.append(_Loan(kind=kind, owner=weakref.ref(cache), memory=memory))
         return memory
 
+    def give_back(self, memory: Memory) -> None:
+        """Take memory that its cache needs no longer; what was not lent is ignored."""
+        with self._lock:
+            for loan in self._loans:
+                loan.returned |= loan.memory is memory
 
-def _is_free(owner: weakref.ref[KVCache], memory: Memory) -> bool:
-    cache = owner()
-    return cache is None or getattr(cache, "memory", None) is not memory
+
+def _has_graph(memory: Memory) -> bool:
+    """Tell whether it was written to while gradients were wanted."""
+    return any(part.requires_grad for layer in memory.layers for part in layer)
