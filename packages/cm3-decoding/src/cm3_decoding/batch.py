@@ -41,6 +41,8 @@ MOST_READ = {"cpu": 64}
 """Ids of all rows, streams included, that a pass of a look ahead may have on a kind of device: with
 more, the time of a pass grows as fast as the number of ids that it draws."""
 MOST_READ_ELSEWHERE = 256
+LEAST_AHEAD = 4
+"""Ids of a row below which reading ahead does not pay: where there is room for fewer, none is."""
 
 Name = TypeVar("Name", bound=Hashable)
 """What a caller tells rows apart by."""
@@ -300,6 +302,8 @@ class Batch(Generic[Name]):
     @property
     def _reach(self) -> int:
         """Guesses that a pass should read."""
+        if self._most < LEAST_AHEAD:
+            return 0
         return _power_of_two(min(self._lookahead, self._most)) - 1
 
     def _read_one(self, fed: Tensor) -> Tensor:

@@ -26,8 +26,9 @@ MOST_GRAPHS = 4096
 def compile_decoding(model: Decoder, **options: Any) -> Decoder:
     """Compile the decode step of a decoder, in place; make its caches afterwards.
 
-    The first token of every new batch size (a power of two) and cache length (a multiple of 256)
-    then takes minutes on a small CPU, where eager steps are the better choice for a few pictures.
+    The first pass of every new batch size (a power of two), cache length (a multiple of 256) and
+    number of ids of a row (1, or a power of two where it looks ahead) then takes minutes on a small
+    CPU, where eager steps are the better choice for a few pictures.
 
     Args:
         model: A decoder in eval mode; quantize it before, not after.
