@@ -96,6 +96,33 @@ def test_a_span_goes_through_whatever_stands_for_the_output(make, ids):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("way", ["plain", "reversed", pytest.param("packed", marks=packable)])
+def test_a_tied_head_follows_the_embedding(make, ids, way, monkeypatch):
+    monkeypatch.setattr("cm3_model.packing.WAYS", {"cpu": (way,)})
+
+    def logits(model, span=(5, 30)):
+        cache = model.make_cache(3, 12)
+        model.prefill(ids[:, :9], torch.tensor([4, 9, 7]), cache)
+        return model.decode_span(ids[:, 9], cache, *span)
+
+    plain, packed = make(), pack_weights(make(), 3)
+    names = list(plain.state_dict())
+    assert packed.packed_head[0].way == way and list(packed.state_dict()) == names
+    torch.testing.assert_close(logits(packed), logits(plain), rtol=1e-4, atol=1e-4)
+    twin = copy.deepcopy(packed)
+    assert twin.packed_head[0].weight is twin.token_embedding.weight
+    weights = {name: value * -0.5 for name, value in plain.state_dict().items()}
+    plain.load_state_dict(weights)
+    twin.load_state_dict(weights)
+    torch.testing.assert_close(logits(twin), logits(plain), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(logits(packed), logits(make()), rtol=1e-4, atol=1e-4)
+    for span in ((0, 20), (1, 20), (2, 20), (3, 20), (4, 20), (5, 37)):  # more than are kept
+        torch.testing.assert_close(logits(twin, span), logits(plain, span), rtol=1e-4, atol=1e-4)
+    for other in (twin.double().float(), pickle.loads(pickle.dumps(twin))):
+        torch.testing.assert_close(logits(other), logits(plain), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("rows", [None, 3])
 def test_a_step_gives_the_logits_of_a_span(decoder, ids, rows):
     if rows:

@@ -50,11 +50,14 @@ def can_pack(dtype: torch.dtype) -> bool:
 class PackedLinear(nn.Module):
     """A linear layer without bias or training, fast for inputs of `rows` rows, right for all."""
 
-    def __init__(self, linear: AnyLinear, rows: int, way: Way = "packed") -> None:
-        """Take `linear.weight` (out, in)."""
+    def __init__(
+        self, linear: AnyLinear, rows: int, way: Way = "packed", *, whole: bool = True
+    ) -> None:
+        """Take `linear.weight` (out, in); unless `whole`, only spans of it are kept ready."""
         super().__init__()
         self.rows = rows
         self.way = way
+        self.whole = whole
         self.weight = linear.weight.requires_grad_(False)
         self._spans: dict[
             tuple[int, int], PackedLinear
@@ -68,7 +71,7 @@ class PackedLinear(nn.Module):
         self._spans = {}
         weight = self.weight.detach()
         fits = weight.device.type == "cpu" and can_pack(weight.dtype)
-        packs = self.way == "packed" and fits
+        packs = self.way == "packed" and fits and self.whole
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, self.rows) if packs else None
         # Held, so that no other weights can come to lie at this address.
         self._packed_from = (weight, _version(weight)) if packs else None
@@ -80,8 +83,9 @@ class PackedLinear(nn.Module):
         part = spans.get(key)
         if part is None or not part.weight.is_set_to(wanted):
             # one more copy of nearly all, or of every span that was ever asked, would not pay
-            if 4 * len(wanted) > 3 * len(self.weight) or len(spans) >= MOST_SPANS:
-                return self(x)[..., start:stop]
+            nearly_all = self.whole and 4 * len(wanted) > 3 * len(self.weight)
+            if nearly_all or len(spans) >= MOST_SPANS:
+                return self(x)[..., start:stop] if self.whole else F.linear(x, wanted)
             linear = nn.Linear(*wanted.shape[::-1], bias=False, device="meta")
             linear.weight = nn.Parameter(wanted, requires_grad=False)
             part = spans[key] = PackedLinear(linear, self.rows, self.way)
@@ -138,8 +142,8 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
     """Make the matrices fast for decode steps of `rows` rows, in place; return the decoder.
 
     Each shape of matrix takes the way that is fastest here (see the module). Timing them takes well
-    under a second. Logits then differ from the plain ones by rounding. A tied output stays as it
-    is.
+    under a second. Logits then differ from the plain ones by rounding. Of a tied output, only the
+    spans of ids that steps ask for are laid out.
 
     Args:
         model: A decoder in float32 or bfloat16 on the CPU, or in bfloat16 or float16 on a CUDA
@@ -170,6 +174,11 @@ def pack_weights(model: Decoder, rows: int) -> Decoder:
         chosen = fastest([linear for _, _, linear in same_shape], rows)
         for (module, name, _), layer in zip(same_shape, chosen, strict=True):
             setattr(module, name, layer)
+    if model.output is None:
+        tied = nn.Linear(*weight.shape[::-1], bias=False, device="meta")
+        tied.weight = weight
+        (head,) = fastest([tied], rows)
+        model.packed_head = (PackedLinear(tied, rows, head.way, whole=False),)
     return model.requires_grad_(False).eval()
 
 

@@ -32,6 +32,7 @@ from cm3_model.shared_prefixes import Layers, SharedPrefixes
 
 if TYPE_CHECKING:
     from cm3_model.compiled import CompiledStep
+    from cm3_model.packing import PackedLinear
 
 COMPILED_LENGTHS = 256
 """A cache for a compiled step has a multiple of this many slots."""
@@ -64,6 +65,9 @@ class Decoder(nn.Module):
         )
         self.compiled_step: CompiledStep | None = None
         """Replacement for `Decoder.step` that `compile_decoding` puts here."""
+        self.packed_head: tuple[PackedLinear, ...] = ()
+        """A tied output as `pack_weights` leaves it; no submodule, for its weight is the
+        embedding's."""
         self.initialise(generator)
 
     @torch.no_grad()
@@ -275,6 +279,8 @@ class Decoder(nn.Module):
         if span is None or span == (0, self.config.vocab_size):
             return self.head(hidden)
         start, stop = span
+        if self.output is None and self.packed_head:
+            return self.packed_head[0].span(hidden, start, stop)
         if self.output is None or type(self.output) is nn.Linear:
             return F.linear(hidden, self.head_weight[start:stop])
         if hasattr(self.output, "span"):
