@@ -50,8 +50,8 @@ class TableModel:
         return self.by_sum[int(ids.sum()) % VOCAB_SIZE] + self.by_last[int(ids[-1])]
 
 
-class LookaheadCache(dict):
-    """A cache of the table model whose rows come and go, and whose last ids can be taken back."""
+class JoiningCache(dict):
+    """A cache of the table model whose rows come and go."""
 
     def select_rows(self, rows):
         self["sum"], self["used"] = self["sum"][rows], self["used"][rows]
@@ -60,6 +60,10 @@ class LookaheadCache(dict):
         self["sum"] = torch.cat([self["sum"], other["sum"]])
         self["used"] = torch.cat([self["used"], other["used"]])
         self["length"] = max(self["length"], other["length"])
+
+
+class LookaheadCache(JoiningCache):
+    """One whose last ids can be taken back, too."""
 
     def forget(self, counts):
         rows = torch.arange(len(counts))
@@ -145,6 +149,13 @@ def real_decoder():
 @pytest.fixture
 def model():
     return TableModel()
+
+
+@pytest.fixture
+def joining(model, monkeypatch):
+    make_cache = model.make_cache
+    monkeypatch.setattr(model, "make_cache", lambda *size: JoiningCache(make_cache(*size)))
+    return model
 
 
 @pytest.fixture

@@ -36,31 +36,6 @@ CONFIGS = [
 ]
 
 
-class Cache(dict):
-    """A cache of the table model whose rows come and go."""
-
-    def select_rows(self, rows):
-        self["sum"], self["used"] = self["sum"][rows], self["used"][rows]
-
-    def join(self, other):
-        self["sum"] = torch.cat([self["sum"], other["sum"]])
-        self["used"] = torch.cat([self["used"], other["used"]])
-        self["length"] = max(self["length"], other["length"])
-
-
-class Sharing(Cache):
-    """One that reads on behind what rows have in common."""
-
-    shares_prefixes = True
-
-
-@pytest.fixture
-def joining(model, monkeypatch):
-    make_cache = model.make_cache
-    monkeypatch.setattr(model, "make_cache", lambda *size: Cache(make_cache(*size)))
-    return model
-
-
 def some_row(number, prompts, unconditional):
     """One of many rows that differ in everything."""
     at = number % 3
@@ -107,7 +82,7 @@ def test_rows_of_any_settings_draw_together_what_they_draw_alone(
     assert max(model.rows_read) <= 3 * batch_size
 
 
-def test_what_prompts_have_in_common_is_read_once(model, monkeypatch):
+def test_what_prompts_have_in_common_is_read_once(model, request, monkeypatch):
     document = [3, 8, 1, 5, 9, 2, 6]
     both = [
         Row(
@@ -123,13 +98,17 @@ def test_what_prompts_have_in_common_is_read_once(model, monkeypatch):
         for seed, (before, text) in enumerate([(document, 7), (document, 4), ([2], 7)] * 2)
     ]
     wanted = [alone(model, row) for row in both]
+    request.getfixturevalue("joining")
     make_cache, made, read = model.make_cache, [], []
 
-    def sharing(rows, length):
+    def counted_cache(rows, length):
         made.append(rows)
-        return Sharing(make_cache(rows, length))
+        return make_cache(rows, length)
 
-    monkeypatch.setattr(model, "make_cache", sharing)
+    monkeypatch.setattr(model, "make_cache", counted_cache)
+    # it reads on behind what rows have in common
+    cache_of = type(make_cache(1, 1))
+    monkeypatch.setattr(cache_of, "shares_prefixes", True, raising=False)
     monkeypatch.setattr(streams, "STEM_WORTH", 10)
     prefill = model.prefill
 

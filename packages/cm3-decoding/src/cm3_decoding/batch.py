@@ -72,8 +72,10 @@ class _Group:
     places: dict[Stream, Tensor | slice]
 
 
-_OF_THE_DEVICE = ("_lengths", "_steps", "_going", "_guesses")
-"""What a batch keeps of each row beside its ids, in tensors."""
+_TABLES = ("_ids", "_guesses")
+"""Ids of each row, (B, columns); two batches may differ in columns."""
+_OF_THE_DEVICE = ("_lengths", "_steps", "_going")
+"""What a batch keeps of each row besides, in tensors."""
 _OF_THE_HOST = ("_limits", "_used", "_counts", "_guided", "_done", "_collected")
 """The same in arrays, which are known without waiting for the device."""
 
@@ -221,11 +223,11 @@ class Batch(Generic[Name]):
         self._streams = self._streams.join(other._streams)
         self._constraint = self._constraint.join(other._constraint)
         self._noise.join(other._noise, *self._constraint.span)
-        self._ids = cat_rows(self._ids, other._ids)
         self._lookahead = max(self._lookahead, other._lookahead)
+        for name in _TABLES:
+            setattr(self, name, cat_rows(getattr(self, name), getattr(other, name)))
         for name in _OF_THE_DEVICE:
-            join = cat_rows if name == "_guesses" else lambda *both: torch.cat(both)
-            setattr(self, name, join(getattr(self, name), getattr(other, name)))
+            setattr(self, name, torch.cat([getattr(self, name), getattr(other, name)]))
         for name in _OF_THE_HOST:
             setattr(self, name, np.concatenate([getattr(self, name), getattr(other, name)]))
         self._names += other._names
@@ -467,8 +469,7 @@ class Batch(Generic[Name]):
         index = torch.tensor(rows, device=self._device)
         self._constraint.select_rows(rows)
         self._noise.select_rows(index)
-        self._ids = self._ids[index]
-        for name in _OF_THE_DEVICE:
+        for name in (*_TABLES, *_OF_THE_DEVICE):
             setattr(self, name, getattr(self, name)[index])
         for name in _OF_THE_HOST:
             setattr(self, name, getattr(self, name)[rows])

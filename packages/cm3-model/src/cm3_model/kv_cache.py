@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cm3_model.appending import Append
-from cm3_model.memory_pool import Memory, MemoryPool, laid_out
+from cm3_model.memory_pool import Layout, Memory, MemoryPool, laid_out
 from cm3_model.shared_prefixes import Layers, SharedPrefixes, pays, unshared
 
 
@@ -260,10 +260,16 @@ class KVCache:
     def _lay_out(self, rows: int, own: int) -> Memory:
         """Make memory for some rows of `own` tokens behind their prefixes."""
         layers, heads, width, device, dtype = self._kind
-        if self._pool is None:
-            return laid_out(layers, (rows, heads, own, width), self.capacity, device, dtype)
-        shape = (1 << (rows - 1).bit_length(), heads, own, width)
-        return self._pool.lend(self, layers, shape, self.capacity, device, dtype)
+        if self._pool is not None:
+            rows = 1 << (rows - 1).bit_length()
+        layout = Layout(
+            num_layers=layers,
+            shape=(rows, heads, own, width),
+            places=self.capacity,
+            device=device,
+            dtype=dtype,
+        )
+        return laid_out(layout) if self._pool is None else self._pool.lend(self, layout)
 
     def _parts(self) -> list[Tensor]:
         """Return the memory of all keys, values and places."""

@@ -23,6 +23,19 @@ MOST_SPARE = 2
 """As many memories are kept while no cache has them: one for prompts, one for their copies."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """The size and kind of a memory."""
+
+    num_layers: int
+    shape: tuple[int, int, int, int]
+    """(R, H, L, W)."""
+    places: int
+    """Places of every row."""
+    device: torch.device
+    dtype: torch.dtype
+
+
 @dataclass(eq=False, kw_only=True)
 class Memory:
     """Keys and values of R rows of L tokens, and the places of the tokens."""
@@ -33,22 +46,17 @@ class Memory:
     """(R, P) with room for what rows share, too."""
 
 
-def laid_out(
-    num_layers: int,
-    shape: tuple[int, int, int, int],
-    places: int,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Memory:
-    """Lay out memory of a shape (R, H, L, W), with `places` for every row."""
+def laid_out(layout: Layout) -> Memory:
+    """Lay out memory."""
 
     # Zeros, not empty memory: a masked slot has weight 0, and 0 * NaN would still be NaN.
     def zeros() -> Tensor:
-        return torch.zeros(shape, device=device, dtype=dtype)
+        return torch.zeros(layout.shape, device=layout.device, dtype=layout.dtype)
 
+    size = layout.shape[0], layout.places
     return Memory(
-        layers=[(zeros(), zeros()) for _ in range(num_layers)],
-        places=torch.zeros((shape[0], places), device=device, dtype=torch.long),
+        layers=[(zeros(), zeros()) for _ in range(layout.num_layers)],
+        places=torch.zeros(size, device=layout.device, dtype=torch.long),
     )
 
 
@@ -80,19 +88,10 @@ class MemoryPool:
         """Come back from a pickle with nothing."""
         return type(self), ()
 
-    def lend(
-        self,
-        cache: KVCache,
-        num_layers: int,
-        shape: tuple[int, int, int, int],
-        places: int,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> Memory:
+    def lend(self, cache: KVCache, layout: Layout) -> Memory:
         """Return memory of zeros as `laid_out` does, the cache's until it is gone or gives back."""
         # what is made in inference mode can be written to in inference mode alone
-        mode = torch.is_inference_mode_enabled()
-        kind = num_layers, shape, places, device, dtype, mode
+        kind = layout, torch.is_inference_mode_enabled()
         with self._lock:
             spare = [loan for loan in self._loans if loan.ended]
             same = [loan for loan in spare if loan.kind == kind and not _has_graph(loan.memory)]
@@ -103,7 +102,7 @@ class MemoryPool:
                 for part in (memory.places, *(part for layer in memory.layers for part in layer)):
                     part.zero_()
             else:
-                memory = laid_out(num_layers, shape, places, device, dtype)
+                memory = laid_out(layout)
             self._loans.append(_Loan(kind=kind, owner=weakref.ref(cache), memory=memory))
         return memory
 
